@@ -1,0 +1,52 @@
+# Cascade: "make" builds the three programs, "make demo" shows them at work,
+# "make test" tests them, "make install" puts them under PREFIX.
+# CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX and DESTDIR are yours to set.
+
+CC = cc
+CFLAGS = -O2 -g
+LDFLAGS =
+PREFIX = /usr/local
+PYTHON = python3
+
+WARNINGS = -Wall -Wextra -pedantic -Wshadow -Wconversion
+FLAGS = -std=c11 $(WARNINGS) -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -D_FILE_OFFSET_BITS=64
+
+PROGRAMS = cascade tracker mkcascade
+COMMON = args.o csapp.o log.o metafile.o sha256.o wire.o
+CASCADE = cascade.o check.o datafile.o fetch.o peer_fetch.o peer_serve.o process.o progress.o
+UNITS = tests/unit/test_csapp tests/unit/book_echo
+
+all: $(PROGRAMS)
+
+cascade: $(CASCADE) $(COMMON)
+tracker: tracker.o $(COMMON)
+mkcascade: mkcascade.o $(COMMON)
+
+$(PROGRAMS) $(UNITS):
+	$(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+.c.o:
+	$(CC) $(FLAGS) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+# Each object, and the headers that it is made from.
+args.o: args.h sha256.h wire.h
+cascade.o: args.h check.h csapp.h datafile.h fetch.h log.h metafile.h peer_serve.h process.h sha256.h version.h wire.h
+check.o: check.h log.h metafile.h process.h sha256.h
+csapp.o: csapp.h
+datafile.o: check.h datafile.h log.h metafile.h sha256.h
+fetch.o: check.h clock.h datafile.h fetch.h log.h metafile.h peer_fetch.h process.h progress.h sha256.h wire.h
+log.o: log.h
+metafile.o: csapp.h metafile.h sha256.h wire.h
+mkcascade.o: args.h csapp.h log.h metafile.h sha256.h version.h wire.h
+peer_fetch.o: clock.h peer_fetch.h sha256.h wire.h
+peer_serve.o: clock.h datafile.h log.h metafile.h peer_serve.h process.h sha256.h wire.h
+process.o: log.h process.h
+progress.o: clock.h datafile.h log.h metafile.h progress.h sha256.h
+sha256.o: sha256.h
+tracker.o: args.h clock.h csapp.h log.h metafile.h sha256.h version.h wire.h
+wire.o: clock.h log.h sha256.h wire.h
+
+clean:
+	rm -f $(PROGRAMS) $(UNITS) *.o tests/unit/*.o
+
+.PHONY: all clean

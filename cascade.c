@@ -1,0 +1,347 @@
+/* cascade.c - the peer.
+ *
+ *   cascade ── serving parent: accept ─┬─ child: answers one client, exits
+ *      │                               ├─ child ...
+ *      │                               └─ subscriber: tells the tracker, exits
+ *      └─ fetcher ─┬─ checkers: hash what the data file holds at the start
+ *                  ├─ checker: hashes what arrives
+ *                  └─ tracker query: asks for peers, exits
+ *
+ * Who forks a process also waits for it, and no process outlives the one that
+ * forked it. With --client-only there is no serving parent: this process is
+ * the fetcher. This file reads the arguments, opens what they name, and starts
+ * the two; they are in peer_serve.c and fetch.c. */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "args.h"
+#include "check.h"
+#include "csapp.h"
+#include "datafile.h"
+#include "fetch.h"
+#include "log.h"
+#include "peer_serve.h"
+#include "process.h"
+#include "version.h"
+#include "wire.h"
+
+static const char usage_text[] =
+	"usage: cascade [options] FILE.cascade[:FILE.cascade...] TRACKER_IP TRACKER_PORT MY_IP MY_PORT\n"
+	"       cascade [options] FILE.cascade[:FILE.cascade...] TRACKER:PORT MY_IP:PORT\n";
+
+static const char help_text[] =
+	"Fetches what the metafiles describe, and serves it. TRACKER may be - for none.\n"
+	"\n"
+	"  -c, --client-only        don't serve; exit when everything is complete\n"
+	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order\n"
+	"  -f, --force              use a local file that would be refused\n"
+	"  -p, --peer HOST:PORT     fetch from this peer too; may be given several times\n"
+	"  -m, --max-clients N      serve so many clients at a time (default 256)\n"
+	"  -j, --jobs N             check local files with N processes (default: one a CPU)\n"
+	"      --order=ascending    fetch from the first chunk on, not from anywhere\n"
+	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
+	"      --give-up SECONDS    exit when nothing has come for so long (default: never)\n"
+	"  -q, --quiet              say nothing but errors\n"
+	"  -v, --verbose            tell of each peer's fate\n"
+	"  -h, --help               print this and exit\n"
+	"  -V, --version            print the version and exit\n";
+
+#define FILES_MAX 1024
+#define PEERS_MAX 64
+#define SILENCE_S 10	/* what --timeout is measured by */
+
+struct settings {
+	char *metafiles, *outputs;	/* joined by ':' */
+	const char *tracker_host, *tracker_port;
+	struct address self;
+	struct address peers[PEERS_MAX];
+	unsigned max_clients;
+	bool client_only, force;
+	struct fetch_options fetch;
+};
+
+static void misuse(const char *format, const char *text)
+{
+	log_warnx(format, text);
+	fputs(usage_text, stderr);
+	exit(2);
+}
+
+/* ---- command line --------------------------------------------------------- */
+
+/* Cuts "HOST:PORT" in two, in place. */
+static bool cut_port(char *text, char **port)
+{
+	char *colon = strrchr(text, ':');
+
+	if (colon == NULL || colon == text)
+		return false;
+	*colon = '\0';
+	*port = colon + 1;
+	return true;
+}
+
+static void parse_peer(struct settings *s, char *text)
+{
+	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *list;
+	struct address *peer = &s->peers[s->fetch.peer_count];
+	char *port, *host = strdup(text);
+
+	if (s->fetch.peer_count == PEERS_MAX)
+		misuse("too many peers: %s", text);
+	if (host == NULL || !cut_port(host, &port) || !args_port(port, 1, &peer->port))
+		misuse("not HOST:PORT: %s", text);
+	int error = getaddrinfo(host, NULL, &hints, &list);
+	if (error != 0)
+		fatalx("%s: %s", text, gai_strerror(error));
+	peer->ip = address_from_sockaddr((const struct sockaddr_in *)(const void *)list->ai_addr).ip;
+	freeaddrinfo(list);
+	free(host);
+	s->fetch.peer_count++;
+}
+
+static unsigned parse_number(const char *what, const char *text, unsigned max)
+{
+	uint64_t n;
+
+	if (!args_number(text, 1, max, &n)) {
+		log_warnx("not %s: %s", what, text);
+		fputs(usage_text, stderr);
+		exit(2);
+	}
+	return (unsigned)n;
+}
+
+static unsigned cpu_count(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n < 1 ? 1 : n > CHECK_WORKERS_MAX ? CHECK_WORKERS_MAX : (unsigned)n;
+}
+
+static void parse_options(struct settings *s, int argc, char **argv)
+{
+	enum { ORDER = 256, TIMEOUT, GIVE_UP };
+	static const struct option options[] = {
+		{"client-only", no_argument, NULL, 'c'},
+		{"output", required_argument, NULL, 'o'},
+		{"force", no_argument, NULL, 'f'},
+		{"peer", required_argument, NULL, 'p'},
+		{"max-clients", required_argument, NULL, 'm'},
+		{"jobs", required_argument, NULL, 'j'},
+		{"order", required_argument, NULL, ORDER},
+		{"timeout", required_argument, NULL, TIMEOUT},
+		{"give-up", required_argument, NULL, GIVE_UP},
+		{"quiet", no_argument, NULL, 'q'},
+		{"verbose", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'V'},
+		{0},
+	};
+	int option;
+
+	while ((option = getopt_long(argc, argv, "co:fp:m:j:qvhV", options, NULL)) != -1)
+		switch (option) {
+		case 'c': s->client_only = true; break;
+		case 'o': s->outputs = optarg; break;
+		case 'f': s->force = true; break;
+		case 'p': parse_peer(s, optarg); break;
+		case 'm': s->max_clients = parse_number("a number of clients", optarg, 65536); break;
+		case 'j': s->fetch.check_workers = parse_number("a number of processes from 1 to 64",
+								optarg, CHECK_WORKERS_MAX); break;
+		case ORDER:
+			if (strcmp(optarg, "ascending") != 0)
+				misuse("unknown order: %s", optarg);
+			s->fetch.ascending = true;
+			break;
+		case TIMEOUT:
+			s->fetch.time_scale = (double)parse_number("a number of seconds", optarg, 86400) / SILENCE_S;
+			break;
+		case GIVE_UP: s->fetch.give_up_s = parse_number("a number of seconds", optarg, 1u << 30); break;
+		case 'q': log_set_level(LOG_QUIET); break;
+		case 'v': log_set_level(LOG_VERBOSE); break;
+		case 'h':
+			printf("%s%s", usage_text, help_text);
+			exit(0);
+		case 'V':
+			puts("cascade " CASCADE_VERSION);
+			exit(0);
+		default:
+			fputs(usage_text, stderr);
+			exit(2);
+		}
+}
+
+/* The operands, in either form: five, or three with ports behind colons. "-"
+ * takes the tracker's place where there is none. */
+static void parse_operands(struct settings *s, int count, char **operands)
+{
+	char *ip, *port, *tracker, *tracker_port = NULL;
+	uint16_t number;
+
+	if (count != 3 && count != 5 && !(count == 4 && strcmp(operands[1], "-") == 0))
+		misuse("%s", count < 3 ? "too few arguments" : "wrong number of arguments");
+	s->metafiles = operands[0];
+	tracker = operands[1];
+	if (strcmp(tracker, "-") != 0) {
+		if (count == 5)
+			tracker_port = operands[2];
+		else if (!cut_port(tracker, &tracker_port))
+			misuse("not TRACKER:PORT: %s", tracker);
+		if (!args_port(tracker_port, 1, &number))
+			misuse("not a port: %s", tracker_port);
+		s->tracker_host = tracker;
+		s->tracker_port = tracker_port;
+	}
+	if (count == 3) {
+		ip = operands[2];
+		if (!cut_port(ip, &port))
+			misuse("not MY_IP:PORT: %s", ip);
+	} else {
+		ip = operands[count - 2];
+		port = operands[count - 1];
+	}
+	if (!args_ip(ip, &s->self.ip))
+		misuse("not an IPv4 address: %s", ip);
+	if (!args_port(port, 0, &s->self.port))
+		misuse("not a port: %s", port);
+}
+
+/* ---- start-up ------------------------------------------------------------- */
+
+static size_t count_parts(const char *joined)
+{
+	size_t count = 1;
+
+	for (; *joined != '\0'; joined++)
+		count += *joined == ':';
+	return count;
+}
+
+/* Opens all files; any that can't be used ends the program, before the network
+ * is touched. */
+static struct datafile *open_files(struct settings *s, size_t *count)
+{
+	char *metafiles = s->metafiles, *outputs = s->outputs;
+	bool failed = false;
+
+	*count = count_parts(metafiles);
+	if (outputs != NULL && count_parts(outputs) != *count)
+		misuse("%s", "--output needs one data file for each metafile");
+	if (*count > FILES_MAX)
+		misuse("%s", "too many metafiles");
+	struct datafile *files = Calloc(*count, sizeof *files);
+	for (size_t i = 0; i < *count; i++) {
+		char *metafile = metafiles, *output = outputs;
+		metafiles += strcspn(metafiles, ":");
+		if (*metafiles == ':')
+			*metafiles++ = '\0';
+		if (outputs != NULL) {
+			outputs += strcspn(outputs, ":");
+			if (*outputs == ':')
+				*outputs++ = '\0';
+		}
+		failed |= datafile_open(&files[i], metafile, output, s->force) < 0;
+	}
+	for (size_t i = 0; i < *count && !failed; i++)
+		for (size_t j = 0; j < i; j++)
+			if (files[i].inode == files[j].inode && files[i].device == files[j].device)
+				fatalx("%s: named as a data file twice", files[i].path);
+	if (failed)
+		exit(EXIT_FAILURE);
+	return files;
+}
+
+/* Listens where others are told to connect; or, when that address is another
+ * machine's (this one is behind a NAT), on every address of this machine. */
+static int listen_as(struct address *self)
+{
+	char text[ADDRESS_TEXT_SIZE];
+	struct address bound = *self;
+	struct sockaddr_in sa = address_to_sockaddr(*self);
+	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+		fatal("can't make a socket");
+	int result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
+	if (result < 0 && errno == EADDRNOTAVAIL) {
+		log_info("%s is no address of this machine: listening on all of them", address_text(*self, text));
+		sa.sin_addr.s_addr = htonl(INADDR_ANY);
+		result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
+	}
+	if (result < 0 || listen(fd, LISTENQ) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
+	    fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || address_of_socket(fd, &bound) < 0)
+		fatal("can't listen on %s", address_text(*self, text));
+	self->port = bound.port;
+	printf("listening on %s\n", address_text(bound, text));
+	if (fflush(stdout) != 0)
+		fatal("standard output");
+	return fd;
+}
+
+static int fetch_only(struct settings *s, struct datafile *files, size_t count)
+{
+	s->fetch.self = s->self;
+	s->fetch.news = -1;
+	return fetch_files(files, count, &s->fetch) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+static int fetch_and_serve(struct settings *s, struct datafile *files, size_t count)
+{
+	struct serve_options serving = {.files = files, .count = count, .max_clients = s->max_clients,
+		.tracker_host = s->tracker_host, .tracker_port = s->tracker_port};
+	int news[2];
+
+	serve_block_signals();
+	serving.listen_fd = listen_as(&s->self);
+	if (pipe(news) < 0)
+		fatal("can't make a pipe");
+	fcntl(news[0], F_SETFL, O_NONBLOCK);
+	fcntl(news[1], F_SETFL, O_NONBLOCK);
+	serving.self = s->fetch.self = s->self;
+	s->fetch.news = news[1];
+	serving.news = news[0];
+	serving.fetcher = process_fork("fetcher");
+	if (serving.fetcher < 0)
+		fatal("can't fork the fetcher");
+	if (serving.fetcher == 0) {
+		close(serving.listen_fd);
+		close(news[0]);
+		exit(fetch_files(files, count, &s->fetch) == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+	}
+	close(news[1]);
+	for (size_t i = 0; i < count; i++)
+		close(files[i].fd);	/* and with it the lock is the fetcher's alone */
+	serve(&serving);
+	return EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	struct settings s = {
+		.max_clients = MAX_CLIENTS_DEFAULT,
+		.fetch = {.check_workers = cpu_count(), .time_scale = 1},
+	};
+	size_t count;
+
+	log_program("cascade");
+	parse_options(&s, argc, argv);
+	parse_operands(&s, argc - optind, argv + optind);
+	s.fetch.peers = s.peers;
+	s.fetch.tracker_host = s.tracker_host;
+	s.fetch.tracker_port = s.tracker_port;
+	if (s.tracker_host == NULL && s.fetch.peer_count == 0 && s.client_only)
+		misuse("%s", "without a tracker, --client-only needs a --peer");
+	Signal(SIGPIPE, SIG_IGN);	/* whoever hangs up is an error of write */
+	struct datafile *files = open_files(&s, &count);
+	return s.client_only ? fetch_only(&s, files, count) : fetch_and_serve(&s, files, count);
+}

@@ -1,0 +1,26 @@
+/* clock.h - time that only goes forward, for deadlines and rates. */
+#ifndef CLOCK_H
+#define CLOCK_H
+
+#include <stdint.h>
+#include <time.h>
+
+/* Milliseconds since some moment in the past; setting the date changes nothing. */
+static inline int64_t clock_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* What is left until the deadline, in the form that poll(2) takes: 0 when it
+ * has passed, and never negative, which would mean for ever. */
+static inline int clock_poll_timeout(int64_t deadline_ms)
+{
+	int64_t left = deadline_ms - clock_ms();
+
+	return left <= 0 ? 0 : left > 3600000 ? 3600000 : (int)left;
+}
+
+#endif

@@ -1,0 +1,39 @@
+/* datafile.h - a data file and what is known of it: the rules that keep a
+ * user's file from harm, and the lock against a second writer. */
+#ifndef DATAFILE_H
+#define DATAFILE_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "metafile.h"
+
+struct datafile {
+	struct metafile meta;
+	const char *path;	/* of the data file */
+	struct held *held;	/* in shared memory */
+	int fd;			/* the data file; what is served is opened anew */
+	bool writable;		/* fd is open for writing too */
+	bool empty;		/* held no byte when it was opened: there is nothing to check */
+	dev_t device;		/* together they tell whether path still is this file */
+	ino_t inode;
+};
+
+/* Opens the metafile and its data file, which is made if it isn't there. path
+ * is kept; NULL stands for the metafile's path without its suffix.
+ * Refused is, unless force is true, a data file that is longer than the
+ * metafile says; and one that is shorter, not empty, and holds no chunk that
+ * matches: it must be something else. Refused always is one that another
+ * process is downloading.
+ * Returns 0; or -1 after a message. */
+int datafile_open(struct datafile *d, const char *metafile_path, const char *path, bool force);
+
+/* Makes the data file ready to be written: locks out other writers, and gives
+ * it its final length, without taking the space. Returns 0; or -1 after a
+ * message. */
+int datafile_begin_write(struct datafile *d);
+
+/* How many bytes the chunks have that are not held. */
+uint64_t datafile_missing_bytes(const struct datafile *d);
+
+#endif

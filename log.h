@@ -1,0 +1,53 @@
+/* log.h - what the programs say to people, on standard error.
+ *
+ * One event is one line, and one line is one write, so that the lines of
+ * several processes never mix. A line begins with the program's name, and in
+ * a process that has a role with the role and its process number. */
+#ifndef LOG_H
+#define LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#ifdef __GNUC__
+#define LOG_FORMAT_AT(text, args) __attribute__((format(printf, text, args)))
+#define LOG_NORETURN __attribute__((noreturn))
+#else
+#define LOG_FORMAT_AT(text, args)
+#define LOG_NORETURN
+#endif
+#define LOG_FORMAT LOG_FORMAT_AT(1, 2)
+
+enum log_level { LOG_QUIET, LOG_NORMAL, LOG_VERBOSE };
+
+/* Names the program. The text is kept, not copied. */
+void log_program(const char *name);
+
+/* Names what this process does from here on; NULL for nothing in particular. */
+void log_role(const char *role);
+
+/* Sets what is said: errors alone, also information, also details. */
+void log_set_level(enum log_level level);
+enum log_level log_get_level(void);
+
+/* Something went wrong. log_warn adds the text of errno; both keep errno. */
+LOG_FORMAT void log_warn(const char *format, ...);
+LOG_FORMAT void log_warnx(const char *format, ...);
+
+/* Information, unless quiet; details, if verbose. */
+LOG_FORMAT void log_info(const char *format, ...);
+LOG_FORMAT void log_debug(const char *format, ...);
+
+/* Like log_warn and log_warnx, and then the process ends with status 1. */
+LOG_NORETURN LOG_FORMAT void fatal(const char *format, ...);
+LOG_NORETURN LOG_FORMAT void fatalx(const char *format, ...);
+
+/* Replaces what a terminal could take for a command by '?', in place: for text
+ * that came from somebody else. */
+void log_clean(char *text);
+
+/* Says that a line which is redrawn stands on the terminal (or no longer does):
+ * the next message of this process then removes it first. */
+void log_transient_line(bool drawn);
+
+#endif

@@ -1,0 +1,83 @@
+/* peer_fetch.h - one peer that chunks are fetched from, and the connection to
+ * it: requests go out ahead of their responses, in order, and the responses
+ * come in whatever pieces the network makes of them. PROTOCOL.md, section 3.
+ *
+ * Nothing here blocks. Which chunk is asked of whom is fetch.c's business. */
+#ifndef PEER_FETCH_H
+#define PEER_FETCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire.h"
+
+#define PEER_ASKED_MAX 16384	/* requests without a response yet, for one peer */
+#define PEER_OUT_MAX 256	/* requests encoded and not yet sent */
+
+struct peer {
+	struct address address;
+	bool good;		/* the tracker's operator vouches for it */
+	bool direct;		/* named on the command line */
+	uint32_t last_seen;	/* by the tracker, seconds since the epoch */
+
+	/* What it showed of itself. */
+	bool banned;		/* for the rest of the run */
+	bool proven;		/* a chunk of its making had the right hash */
+	bool one_at_a_time;	/* closes after each response, or can't take requests ahead */
+	unsigned failures;	/* since its last good chunk */
+	int64_t rest_until_ms;	/* not connected to before, or not asked while connected */
+	unsigned refusals;	/* "don't have that chunk yet" since its last good chunk */
+	double rate;		/* bytes a second, lately */
+	uint64_t chunks;	/* good ones that it delivered */
+	uint64_t next;		/* where to look for the next chunk to ask it for */
+	unsigned unchecked;	/* runs of its chunks that the checker has not returned */
+
+	/* The connection. */
+	int fd;			/* -1: there is none */
+	bool connecting;
+	int64_t heard_ms;	/* when it last was connected to, asked while idle, or sent a byte */
+	unsigned answers;	/* on this connection */
+	int64_t rate_since_ms;
+	uint64_t rate_bytes;	/* received since then */
+
+	/* Chunks asked for, in order: a ring of PEER_ASKED_MAX. */
+	uint64_t *asked;
+	size_t asked_first, asked_count;
+	uint8_t *out;		/* PEER_OUT_MAX requests */
+	size_t out_used, out_sent;	/* bytes */
+
+	/* The response that is arriving. */
+	uint8_t header[PEER_RESPONSE_SIZE];
+	unsigned header_got;
+	struct peer_response response;	/* valid when header_got is all of it */
+	uint64_t body_got;
+};
+
+/* Starts to connect; the connection counts as connecting until peer_connected.
+ * Returns 0, or -1 with errno. */
+int peer_connect(struct peer *p);
+
+/* The socket of a connecting peer is writable: returns 0 if it is connected
+ * now, else the errno that it failed with. */
+int peer_connected(struct peer *p);
+
+/* Closes the connection and forgets what was asked for. */
+void peer_disconnect(struct peer *p);
+
+/* The chunk whose response comes next; asked_count is not 0. */
+uint64_t peer_awaited(const struct peer *p);
+
+/* Takes the chunk whose response comes next off the list. */
+void peer_forget_awaited(struct peer *p);
+
+/* Whether one more request can be put down. */
+bool peer_can_ask(const struct peer *p);
+
+/* Puts down a request for a chunk, which peer_send sends. */
+void peer_ask(struct peer *p, uint64_t chunk, const uint8_t cascade_hash[SHA256_HASH_SIZE]);
+
+/* Sends what was put down, as far as the socket takes it. 0, or an errno. */
+int peer_send(struct peer *p);
+
+#endif

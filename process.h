@@ -1,0 +1,23 @@
+/* process.h - forking processes that never outlive the one that forked them. */
+#ifndef PROCESS_H
+#define PROCESS_H
+
+#include <sys/types.h>
+
+/* Forks, like fork(2). The child
+ * - has the role in its messages (kept, not copied; NULL for none);
+ * - has every signal unblocked and its action at the default, but for SIGPIPE,
+ *   which stays ignored where it was, and SIGHUP likewise (nohup(1));
+ * - ends when its parent ends, for whatever reason: at once on Linux, within
+ *   about a second elsewhere, where it must not use ITIMER_REAL or alarm(2). */
+pid_t process_fork(const char *role);
+
+/* Waits for the child to end. Returns NULL if it exited with status 0; else
+ * how it ended, in words, in static memory. */
+const char *process_wait(pid_t child);
+
+/* How a process ended, in words, from the status of waitpid(2). NULL for an
+ * exit with status 0. In static memory. */
+const char *process_end_text(int status);
+
+#endif

@@ -1,0 +1,199 @@
+/* progress.c - the progress line; used by the fetcher. */
+#include "progress.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "clock.h"
+#include "log.h"
+
+#define REDRAW_MS 200		/* on a terminal */
+#define PLAIN_MS 10000		/* elsewhere: a line that often, */
+#define PLAIN_PERCENT 10	/* and one at each such step, */
+#define PLAIN_STEP_MS 500	/* but not more often than this */
+#define RATE_STEPS 16		/* the rate is that of the last so many redrawings */
+#define BAR_MAX 40		/* columns */
+
+/* The one thing that is shown at a time. */
+static struct {
+	const char *verb;
+	const struct datafile *file;
+	bool terminal;
+	uint64_t had;
+	int64_t start_ms, next_ms;
+	unsigned next_percent;
+	/* A ring of what was there when: the rate is taken over all of it. */
+	struct { int64_t at_ms; uint64_t bytes; } past[RATE_STEPS];
+	unsigned past_count;
+} shown;
+
+const char *progress_bytes_text(double bytes, char text[PROGRESS_BYTES_TEXT_SIZE])
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	unsigned i = 0;
+
+	for (; bytes >= 1024 && i + 1 < sizeof units / sizeof units[0]; i++)
+		bytes /= 1024;
+	snprintf(text, PROGRESS_BYTES_TEXT_SIZE, i == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s",
+		 bytes, units[i]);
+	return text;
+}
+
+static const char *duration_text(double seconds, char text[24])
+{
+	unsigned long s = seconds < 359999 ? (unsigned long)(seconds + 0.5) : 359999;
+
+	if (s < 3600)
+		snprintf(text, 24, "%lu:%02lu", s / 60, s % 60);
+	else
+		snprintf(text, 24, "%lu:%02lu:%02lu", s / 3600, s / 60 % 60, s % 60);
+	return text;
+}
+
+static unsigned percent(uint64_t bytes)
+{
+	uint64_t length = shown.file->meta.length;
+
+	/* 99 until the last byte: 100 means done. */
+	return length == 0 || bytes >= length ? 100 : (unsigned)((double)bytes * 100 / (double)length);
+}
+
+void progress_begin(const char *verb, const struct datafile *d, uint64_t had)
+{
+	memset(&shown, 0, sizeof shown);
+	shown.verb = verb;
+	shown.file = d;
+	shown.terminal = isatty(STDERR_FILENO) == 1;
+	shown.had = had;
+	shown.start_ms = clock_ms();
+	shown.next_ms = shown.start_ms + (shown.terminal ? 0 : PLAIN_MS);
+	shown.next_percent = percent(had) / PLAIN_PERCENT * PLAIN_PERCENT + PLAIN_PERCENT;
+}
+
+/* Bytes a second over the last seconds. */
+static double current_rate(int64_t now_ms, uint64_t bytes)
+{
+	unsigned i = shown.past_count % RATE_STEPS;
+	int64_t since_ms = shown.start_ms;
+	uint64_t then = shown.had;
+
+	if (shown.past_count >= RATE_STEPS) {
+		since_ms = shown.past[i].at_ms;
+		then = shown.past[i].bytes;
+	}
+	shown.past[i].at_ms = now_ms;
+	shown.past[i].bytes = bytes;
+	shown.past_count++;
+	if (now_ms <= since_ms || bytes < then)
+		return 0;
+	return (double)(bytes - then) * 1000 / (double)(now_ms - since_ms);
+}
+
+static size_t terminal_columns(void)
+{
+	struct winsize size;
+
+	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+		return size.ws_col;
+	return 80;
+}
+
+/* Of the file's parts, one a column: all of it held '#', some '+', none '.'. */
+static void draw_map(char *map, size_t columns)
+{
+	const struct datafile *d = shown.file;
+
+	for (size_t i = 0; i < columns; i++) {
+		uint64_t chunks = d->meta.chunks;
+		uint64_t first = (uint64_t)((double)chunks * (double)i / (double)columns);
+		uint64_t end = (uint64_t)((double)chunks * (double)(i + 1) / (double)columns);
+		uint64_t step, looked = 0, held = 0;
+		if (end <= first)
+			end = first + 1;
+		step = (end - first) / 64 + 1;	/* a sample is enough to look at */
+		for (uint64_t chunk = first; chunk < end && chunk < chunks; chunk += step) {
+			looked++;
+			held += held_has(d->held, chunk);
+		}
+		map[i] = held == 0 ? '.' : held == looked ? '#' : '+';
+	}
+	map[columns] = '\0';
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash != NULL ? slash + 1 : path;
+}
+
+static void draw_line(uint64_t bytes, double rate, int peers)
+{
+	char line[512], map[BAR_MAX + 1], held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE];
+	char per_second[PROGRESS_BYTES_TEXT_SIZE], left[24], peers_text[24] = "";
+	const uint64_t length = shown.file->meta.length;
+	size_t columns = terminal_columns();
+
+	if (peers >= 0)
+		snprintf(peers_text, sizeof peers_text, "  %d peer%s", peers, peers == 1 ? "" : "s");
+	int n = snprintf(line, sizeof line, "%s/%s  %s/s  %s left%s",
+			 progress_bytes_text((double)bytes, held),
+			 progress_bytes_text((double)length, whole),
+			 progress_bytes_text(rate, per_second),
+			 rate > 0 ? duration_text((double)(length - bytes) / rate, left) : "?", peers_text);
+	/* The name, the percentage and the map get what the numbers leave. */
+	size_t spare = (size_t)n + 8 < columns ? columns - (size_t)n - 8 : 0;
+	size_t name = strlen(base_name(shown.file->path));
+	if (name > spare / 2)
+		name = spare / 2;
+	size_t bar = spare - name > 4 ? spare - name - 4 : 0;
+	if (bar > BAR_MAX)
+		bar = BAR_MAX;
+	draw_map(map, bar);
+	char whole_line[1024];
+	n = snprintf(whole_line, sizeof whole_line, "%.*s %3u%% [%s] %s", (int)name,
+		     base_name(shown.file->path), percent(bytes), map, line);
+	if (n > 0 && (size_t)n >= columns)
+		whole_line[columns - 1] = '\0';	/* a full line would wrap */
+	log_clean(whole_line);
+	n = snprintf(line, sizeof line, "\r%.500s\033[K", whole_line);
+	(void)!write(STDERR_FILENO, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
+	log_transient_line(true);
+}
+
+void progress_show(uint64_t bytes, int peers)
+{
+	char held[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	int64_t now_ms = clock_ms();
+	bool step = !shown.terminal && percent(bytes) >= shown.next_percent && percent(bytes) < 100 &&
+		    now_ms >= shown.next_ms - PLAIN_MS + PLAIN_STEP_MS;
+
+	if (log_get_level() == LOG_QUIET || (now_ms < shown.next_ms && !step))
+		return;
+	double rate = current_rate(now_ms, bytes);
+	if (shown.terminal) {
+		draw_line(bytes, rate, peers);
+	} else {
+		log_info("%s: %s: %u%%, %s, %s/s", shown.file->path, shown.verb, percent(bytes),
+			 progress_bytes_text((double)bytes, held), progress_bytes_text(rate, per_second));
+		shown.next_percent = percent(bytes) / PLAIN_PERCENT * PLAIN_PERCENT + PLAIN_PERCENT;
+	}
+	shown.next_ms = now_ms + (shown.terminal ? REDRAW_MS : PLAIN_MS);
+}
+
+int64_t progress_next_ms(void)
+{
+	return shown.next_ms;
+}
+
+double progress_end(void)
+{
+	static const char erase[] = "\r\033[K";
+
+	if (shown.terminal && log_get_level() != LOG_QUIET && shown.past_count > 0)
+		(void)!write(STDERR_FILENO, erase, sizeof erase - 1);
+	log_transient_line(false);
+	return (double)(clock_ms() - shown.start_ms) / 1000;
+}
