@@ -13,20 +13,25 @@ FLAGS = -std=c11 $(WARNINGS) -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -D_FILE
 
 PROGRAMS = cascade tracker mkcascade
 COMMON = args.o csapp.o log.o metafile.o sha256.o wire.o
-CASCADE = cascade.o check.o datafile.o fetch.o peer_fetch.o peer_serve.o process.o progress.o
-UNITS = tests/unit/test_csapp tests/unit/book_echo
+PEER = check.o datafile.o fetch.o peer_fetch.o peer_serve.o process.o progress.o
+UNITS = $(basename $(wildcard tests/unit/*.c))
 
 all: $(PROGRAMS)
 
-cascade: $(CASCADE) $(COMMON)
+cascade: cascade.o $(PEER) $(COMMON)
 tracker: tracker.o $(COMMON)
 mkcascade: mkcascade.o $(COMMON)
 
-$(PROGRAMS) $(UNITS):
-	$(CC) $(FLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+$(PROGRAMS):
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
 .c.o:
 	$(CC) $(FLAGS) $(CPPFLAGS) $(CFLAGS) -c -o $@ $<
+
+units: $(UNITS)
+
+$(UNITS): %: %.c tests/unit/unit.h $(PEER) $(COMMON)
+	$(CC) $(FLAGS) -I. $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(PEER) $(COMMON) -pthread $(LDLIBS)
 
 # Each object, and the headers that it is made from.
 args.o: args.h sha256.h wire.h
@@ -46,7 +51,18 @@ sha256.o: sha256.h
 tracker.o: args.h clock.h csapp.h log.h metafile.h sha256.h version.h wire.h
 wire.o: clock.h log.h sha256.h wire.h
 
+demo: all
+	sh tests/demo.sh
+
+test: all units
+	$(PYTHON) tests/run.py
+
+install: all
+	mkdir -p $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+
 clean:
 	rm -f $(PROGRAMS) $(UNITS) *.o tests/unit/*.o
 
-.PHONY: all clean
+
+.PHONY: all units demo test install clean

@@ -46,6 +46,7 @@ static const char help_text[] =
 	"  -f, --force              use a local file that would be refused\n"
 	"  -p, --peer HOST:PORT     fetch from this peer too; may be given several times\n"
 	"  -m, --max-clients N      serve so many clients at a time (default 256)\n"
+	"      --max-upload RATE    serve so many bytes a second at most; K, M, G as in 10M\n"
 	"  -j, --jobs N             check local files with N processes (default: one a CPU)\n"
 	"      --order=ascending    fetch from the first chunk on, not from anywhere\n"
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
@@ -65,6 +66,7 @@ struct settings {
 	struct address self;
 	struct address peers[PEERS_MAX];
 	unsigned max_clients;
+	uint64_t max_upload;
 	bool client_only, force;
 	struct fetch_options fetch;
 };
@@ -130,13 +132,14 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { ORDER = 256, TIMEOUT, GIVE_UP };
+	enum { ORDER = 256, TIMEOUT, GIVE_UP, MAX_UPLOAD };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
 		{"force", no_argument, NULL, 'f'},
 		{"peer", required_argument, NULL, 'p'},
 		{"max-clients", required_argument, NULL, 'm'},
+		{"max-upload", required_argument, NULL, MAX_UPLOAD},
 		{"jobs", required_argument, NULL, 'j'},
 		{"order", required_argument, NULL, ORDER},
 		{"timeout", required_argument, NULL, TIMEOUT},
@@ -156,6 +159,10 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case 'f': s->force = true; break;
 		case 'p': parse_peer(s, optarg); break;
 		case 'm': s->max_clients = parse_number("a number of clients", optarg, 65536); break;
+		case MAX_UPLOAD:
+			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->max_upload))
+				misuse("not a rate from 1K to 1024G: %s", optarg);
+			break;
 		case 'j': s->fetch.check_workers = parse_number("a number of processes from 1 to 64",
 								optarg, CHECK_WORKERS_MAX); break;
 		case ORDER:
@@ -298,6 +305,7 @@ static int fetch_only(struct settings *s, struct datafile *files, size_t count)
 static int fetch_and_serve(struct settings *s, struct datafile *files, size_t count)
 {
 	struct serve_options serving = {.files = files, .count = count, .max_clients = s->max_clients,
+		.max_upload = s->max_upload,
 		.tracker_host = s->tracker_host, .tracker_port = s->tracker_port};
 	int news[2];
 

@@ -1,5 +1,5 @@
 /* metafile.h - the .cascade file: what is known of a data file before a byte of
- * it has come. PROTOCOL.md, section 1, which is told again in README.md. */
+ * it has come. PROTOCOL.md, section 1. */
 #ifndef METAFILE_H
 #define METAFILE_H
 

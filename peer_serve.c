@@ -20,7 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -41,6 +41,8 @@
 #define LINGER_MS 2000		/* for a client to read a last message */
 #define PAUSE_MS 100		/* after accept or fork failed for want of something */
 #define ACCEPTS_AT_ONCE 64	/* before the parent looks up again */
+#define TOKENS_MAX 10		/* for sending, in store */
+#define TOKENS_MS 10		/* between two looks at whether more are due */
 #define SUBSCRIBE_MS 600000	/* between two subscriptions */
 #define RETRY_MS 10000		/* after a subscription that failed, and for its answer */
 
@@ -53,6 +55,7 @@
 #define REQUESTS_AHEAD 64			/* read in one go */
 #define OUT_SIZE ((size_t)128 << 10)		/* answers sent in one go */
 #define COPIED_MAX ((size_t)32 << 10)		/* a larger chunk goes by sendfile */
+#define SEND_MAX ((size_t)1 << 30)		/* asked of one sendfile */
 
 /* The child's one client. It is static so that a new child touches only the
  * pages that it uses. */
@@ -66,6 +69,8 @@ static struct {
 	size_t out_used;
 	int64_t floor_start_ms;			/* 0: not waiting for the client to take data */
 	uint64_t floor_bytes;			/* sent since then */
+	const struct upload_limit *limit;	/* NULL: none */
+	size_t allowed;				/* bytes that may be sent before the next token */
 	uint8_t in[REQUESTS_AHEAD * PEER_REQUEST_SIZE];
 	uint8_t out[OUT_SIZE];
 } client;
@@ -104,18 +109,54 @@ static int after_refused_send(void)
 	return errno == EAGAIN || errno == EWOULDBLOCK ? wait_to_send() : -1;
 }
 
+void serve_client_limit(const struct upload_limit *limit)
+{
+	client.limit = limit;
+}
+
+/* How many of size bytes may be sent now; waits until some may. 0: never. */
+static size_t allowance(uint64_t size)
+{
+	const struct upload_limit *limit = client.limit;
+	struct pollfd p;
+	char token;
+	ssize_t n;
+
+	if (limit == NULL)
+		return size < SEND_MAX ? (size_t)size : SEND_MAX;
+	p = (struct pollfd){.fd = limit->tokens[0], .events = POLLIN};
+	while (client.allowed == 0) {
+		n = read(limit->tokens[0], &token, 1);
+		if (n == 1)
+			client.allowed = limit->token_bytes;
+		else if (n == 0 || (errno != EAGAIN && errno != EINTR) ||
+			 (poll(&p, 1, -1) < 0 && errno != EINTR))
+			return 0;
+	}
+	return size < client.allowed ? (size_t)size : client.allowed;
+}
+
+/* n bytes have been sent. */
+static void account(ssize_t n)
+{
+	client.floor_bytes += (uint64_t)n;
+	if (client.limit != NULL)
+		client.allowed -= (size_t)n;
+}
+
 static int send_bytes(const uint8_t *bytes, size_t size, int flags)
 {
 	while (size > 0) {
-		ssize_t n = send(client.fd, bytes, size, flags | MSG_NOSIGNAL);
+		size_t now = allowance(size);
+		ssize_t n = now == 0 ? -1 : send(client.fd, bytes, now, flags | MSG_NOSIGNAL);
 		if (n < 0) {
-			if (after_refused_send() < 0)
+			if (now == 0 || after_refused_send() < 0)
 				return -1;
 			continue;
 		}
+		account(n);
 		bytes += n;
 		size -= (size_t)n;
-		client.floor_bytes += (uint64_t)n;
 	}
 	return 0;
 }
@@ -153,8 +194,8 @@ static int send_data(uint64_t offset, uint64_t size)
 	off_t at = (off_t)offset;
 
 	while (size > 0) {
-		size_t want = size < (1u << 30) ? (size_t)size : 1u << 30;
-		ssize_t n = sendfile(client.fd, client.data_fd, &at, want);
+		size_t now = allowance(size);
+		ssize_t n = now == 0 ? 0 : sendfile(client.fd, client.data_fd, &at, now);
 		if (n == 0)
 			return -1;	/* the file has shrunk */
 		if (n < 0) {
@@ -162,8 +203,8 @@ static int send_data(uint64_t offset, uint64_t size)
 				return -1;
 			continue;
 		}
+		account(n);
 		size -= (uint64_t)n;
-		client.floor_bytes += (uint64_t)n;
 	}
 	return 0;
 }
@@ -380,6 +421,9 @@ static pid_t fetcher, subscriber;	/* 0: has ended */
 static bool *subscribed;		/* of each file: the tracker knows it */
 static bool said_tracker_trouble;
 static int64_t subscribe_at_ms;
+static struct upload_limit limit;
+static int64_t limit_since_ms;
+static uint64_t tokens_given;		/* since then, or thrown away for want of takers */
 static volatile sig_atomic_t ending;
 
 static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP};
@@ -531,6 +575,10 @@ static bool start_child(int fd)
 	if (pid == 0) {
 		close(options->listen_fd);
 		close(options->news);
+		if (limit.token_bytes > 0) {
+			close(limit.tokens[1]);
+			serve_client_limit(&limit);
+		}
 		serve_client(fd, options->files, options->count);
 		_exit(EXIT_SUCCESS);
 	}
@@ -574,6 +622,38 @@ static void read_news(void)
 		;
 }
 
+/* A token is what may be sent in 10 ms, but no less than 1 KiB. */
+static void start_limit(void)
+{
+	uint64_t bytes = options->max_upload / 100;
+
+	if (options->max_upload == 0)
+		return;
+	if (pipe(limit.tokens) < 0)
+		fatal("can't make a pipe");
+	fcntl(limit.tokens[0], F_SETFL, O_NONBLOCK);
+	fcntl(limit.tokens[1], F_SETFL, O_NONBLOCK);
+	limit.token_bytes = bytes < 1024 ? 1024 : bytes > SEND_MAX ? SEND_MAX : (size_t)bytes;
+	limit_since_ms = clock_ms();
+}
+
+/* Gives the tokens that have become due, while somebody is there to use them.
+ * Those that nobody took stay, up to a tenth of a second's. */
+static void give_tokens(void)
+{
+	static const char tokens[TOKENS_MAX];
+	double bytes = (double)(clock_ms() - limit_since_ms) / 1000 * (double)options->max_upload;
+	uint64_t due = (uint64_t)(bytes / (double)limit.token_bytes) - tokens_given;
+	int unused = 0;
+
+	tokens_given += due;
+	if (due == 0 || ioctl(limit.tokens[0], FIONREAD, &unused) < 0 || unused >= TOKENS_MAX)
+		return;
+	if (due > (uint64_t)(TOKENS_MAX - unused))
+		due = (uint64_t)(TOKENS_MAX - unused);
+	(void)!write(limit.tokens[1], tokens, (size_t)due);
+}
+
 static void wait_and_handle(int64_t *accept_at_ms)
 {
 	int64_t now = clock_ms(), next_ms = now + 3600000;
@@ -584,6 +664,10 @@ static void wait_and_handle(int64_t *accept_at_ms)
 		next_ms = subscribe_at_ms;
 	if (room && *accept_at_ms > now && *accept_at_ms < next_ms)
 		next_ms = *accept_at_ms;
+	if (limit.token_bytes > 0 && child_count > 0) {
+		give_tokens();
+		next_ms = now + TOKENS_MS;
+	}
 	struct pollfd polled[2] = {
 		{.fd = room && *accept_at_ms <= now ? options->listen_fd : -1, .events = POLLIN},
 		{.fd = fetcher != 0 ? options->news : -1, .events = POLLIN},
@@ -625,6 +709,7 @@ void serve(const struct serve_options *serve_options)
 	subscribed = calloc(options->count, sizeof *subscribed);
 	if (children == NULL || subscribed == NULL)
 		fatal("memory");
+	start_limit();
 	while (!ending) {
 		reap();
 		subscribe_if_due();

@@ -13,7 +13,8 @@
 #define PLAIN_MS 10000		/* elsewhere: a line that often, */
 #define PLAIN_PERCENT 10	/* and one at each such step, */
 #define PLAIN_STEP_MS 500	/* but not more often than this */
-#define RATE_STEPS 16		/* the rate is that of the last so many redrawings */
+#define RATE_MS 4000		/* over which the rate is taken */
+#define RATE_LOOKS 32		/* looks remembered for it */
 #define BAR_MAX 40		/* columns */
 
 /* The one thing that is shown at a time. */
@@ -24,9 +25,9 @@ static struct {
 	uint64_t had;
 	int64_t start_ms, next_ms;
 	unsigned next_percent;
-	/* A ring of what was there when: the rate is taken over all of it. */
-	struct { int64_t at_ms; uint64_t bytes; } past[RATE_STEPS];
-	unsigned past_count;
+	/* What was there when it was last shown, and before: a ring. */
+	struct { int64_t at_ms; uint64_t bytes; } look[RATE_LOOKS];
+	unsigned looks;
 } shown;
 
 const char *progress_bytes_text(double bytes, char text[PROGRESS_BYTES_TEXT_SIZE])
@@ -72,20 +73,24 @@ void progress_begin(const char *verb, const struct datafile *d, uint64_t had)
 	shown.next_percent = percent(had) / PLAIN_PERCENT * PLAIN_PERCENT + PLAIN_PERCENT;
 }
 
-/* Bytes a second over the last seconds. */
+/* Bytes a second over the last RATE_MS or so: since the oldest look that is not
+ * older, or else since the last one. */
 static double current_rate(int64_t now_ms, uint64_t bytes)
 {
-	unsigned i = shown.past_count % RATE_STEPS;
+	unsigned count = shown.looks < RATE_LOOKS ? shown.looks : RATE_LOOKS;
 	int64_t since_ms = shown.start_ms;
 	uint64_t then = shown.had;
 
-	if (shown.past_count >= RATE_STEPS) {
-		since_ms = shown.past[i].at_ms;
-		then = shown.past[i].bytes;
+	for (unsigned back = 1; back <= count; back++) {
+		unsigned i = (shown.looks - back) % RATE_LOOKS;
+		if (back > 1 && now_ms - shown.look[i].at_ms > RATE_MS)
+			break;
+		since_ms = shown.look[i].at_ms;
+		then = shown.look[i].bytes;
 	}
-	shown.past[i].at_ms = now_ms;
-	shown.past[i].bytes = bytes;
-	shown.past_count++;
+	shown.look[shown.looks % RATE_LOOKS].at_ms = now_ms;
+	shown.look[shown.looks % RATE_LOOKS].bytes = bytes;
+	shown.looks++;
 	if (now_ms <= since_ms || bytes < then)
 		return 0;
 	return (double)(bytes - then) * 1000 / (double)(now_ms - since_ms);
@@ -192,7 +197,7 @@ double progress_end(void)
 {
 	static const char erase[] = "\r\033[K";
 
-	if (shown.terminal && log_get_level() != LOG_QUIET && shown.past_count > 0)
+	if (shown.terminal && log_get_level() != LOG_QUIET && shown.looks > 0)
 		(void)!write(STDERR_FILENO, erase, sizeof erase - 1);
 	log_transient_line(false);
 	return (double)(clock_ms() - shown.start_ms) / 1000;

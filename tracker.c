@@ -29,7 +29,7 @@
 #define FILES_MAX 4096		/* files tracked at a time */
 #define PEERS_MAX 1024		/* peers known of a file */
 #define CLIENTS_MAX 512		/* connections at a time */
-#define ANSWER_PEERS_MAX 20	/* peers in one answer, as PROTOCOL.md section 4 has it */
+#define ANSWER_PEERS_MAX 20	/* peers in one answer: more would overflow some peers' buffers */
 #define PEER_AGE_MAX_S 1800	/* a peer not seen for that long is left out */
 #define CLIENT_DEADLINE_MS 10000	/* for a request to arrive and its answer to leave */
 #define ACCEPT_PAUSE_MS 100	/* after accept failed for want of something */

@@ -1,5 +1,5 @@
 /* wire.h - what goes over the network, as bytes, and the exchange with the
- * tracker. PROTOCOL.md, sections 2 and 3, which are told again in README.md.
+ * tracker. PROTOCOL.md, sections 2 and 3.
  *
  * Numbers on the wire are big-endian; in structs everything is in host order.
  * Every encode writes, and every decode reads, exactly the named size. */
