@@ -13,7 +13,7 @@ FLAGS = -std=c11 $(WARNINGS) -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -D_FILE
 
 PROGRAMS = cascade tracker mkcascade
 COMMON = args.o csapp.o log.o metafile.o sha256.o wire.o
-PEER = check.o datafile.o fetch.o peer_fetch.o peer_serve.o process.o progress.o
+PEER = check.o confine.o datafile.o fetch.o peer_fetch.o peer_serve.o process.o progress.o serve_client.o
 UNITS = $(basename $(wildcard tests/unit/*.c))
 
 all: $(PROGRAMS)
@@ -37,6 +37,7 @@ $(UNITS): %: %.c tests/unit/unit.h $(PEER) $(COMMON)
 args.o: args.h sha256.h wire.h
 cascade.o: args.h check.h csapp.h datafile.h fetch.h log.h metafile.h peer_serve.h process.h sha256.h version.h wire.h
 check.o: check.h log.h metafile.h process.h sha256.h
+confine.o: confine.h
 csapp.o: csapp.h
 datafile.o: check.h datafile.h log.h metafile.h sha256.h
 fetch.o: check.h clock.h datafile.h fetch.h log.h metafile.h peer_fetch.h process.h progress.h sha256.h wire.h
@@ -44,9 +45,10 @@ log.o: log.h
 metafile.o: csapp.h metafile.h sha256.h wire.h
 mkcascade.o: args.h csapp.h log.h metafile.h sha256.h version.h wire.h
 peer_fetch.o: clock.h peer_fetch.h sha256.h wire.h
-peer_serve.o: clock.h datafile.h log.h metafile.h peer_serve.h process.h sha256.h wire.h
+peer_serve.o: clock.h confine.h datafile.h log.h metafile.h peer_serve.h process.h progress.h serve_client.h sha256.h wire.h
 process.o: log.h process.h
 progress.o: clock.h datafile.h log.h metafile.h progress.h sha256.h
+serve_client.o: clock.h datafile.h log.h metafile.h serve_client.h sha256.h wire.h
 sha256.o: sha256.h
 tracker.o: args.h clock.h csapp.h log.h metafile.h sha256.h version.h wire.h
 wire.o: clock.h log.h sha256.h wire.h

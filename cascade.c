@@ -14,8 +14,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,6 +49,8 @@ static const char help_text[] =
 	"  -p, --peer HOST:PORT     fetch from this peer too; may be given several times\n"
 	"  -m, --max-clients N      serve so many clients at a time (default 256)\n"
 	"      --max-upload RATE    serve so many bytes a second at most; K, M, G as in 10M\n"
+	"      --verify-on-send     hash each chunk again before it is sent\n"
+	"  -u, --user NAME          become this user once files and port are open\n"
 	"  -j, --jobs N             check local files with N processes (default: one a CPU)\n"
 	"      --order=ascending    fetch from the first chunk on, not from anywhere\n"
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
@@ -67,7 +71,8 @@ struct settings {
 	struct address peers[PEERS_MAX];
 	unsigned max_clients;
 	uint64_t max_upload;
-	bool client_only, force;
+	const char *user;		/* to become; NULL: nobody else */
+	bool client_only, force, verify;
 	struct fetch_options fetch;
 };
 
@@ -132,7 +137,7 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { ORDER = 256, TIMEOUT, GIVE_UP, MAX_UPLOAD };
+	enum { ORDER = 256, TIMEOUT, GIVE_UP, MAX_UPLOAD, VERIFY };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
@@ -140,6 +145,8 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"peer", required_argument, NULL, 'p'},
 		{"max-clients", required_argument, NULL, 'm'},
 		{"max-upload", required_argument, NULL, MAX_UPLOAD},
+		{"verify-on-send", no_argument, NULL, VERIFY},
+		{"user", required_argument, NULL, 'u'},
 		{"jobs", required_argument, NULL, 'j'},
 		{"order", required_argument, NULL, ORDER},
 		{"timeout", required_argument, NULL, TIMEOUT},
@@ -152,7 +159,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 	};
 	int option;
 
-	while ((option = getopt_long(argc, argv, "co:fp:m:j:qvhV", options, NULL)) != -1)
+	while ((option = getopt_long(argc, argv, "co:fp:m:u:j:qvhV", options, NULL)) != -1)
 		switch (option) {
 		case 'c': s->client_only = true; break;
 		case 'o': s->outputs = optarg; break;
@@ -163,6 +170,8 @@ static void parse_options(struct settings *s, int argc, char **argv)
 			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->max_upload))
 				misuse("not a rate from 1K to 1024G: %s", optarg);
 			break;
+		case VERIFY: s->verify = true; break;
+		case 'u': s->user = optarg; break;
 		case 'j': s->fetch.check_workers = parse_number("a number of processes from 1 to 64",
 								optarg, CHECK_WORKERS_MAX); break;
 		case ORDER:
@@ -259,11 +268,7 @@ static struct datafile *open_files(struct settings *s, size_t *count)
 		}
 		failed |= datafile_open(&files[i], metafile, output, s->force) < 0;
 	}
-	for (size_t i = 0; i < *count && !failed; i++)
-		for (size_t j = 0; j < i; j++)
-			if (files[i].inode == files[j].inode && files[i].device == files[j].device)
-				fatalx("%s: named as a data file twice", files[i].path);
-	if (failed)
+	if (failed || datafile_overlap(files, *count))
 		exit(EXIT_FAILURE);
 	return files;
 }
@@ -295,8 +300,26 @@ static int listen_as(struct address *self)
 	return fd;
 }
 
+/* Gives up root's rights for those of another user. The files are open, but
+ * children open what they serve anew: that must go on working. */
+static void become_user(const char *name, const struct datafile *files, size_t count)
+{
+	const struct passwd *user = getpwnam(name);
+
+	if (user == NULL)
+		fatalx("there is no user %s", name);
+	if (setgroups(1, &user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
+		fatal("can't become %s", name);
+	for (size_t i = 0; i < count; i++)
+		if (access(files[i].path, R_OK) < 0)
+			fatal("%s: %s can't read it", files[i].path, name);
+	log_info("running as %s from here on", name);
+}
+
 static int fetch_only(struct settings *s, struct datafile *files, size_t count)
 {
+	if (s->user != NULL)
+		become_user(s->user, files, count);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
 	return fetch_files(files, count, &s->fetch) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
@@ -305,12 +328,14 @@ static int fetch_only(struct settings *s, struct datafile *files, size_t count)
 static int fetch_and_serve(struct settings *s, struct datafile *files, size_t count)
 {
 	struct serve_options serving = {.files = files, .count = count, .max_clients = s->max_clients,
-		.max_upload = s->max_upload,
+		.max_upload = s->max_upload, .verify = s->verify,
 		.tracker_host = s->tracker_host, .tracker_port = s->tracker_port};
 	int news[2];
 
 	serve_block_signals();
 	serving.listen_fd = listen_as(&s->self);
+	if (s->user != NULL)
+		become_user(s->user, files, count);
 	if (pipe(news) < 0)
 		fatal("can't make a pipe");
 	fcntl(news[0], F_SETFL, O_NONBLOCK);
@@ -327,8 +352,6 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 		exit(fetch_files(files, count, &s->fetch) == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
 	}
 	close(news[1]);
-	for (size_t i = 0; i < count; i++)
-		close(files[i].fd);	/* and with it the lock is the fetcher's alone */
 	serve(&serving);
 	return EXIT_SUCCESS;
 }

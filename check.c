@@ -4,7 +4,7 @@
 #include "check.h"
 
 #include <errno.h>
-#include <poll.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -423,9 +423,12 @@ int checker_start(struct checker *c, struct metafile *m, int fd, struct held *he
 
 void checker_stop(struct checker *c)
 {
+	/* Another checker, forked later, may hold a copy of the pipe's end: end
+	 * of file can't be relied on. Nothing is lost, as it only reads. */
+	kill(c->pid, SIGKILL);
+	process_wait(c->pid);
 	close(c->to);
 	close(c->from);
-	process_wait(c->pid);
 }
 
 int checker_send(struct checker *c, const struct run *run)

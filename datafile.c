@@ -60,9 +60,9 @@ static bool is_acceptable(struct datafile *d, uint64_t size)
 
 static int open_checked(struct datafile *d, bool force)
 {
-	struct stat st, meta_st;
+	struct stat st;
 
-	if (open_data(d) < 0 || fstat(d->fd, &st) < 0 || fstat(d->meta.fd, &meta_st) < 0) {
+	if (open_data(d) < 0 || fstat(d->fd, &st) < 0) {
 		log_warn("%s", d->path);
 		return -1;
 	}
@@ -70,15 +70,12 @@ static int open_checked(struct datafile *d, bool force)
 		log_warnx("%s: not a regular file", d->path);
 		return -1;
 	}
-	if (st.st_dev == meta_st.st_dev && st.st_ino == meta_st.st_ino) {
-		log_warnx("%s: it is the metafile", d->path);
-		return -1;
-	}
 	d->device = st.st_dev;
 	d->inode = st.st_ino;
 	d->empty = st.st_size == 0;
 	if (lock_data(d, LOCK_SH) < 0)
 		return -1;
+	d->too_long = (uint64_t)st.st_size > d->meta.length;
 	return force || is_acceptable(d, (uint64_t)st.st_size) ? 0 : -1;
 }
 
@@ -97,6 +94,30 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 		return -1;
 	}
 	return open_checked(d, force);
+}
+
+bool datafile_overlap(const struct datafile files[], size_t count)
+{
+	struct stat st;
+
+	for (size_t i = 0; i < count; i++) {
+		if (fstat(files[i].meta.fd, &st) < 0) {
+			log_warn("%s", files[i].meta.path);
+			return true;
+		}
+		for (size_t j = 0; j < count; j++) {
+			const struct datafile *data = &files[j];
+			if (st.st_ino == data->inode && st.st_dev == data->device) {
+				log_warnx("%s: it is a metafile, and can't be a data file", data->path);
+				return true;
+			}
+			if (j < i && files[i].inode == data->inode && files[i].device == data->device) {
+				log_warnx("%s: it can't be the data file of two metafiles", data->path);
+				return true;
+			}
+		}
+	}
+	return false;
 }
 
 int datafile_begin_write(struct datafile *d)

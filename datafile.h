@@ -15,6 +15,7 @@ struct datafile {
 	int fd;			/* the data file; what is served is opened anew */
 	bool writable;		/* fd is open for writing too */
 	bool empty;		/* held no byte when it was opened: there is nothing to check */
+	bool too_long;		/* longer than it should be: use was forced */
 	dev_t device;		/* together they tell whether path still is this file */
 	ino_t inode;
 };
@@ -27,6 +28,10 @@ struct datafile {
  * process is downloading.
  * Returns 0; or -1 after a message. */
 int datafile_open(struct datafile *d, const char *metafile_path, const char *path, bool force);
+
+/* Whether one file was named for two purposes: as two data files, or as a data
+ * file and a metafile. Says so. */
+bool datafile_overlap(const struct datafile files[], size_t count);
 
 /* Makes the data file ready to be written: locks out other writers, and gives
  * it its final length, without taking the space. Returns 0; or -1 after a

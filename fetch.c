@@ -35,8 +35,7 @@
 #define REST_MS 1000		/* after a failure; twice as long after each more, up to */
 #define REST_MAX_MS 60000
 #define NO_FILE_REST_MS 60000	/* for a peer that doesn't have the file */
-#define REFUSED_REST_MS 100	/* after "not yet"; twice as long after each more, up to */
-#define REFUSED_REST_MAX_MS 5000
+#define REFUSED_REST_MS 1000	/* after so many times "not yet" that nothing can be hoped for */
 
 #define SHARE_MS 1000		/* waited for one file while there are others */
 
@@ -47,6 +46,11 @@
  * in a second covers any round trip; the cap does so for 100 ms at 1 Gbit/s. */
 #define WINDOW_FIRST (1u << 20)
 #define WINDOW_MAX (16u << 20)
+
+/* While a peer says "not yet", it is asked for several chunks at a time, here
+ * and there; it rests after so many refusals. */
+#define PROBES 8
+#define REFUSALS_MAX 64
 
 #define RECEIVE_SIZE ((size_t)256 << 10)	/* bytes taken from a socket at a time */
 #define MERGE_MAX ((size_t)16 << 10)	/* copying less is cheaper than one more write */
@@ -128,21 +132,45 @@ static void give_back(struct fetch *f, uint64_t chunk)
 	f->untaken++;
 }
 
-/* The first chunk from `from` on, wrapping round, that is not taken. There is
- * one: untaken is not 0. */
-static uint64_t find_untaken(const struct fetch *f, uint64_t from)
+/* The first chunk from `from` up to end that is not taken, or end. */
+static uint64_t find_untaken(const struct fetch *f, uint64_t from, uint64_t end)
 {
-	uint64_t chunks = f->file->meta.chunks, chunk = from < chunks ? from : 0;
+	uint64_t chunk = from;
 
-	while (is_taken(f, chunk)) {
-		if (chunk % 8 == 0 && f->taken[chunk / 8] == 0xff)
-			chunk += 8;
-		else
-			chunk++;
-		if (chunk >= chunks)
-			chunk = 0;
+	while (chunk < end && is_taken(f, chunk))
+		chunk += chunk % 8 == 0 && f->taken[chunk / 8] == 0xff ? 8 : 1;
+	return chunk < end ? chunk : end;
+}
+
+/* What is known of which chunks a peer lacks is known of regions: each is one
+ * chunk, or as many as make PEER_REGIONS of them cover the file. */
+static uint64_t region_size(const struct fetch *f)
+{
+	return (f->file->meta.chunks - 1) / PEER_REGIONS + 1;
+}
+
+static bool lacks_region(const struct peer *p, uint64_t region)
+{
+	return p->lacks[region / 8] >> region % 8 & 1;
+}
+
+/* Finds a chunk to ask the peer for: the first from p->next on, wrapping round,
+ * that is not taken, and not in a region that it lacks. False: there is none. */
+static bool find_wanted(const struct fetch *f, const struct peer *p, uint64_t *wanted)
+{
+	uint64_t chunks = f->file->meta.chunks, size = region_size(f);
+	uint64_t from = p->next < chunks ? p->next : 0;
+
+	if (f->untaken == 0)
+		return false;
+	for (uint64_t i = 0; i <= PEER_REGIONS; i++) {
+		uint64_t region = from / size;
+		uint64_t end = (region + 1) * size < chunks ? (region + 1) * size : chunks;
+		if (!lacks_region(p, region) && (*wanted = find_untaken(f, from, end)) < end)
+			return true;
+		from = end < chunks ? end : 0;
 	}
-	return chunk;
+	return false;
 }
 
 /* ---- peers ----------------------------------------------------------------- */
@@ -370,23 +398,39 @@ static uint64_t window_left(const struct fetch *f, const struct peer *p)
 	double bytes = p->rate < WINDOW_FIRST ? WINDOW_FIRST : p->rate > WINDOW_MAX ? WINDOW_MAX : p->rate;
 	uint64_t chunks = (uint64_t)bytes / f->file->meta.chunk_size;
 
-	if (!p->proven || p->one_at_a_time || p->refusals > 0)
+	if (p->refusals > 0)
+		chunks = PROBES;
+	else if (!p->proven || p->one_at_a_time)
 		return p->asked_count + p->unchecked == 0;
 	if (chunks < 2)
 		chunks = 2;
 	return p->asked_count < chunks ? chunks - p->asked_count : 0;
 }
 
+/* After a rest a peer that lacked what it was asked for may have it. */
+static void look_again(struct fetch *f, struct peer *p)
+{
+	uint64_t chunk;
+
+	if (f->untaken > 0 && (p->refusals >= REFUSALS_MAX || !find_wanted(f, p, &chunk))) {
+		memset(p->lacks, 0, sizeof p->lacks);
+		p->refusals = 1;
+	}
+}
+
 static void ask_for_chunks(struct fetch *f, struct peer *p)
 {
 	uint64_t left = window_left(f, p);
+
+	if (p->refusals > 0 && p->asked_count == 0)
+		look_again(f, p);
 
 	/* Many requests in one go, rather than one for each chunk that came. */
 	if (p->asked_count > 0 && left < p->asked_count / 2 && p->out_used == 0)
 		return;
 	for (;;) {
-		while (left > 0 && f->untaken > 0 && peer_can_ask(p)) {
-			uint64_t chunk = find_untaken(f, p->next);
+		uint64_t chunk;
+		while (left > 0 && peer_can_ask(p) && find_wanted(f, p, &chunk)) {
 			take(f, chunk);
 			peer_ask(p, chunk, f->file->meta.cascade_hash);
 			p->next = chunk + 1;
@@ -431,14 +475,35 @@ static size_t count_active(const struct fetch *f)
 	return active;
 }
 
+/* A connection that may be given up for another: its peer has nothing for us. */
+static struct peer *find_useless(struct fetch *f)
+{
+	for (size_t i = 0; i < f->peer_count; i++) {
+		struct peer *p = &f->peers[i];
+		if (is_active(p) && !p->connecting && p->asked_count == 0 && p->unchecked == 0 && p->refusals > 0)
+			return p;
+	}
+	return NULL;
+}
+
 static void connect_to_more(struct fetch *f)
 {
 	size_t active = count_active(f);
-	struct peer *p;
+	struct peer *p, *useless;
 
-	for (; active < ACTIVE_MAX && f->untaken > 0 && (p = choose_peer(f)) != NULL; active++)
+	while (f->untaken > 0 && (p = choose_peer(f)) != NULL) {
+		if (active == ACTIVE_MAX) {
+			if ((useless = find_useless(f)) == NULL)
+				return;
+			disconnect(f, useless);
+			rest(useless, jittered(REFUSED_REST_MS));
+			active--;
+		}
 		if (peer_connect(p) < 0)
 			fail(f, p, strerror(errno));
+		else
+			active++;
+	}
 }
 
 /* How long the peer would need for what it was asked for, in seconds. */
@@ -537,7 +602,7 @@ static void take_results(struct fetch *f)
 		p->chunks += run->count - run->bad;
 		if (run->count > run->bad) {
 			p->proven = true;
-			p->failures = p->refusals = 0;
+			p->failures = 0;
 			f->arrival_ms = clock_ms();
 		}
 		if (run->bad == 0)
@@ -649,7 +714,22 @@ static bool begin_response(struct fetch *f, struct peer *p)
 		ban(f, p, "answers with an unknown status");
 	else if (p->response.status != PEER_OK && p->response.length > MESSAGE_MAX)
 		ban(f, p, "sends an error message without end");
+	if (p->response.status == PEER_OK)
+		p->refusals = 0;
 	return is_active(p);
+}
+
+/* Remembers that the peer lacks the chunk, and looks elsewhere for what it may
+ * have; if it seems to have nothing, later. */
+static void lack(struct fetch *f, struct peer *p, uint64_t chunk)
+{
+	uint64_t region = chunk / region_size(f), wanted;
+
+	p->lacks[region / 8] |= (uint8_t)(1u << region % 8);
+	p->next = random_below(f->file->meta.chunks);
+	p->refusals++;
+	if (p->refusals >= REFUSALS_MAX || !find_wanted(f, p, &wanted))
+		rest(p, jittered(REFUSED_REST_MS));
 }
 
 /* The awaited response has come whole, and is an error. False: the peer was
@@ -657,17 +737,13 @@ static bool begin_response(struct fetch *f, struct peer *p)
 static bool finish_error(struct fetch *f, struct peer *p)
 {
 	uint64_t chunk = peer_awaited(p);
-	unsigned doublings = p->refusals < 6 ? p->refusals : 6;
-	int64_t ms = REFUSED_REST_MS << doublings;
 
 	switch (p->response.status) {
 	case PEER_NO_CHUNK_YET:
+		log_debug("%s: doesn't have chunk %llu yet", name_of(p), (unsigned long long)chunk);
 		give_back(f, chunk);
 		peer_forget_awaited(p);
-		p->refusals++;
-		p->next = random_below(f->file->meta.chunks);
-		rest(p, jittered(ms < REFUSED_REST_MAX_MS ? ms : REFUSED_REST_MAX_MS));
-		log_debug("%s: doesn't have chunk %llu yet", name_of(p), (unsigned long long)chunk);
+		lack(f, p, chunk);
 		return true;
 	case PEER_NO_FILE:
 		fail(f, p, "doesn't have the file");
@@ -910,10 +986,12 @@ static bool begin(struct fetch *f, struct datafile *d, const struct fetch_option
 	*f = (struct fetch){.file = d, .options = options, .query_fd = -1, .arrival_ms = clock_ms()};
 	f->held = held_count(d->held);
 	f->untaken = chunks;
-	if (is_complete(f))
+	if (is_complete(f) && !d->too_long)
 		return true;
 	if (datafile_begin_write(d) < 0)
 		return false;
+	if (is_complete(f))
+		return true;
 	f->start_bytes = held_bytes(f);
 	f->taken = calloc((size_t)(chunks / 8 + 1), 1);
 	f->peers = calloc(PEERS_MAX, sizeof f->peers[0]);

@@ -116,6 +116,15 @@ void log_info(const char *format, ...)
 	va_end(args);
 }
 
+void log_status(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	say(0, format, args);
+	va_end(args);
+}
+
 void log_debug(const char *format, ...)
 {
 	va_list args;

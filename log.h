@@ -38,6 +38,9 @@ LOG_FORMAT void log_warnx(const char *format, ...);
 LOG_FORMAT void log_info(const char *format, ...);
 LOG_FORMAT void log_debug(const char *format, ...);
 
+/* What was asked for, at any level. */
+LOG_FORMAT void log_status(const char *format, ...);
+
 /* Like log_warn and log_warnx, and then the process ends with status 1. */
 LOG_NORETURN LOG_FORMAT void fatal(const char *format, ...);
 LOG_NORETURN LOG_FORMAT void fatalx(const char *format, ...);

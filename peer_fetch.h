@@ -13,6 +13,7 @@
 #include "wire.h"
 
 #define PEER_ASKED_MAX 16384	/* requests without a response yet, for one peer */
+#define PEER_REGIONS 1024	/* parts of the file, in what is known of a peer's holdings */
 #define PEER_OUT_MAX 256	/* requests encoded and not yet sent */
 
 struct peer {
@@ -27,7 +28,8 @@ struct peer {
 	bool one_at_a_time;	/* closes after each response, or can't take requests ahead */
 	unsigned failures;	/* since its last good chunk */
 	int64_t rest_until_ms;	/* not connected to before, or not asked while connected */
-	unsigned refusals;	/* "don't have that chunk yet" since its last good chunk */
+	unsigned refusals;	/* "don't have that chunk yet" since its last chunk */
+	uint8_t lacks[PEER_REGIONS / 8];	/* a bit for each region that it refused a chunk of */
 	double rate;		/* bytes a second, lately */
 	uint64_t chunks;	/* good ones that it delivered */
 	uint64_t next;		/* where to look for the next chunk to ask it for */

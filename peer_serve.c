@@ -1,6 +1,6 @@
-/* peer_serve.c - the serving parent and its children.
+/* peer_serve.c - the serving parent.
  *
- *   serving parent ─┬─ child: answers one client, exits
+ *   serving parent ─┬─ child: answers one client, exits (serve_client.c)
  *                   ├─ child ...
  *                   ├─ subscriber: tells the tracker what is held, exits
  *                   └─ (fetcher: forked before, reaped here)
@@ -16,407 +16,46 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
-#if defined(__linux__) && !defined(PORTABLE)
-#define HAVE_SENDFILE 1
-#include <sys/sendfile.h>
-#endif
 
 #include "clock.h"
+#include "confine.h"
 #include "log.h"
 #include "process.h"
+#include "progress.h"
+#include "serve_client.h"
 
-#define IDLE_MS 30000		/* until the next request begins */
-#define REQUEST_MS 10000	/* from a request's first byte to its last */
-#define FLOOR_MS 30000		/* a client has to take, in every such time, */
-#define FLOOR_BYTES (30 << 10)	/* so many bytes */
-#define LINGER_MS 2000		/* for a client to read a last message */
 #define PAUSE_MS 100		/* after accept or fork failed for want of something */
+#define FULL_PAUSE_MS 20	/* at the bound, while everybody is busy */
 #define ACCEPTS_AT_ONCE 64	/* before the parent looks up again */
+#define SLOW_MS 2000		/* a client that for longer than this has taken */
+#define SLOW_RATE 16384		/* less than so many bytes a second can give way */
 #define TOKENS_MAX 10		/* for sending, in store */
+#define TOKEN_BYTES_MAX (1u << 30)
 #define TOKENS_MS 10		/* between two looks at whether more are due */
 #define SUBSCRIBE_MS 600000	/* between two subscriptions */
 #define RETRY_MS 10000		/* after a subscription that failed, and for its answer */
+#define COUNTED_MS 10000	/* between two lines that count what happened often */
 
-#ifndef MSG_MORE
-#define MSG_MORE 0		/* "more follows": a hint, where it exists */
-#endif
-
-/* ---- a child ----------------------------------------------------------------- */
-
-#define REQUESTS_AHEAD 64			/* read in one go */
-#define OUT_SIZE ((size_t)128 << 10)		/* answers sent in one go */
-#define COPIED_MAX ((size_t)32 << 10)		/* a larger chunk goes by sendfile */
-#define SEND_MAX ((size_t)1 << 30)		/* asked of one sendfile */
-
-/* The child's one client. It is static so that a new child touches only the
- * pages that it uses. */
-static struct {
-	int fd;
-	const struct datafile *files;
-	size_t file_count;
-	const struct datafile *open_file;	/* the one that data_fd is open for */
-	int data_fd;
-	size_t in_used;
-	size_t out_used;
-	int64_t floor_start_ms;			/* 0: not waiting for the client to take data */
-	uint64_t floor_bytes;			/* sent since then */
-	const struct upload_limit *limit;	/* NULL: none */
-	size_t allowed;				/* bytes that may be sent before the next token */
-	uint8_t in[REQUESTS_AHEAD * PEER_REQUEST_SIZE];
-	uint8_t out[OUT_SIZE];
-} client;
-
-static int wait_for(short events, int64_t deadline_ms)
-{
-	struct pollfd p = {.fd = client.fd, .events = events};
-	int n;
-
-	while ((n = poll(&p, 1, clock_poll_timeout(deadline_ms))) < 0 && errno == EINTR)
-		;
-	return n > 0 ? 0 : -1;
-}
-
-/* Waits until the client takes more; -1 when it takes less than the floor. */
-static int wait_to_send(void)
-{
-	int64_t now = clock_ms();
-
-	if (client.floor_start_ms == 0 || now - client.floor_start_ms >= FLOOR_MS) {
-		if (client.floor_start_ms != 0 && client.floor_bytes < FLOOR_BYTES)
-			return -1;
-		client.floor_start_ms = now;
-		client.floor_bytes = 0;
-	}
-	if (wait_for(POLLOUT, client.floor_start_ms + FLOOR_MS) == 0)
-		return 0;
-	return client.floor_bytes >= FLOOR_BYTES ? wait_to_send() : -1;
-}
-
-/* What to do when nothing was sent: 0 to try again, or -1. */
-static int after_refused_send(void)
-{
-	if (errno == EINTR)
-		return 0;
-	return errno == EAGAIN || errno == EWOULDBLOCK ? wait_to_send() : -1;
-}
-
-void serve_client_limit(const struct upload_limit *limit)
-{
-	client.limit = limit;
-}
-
-/* How many of size bytes may be sent now; waits until some may. 0: never. */
-static size_t allowance(uint64_t size)
-{
-	const struct upload_limit *limit = client.limit;
-	struct pollfd p;
-	char token;
-	ssize_t n;
-
-	if (limit == NULL)
-		return size < SEND_MAX ? (size_t)size : SEND_MAX;
-	p = (struct pollfd){.fd = limit->tokens[0], .events = POLLIN};
-	while (client.allowed == 0) {
-		n = read(limit->tokens[0], &token, 1);
-		if (n == 1)
-			client.allowed = limit->token_bytes;
-		else if (n == 0 || (errno != EAGAIN && errno != EINTR) ||
-			 (poll(&p, 1, -1) < 0 && errno != EINTR))
-			return 0;
-	}
-	return size < client.allowed ? (size_t)size : client.allowed;
-}
-
-/* n bytes have been sent. */
-static void account(ssize_t n)
-{
-	client.floor_bytes += (uint64_t)n;
-	if (client.limit != NULL)
-		client.allowed -= (size_t)n;
-}
-
-static int send_bytes(const uint8_t *bytes, size_t size, int flags)
-{
-	while (size > 0) {
-		size_t now = allowance(size);
-		ssize_t n = now == 0 ? -1 : send(client.fd, bytes, now, flags | MSG_NOSIGNAL);
-		if (n < 0) {
-			if (now == 0 || after_refused_send() < 0)
-				return -1;
-			continue;
-		}
-		account(n);
-		bytes += n;
-		size -= (size_t)n;
-	}
-	return 0;
-}
-
-/* Sends the answers that were put together. */
-static int flush_out(int flags)
-{
-	size_t size = client.out_used;
-
-	client.out_used = 0;
-	return send_bytes(client.out, size, flags);
-}
-
-/* Reads some bytes of the data file; -1 if they aren't there. */
-static int read_data(uint8_t *to, size_t size, uint64_t offset)
-{
-	while (size > 0) {
-		ssize_t n = pread(client.data_fd, to, size, (off_t)offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return -1;
-		to += n;
-		size -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
-}
-
-/* Sends size bytes of the data file to the client. */
-#ifdef HAVE_SENDFILE
-
-static int send_data(uint64_t offset, uint64_t size)
-{
-	off_t at = (off_t)offset;
-
-	while (size > 0) {
-		size_t now = allowance(size);
-		ssize_t n = now == 0 ? 0 : sendfile(client.fd, client.data_fd, &at, now);
-		if (n == 0)
-			return -1;	/* the file has shrunk */
-		if (n < 0) {
-			if (after_refused_send() < 0)
-				return -1;
-			continue;
-		}
-		account(n);
-		size -= (uint64_t)n;
-	}
-	return 0;
-}
-
-#else
-
-static int send_data(uint64_t offset, uint64_t size)
-{
-	while (size > 0) {
-		size_t piece = size < OUT_SIZE ? (size_t)size : OUT_SIZE;
-		if (read_data(client.out, piece, offset) < 0 || send_bytes(client.out, piece, 0) < 0)
-			return -1;
-		offset += piece;
-		size -= piece;
-	}
-	return 0;
-}
-
-#endif
-
-/* Puts a response's header down. There is room: callers see to it. */
-static void put_header(uint8_t status, uint64_t length)
-{
-	peer_response_encode(client.out + client.out_used,
-			     &(struct peer_response){.status = status, .length = length});
-	client.out_used += PEER_RESPONSE_SIZE;
-}
-
-static int make_room(size_t size)
-{
-	return client.out_used + size <= OUT_SIZE ? 0 : flush_out(0);
-}
-
-static int answer_error(enum peer_status status, const char *message)
-{
-	size_t length = strlen(message);
-
-	if (make_room(PEER_RESPONSE_SIZE + length) < 0)
-		return -1;
-	put_header((uint8_t)status, length);
-	memcpy(client.out + client.out_used, message, length);
-	client.out_used += length;
-	return 0;
-}
-
-/* Opens the data file, unless it is open already. It must still be the file
- * that was checked: whoever put another in its place may have other bytes. */
-static int open_data(const struct datafile *file)
-{
-	struct stat st;
-
-	if (client.open_file == file)
-		return 0;
-	if (client.data_fd >= 0)
-		close(client.data_fd);
-	client.open_file = NULL;
-	client.data_fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (client.data_fd < 0 || fstat(client.data_fd, &st) < 0 || st.st_dev != file->device ||
-	    st.st_ino != file->inode)
-		return -1;
-	client.open_file = file;
-	return 0;
-}
-
-static int answer_chunk(const struct datafile *file, uint64_t chunk)
-{
-	uint64_t offset = metafile_chunk_offset(&file->meta, chunk);
-	uint64_t length = metafile_chunk_length(&file->meta, chunk);
-
-	if (length > COPIED_MAX) {
-		if (make_room(PEER_RESPONSE_SIZE) < 0)
-			return -1;
-		put_header(PEER_OK, length);
-		return flush_out(MSG_MORE) < 0 ? -1 : send_data(offset, length);
-	}
-	if (make_room(PEER_RESPONSE_SIZE + (size_t)length) < 0)
-		return -1;
-	put_header(PEER_OK, length);
-	if (read_data(client.out + client.out_used, (size_t)length, offset) < 0) {
-		client.out_used -= PEER_RESPONSE_SIZE;
-		flush_out(0);
-		return -1;	/* the file has shrunk */
-	}
-	client.out_used += (size_t)length;
-	return 0;
-}
-
-static const struct datafile *find_file(const uint8_t hash[SHA256_HASH_SIZE])
-{
-	for (size_t i = 0; i < client.file_count; i++)
-		if (memcmp(client.files[i].meta.cascade_hash, hash, SHA256_HASH_SIZE) == 0)
-			return &client.files[i];
-	return NULL;
-}
-
-/* Answers, and closes the connection for writing. What the client still sends
- * is read for a moment: closing at once, with bytes unread, could destroy the
- * answer on its way (RFC 1122, 4.2.2.13). Always returns -1: the end. */
-static int answer_and_close(enum peer_status status, const char *message)
-{
-	int64_t deadline_ms = clock_ms() + LINGER_MS;
-	ssize_t n = 1;
-
-	if (answer_error(status, message) < 0 || flush_out(0) < 0)
-		return -1;
-	shutdown(client.fd, SHUT_WR);
-	while (n != 0 && wait_for(POLLIN, deadline_ms) == 0) {
-		n = recv(client.fd, client.in, sizeof client.in, 0);
-		if (n < 0 && errno != EINTR && errno != EAGAIN)
-			break;
-	}
-	return -1;
-}
-
-/* 0: go on with the next request; -1: that was the last one. */
-static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
-{
-	struct peer_request request;
-	const struct datafile *file;
-
-	if (!peer_request_decode(&request, bytes))
-		return answer_and_close(PEER_BAD_REQUEST, "a request begins with CASCADE1");
-	file = find_file(request.cascade_hash);
-	if (file == NULL)
-		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file");
-	if (request.chunk >= file->meta.chunks)
-		return answer_and_close(PEER_NO_SUCH_CHUNK, "the file has no such chunk");
-	if (!held_has(file->held, request.chunk))
-		return answer_error(PEER_NO_CHUNK_YET, "this peer doesn't have that chunk yet");
-	if (open_data(file) < 0)
-		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more");
-	return answer_chunk(file, request.chunk);
-}
-
-/* Waits for more bytes of requests, after sending what is due. 0, or -1 at the
- * end of it all. */
-static int read_more(int64_t begun_ms)
-{
-	int64_t deadline_ms = client.in_used > 0 ? begun_ms + REQUEST_MS : clock_ms() + IDLE_MS;
-	ssize_t n;
-
-	if (flush_out(0) < 0)
-		return -1;
-	client.floor_start_ms = 0;
-	for (;;) {
-		n = recv(client.fd, client.in + client.in_used, sizeof client.in - client.in_used, 0);
-		if (n > 0) {
-			client.in_used += (size_t)n;
-			return 0;
-		}
-		if (n == 0 && client.in_used > 0)
-			return answer_and_close(PEER_BAD_REQUEST, "the request ended too soon: it has 64 bytes");
-		if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
-			return -1;
-		if (wait_for(POLLIN, deadline_ms) < 0) {
-			if (client.in_used > 0)
-				return answer_and_close(PEER_BAD_REQUEST, "the request took too long");
-			return -1;
-		}
-	}
-}
-
-/* Answers all requests that are there whole. */
-static int answer_requests(void)
-{
-	size_t done = 0;
-	int result = 0;
-
-	while (result == 0 && client.in_used - done >= PEER_REQUEST_SIZE) {
-		result = answer_request(client.in + done);
-		done += PEER_REQUEST_SIZE;
-	}
-	if (result < 0)
-		return -1;
-	client.in_used -= done;
-	memmove(client.in, client.in + done, client.in_used);
-	/* Whoever types a request by hand hears at once that it is none. */
-	if (!peer_request_begins(client.in, client.in_used))
-		return answer_and_close(PEER_BAD_REQUEST, "a request begins with CASCADE1");
-	return 0;
-}
-
-void serve_client(int fd, const struct datafile files[], size_t count)
-{
-	int64_t begun_ms = 0;
-
-	client.fd = fd;
-	client.files = files;
-	client.file_count = count;
-	client.open_file = NULL;
-	client.data_fd = -1;
-	client.in_used = client.out_used = 0;
-	fcntl(fd, F_SETFL, O_NONBLOCK);
-	for (;;) {
-		bool fresh = client.in_used == 0;
-		if (read_more(begun_ms) < 0)
-			break;
-		if (fresh)
-			begun_ms = clock_ms();
-		if (answer_requests() < 0)
-			break;
-	}
-	if (client.data_fd >= 0)
-		close(client.data_fd);
-}
-
-/* ---- the parent -------------------------------------------------------------- */
+struct child {
+	pid_t pid;		/* 0: free */
+	struct address client;
+	int64_t start_ms;
+	bool leaving;		/* was told to give way */
+};
 
 /* The parent's own state. */
 static const struct serve_options *options;
-static pid_t *children;			/* max_clients of them; 0: free */
-static unsigned child_count;
+static struct child *children;		/* max_clients of them */
+static struct client_slot *slots;	/* one for each, shared with it */
+static unsigned child_count, free_hint;	/* no child below the hint is free */
 static pid_t fetcher, subscriber;	/* 0: has ended */
 static bool *subscribed;		/* of each file: the tracker knows it */
 static bool said_tracker_trouble;
@@ -424,14 +63,22 @@ static int64_t subscribe_at_ms;
 static struct upload_limit limit;
 static int64_t limit_since_ms;
 static uint64_t tokens_given;		/* since then, or thrown away for want of takers */
-static volatile sig_atomic_t ending;
+static int confinement = -1;
+static uint64_t clients_served, sent_kib;	/* by children that have ended */
+static unsigned gave_way, died;		/* clients, not reported yet */
+static int64_t counted_at_ms;
 
-static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP};
+/* Set by signals, which arrive inside ppoll alone. */
+static volatile sig_atomic_t ending, status_wanted;
+
+static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
 #define SIGNALS (sizeof signals / sizeof signals[0])
 
 static void on_signal(int sig)
 {
-	if (sig != SIGCHLD)
+	if (sig == SIGUSR1)
+		status_wanted = 1;
+	else if (sig != SIGCHLD)
 		ending = 1;
 }
 
@@ -522,14 +169,34 @@ static void subscriber_ended(int status)
 
 static void child_ended(pid_t pid, int status)
 {
-	for (unsigned i = 0; i < options->max_clients; i++)
-		if (children[i] == pid) {
-			children[i] = 0;
-			child_count--;
-			if (WIFSIGNALED(status) && !ending)
-				log_warnx("child %ld: %s", (long)pid, process_end_text(status));
-			return;
-		}
+	for (unsigned i = 0; i < options->max_clients; i++) {
+		if (children[i].pid != pid)
+			continue;
+		if (WIFSIGNALED(status) && !children[i].leaving)
+			died++;
+		clients_served++;
+		sent_kib += atomic_load(&slots[i].sent_kib);
+		children[i].pid = 0;
+		child_count--;
+		if (i < free_hint)
+			free_hint = i;
+		return;
+	}
+}
+
+/* What clients do is no news; how many did it, now and then, is. */
+static void report_counts(void)
+{
+	int64_t now = clock_ms();
+
+	if (gave_way + died == 0 || now < counted_at_ms)
+		return;
+	if (gave_way > 0)
+		log_info("%u silent or slow clients had to give way to others", gave_way);
+	if (died > 0)
+		log_warnx("%u children were killed by a signal", died);
+	gave_way = died = 0;
+	counted_at_ms = now + COUNTED_MS;
 }
 
 static void reap(void)
@@ -565,27 +232,72 @@ static void turn_away(int fd)
 }
 
 /* False: there could be no process. */
-static bool start_child(int fd)
+static bool start_child(int fd, struct address address)
 {
-	unsigned i = 0;
+	unsigned i = free_hint;
 
-	while (children[i] != 0)
+	while (children[i].pid != 0)
 		i++;
+	free_hint = i + 1;
+	memset(&slots[i], 0, sizeof slots[i]);
 	pid_t pid = process_fork("child");
 	if (pid == 0) {
+		struct client_context context = {
+			.files = options->files, .count = options->count, .slot = &slots[i],
+			.limit = options->max_upload > 0 ? &limit : NULL, .verify = options->verify,
+		};
 		close(options->listen_fd);
 		close(options->news);
-		if (limit.token_bytes > 0) {
+		if (options->max_upload > 0)
 			close(limit.tokens[1]);
-			serve_client_limit(&limit);
-		}
-		serve_client(fd, options->files, options->count);
+		if (confine_self(confinement) == 0)
+			serve_client(fd, &context);
 		_exit(EXIT_SUCCESS);
 	}
-	if (pid < 0)
+	if (pid < 0) {
+		free_hint = i;
 		return false;
-	children[i] = pid;
+	}
+	children[i] = (struct child){.pid = pid, .client = address, .start_ms = clock_ms()};
 	child_count++;
+	return true;
+}
+
+/* For how long, in ms, the child's client has been of no use to it; -1 if the
+ * child is at work. */
+static int64_t idle_ms(unsigned i)
+{
+	uint32_t ms = (uint32_t)clock_ms() - atomic_load(&slots[i].since_ms);
+
+	switch (atomic_load(&slots[i].state)) {
+	case CLIENT_SILENT:
+		return ms;
+	case CLIENT_SLOW:
+		if (ms > SLOW_MS && atomic_load(&slots[i].taken) / (ms / 1000) < SLOW_RATE)
+			return ms;
+	}
+	return -1;
+}
+
+/* At the bound: the child whose client has been of no use for longest ends, so
+ * that a crowd of silent clients locks nobody out. False: all are at work. */
+static bool make_way(void)
+{
+	unsigned idlest = 0;
+	int64_t longest = -1;
+
+	for (unsigned i = 0; i < options->max_clients; i++) {
+		int64_t ms = children[i].pid == 0 || children[i].leaving ? -1 : idle_ms(i);
+		if (ms > longest) {
+			longest = ms;
+			idlest = i;
+		}
+	}
+	if (longest < 0)
+		return false;
+	kill(children[idlest].pid, SIGTERM);
+	children[idlest].leaving = true;
+	gave_way++;
 	return true;
 }
 
@@ -593,7 +305,9 @@ static bool start_child(int fd)
 static int accept_clients(void)
 {
 	for (int i = 0; i < ACCEPTS_AT_ONCE && child_count < options->max_clients; i++) {
-		int fd = accept(options->listen_fd, NULL, NULL);
+		struct sockaddr_in sa = {0};
+		socklen_t len = sizeof sa;
+		int fd = accept(options->listen_fd, (struct sockaddr *)&sa, &len);
 		if (fd < 0) {
 			if (errno == EAGAIN || errno == EWOULDBLOCK)
 				return 0;
@@ -602,7 +316,7 @@ static int accept_clients(void)
 			log_warn("can't accept a connection");
 			return PAUSE_MS;
 		}
-		bool started = start_child(fd);
+		bool started = start_child(fd, address_from_sockaddr(&sa));
 		if (!started) {
 			log_warn("can't fork for a client");
 			turn_away(fd);
@@ -612,6 +326,42 @@ static int accept_clients(void)
 			return PAUSE_MS;
 	}
 	return 0;
+}
+
+/* Somebody waits at the listening socket. */
+static int take_clients(void)
+{
+	if (child_count < options->max_clients)
+		return accept_clients();
+	/* The end of the child that makes way wakes ppoll. */
+	return make_way() ? PAUSE_MS : FULL_PAUSE_MS;
+}
+
+/* SIGUSR1: a line for each file, and one for each client. */
+static void print_status(void)
+{
+	static const char *const states[] = {"working", "silent", "slow"};
+	char address[ADDRESS_TEXT_SIZE], bytes[PROGRESS_BYTES_TEXT_SIZE], rate[PROGRESS_BYTES_TEXT_SIZE];
+	int64_t now = clock_ms();
+
+	for (size_t i = 0; i < options->count; i++)
+		log_status("%s: %llu of %llu chunks held", options->files[i].path,
+			   (unsigned long long)held_count(options->files[i].held),
+			   (unsigned long long)options->files[i].meta.chunks);
+	log_status("%u clients now, %llu before, who were sent %s", child_count,
+		   (unsigned long long)clients_served,
+		   progress_bytes_text((double)sent_kib * 1024, bytes));
+	for (unsigned i = 0; i < options->max_clients; i++) {
+		const struct child *c = &children[i];
+		double kib = (double)atomic_load(&slots[i].sent_kib);
+		double seconds = (double)(now - c->start_ms) / 1000;
+		if (c->pid == 0)
+			continue;
+		log_status("client %s: %s, %u chunks, %s, %s/s, child %ld", address_text(c->client, address),
+			   states[atomic_load(&slots[i].state) % 3], (unsigned)atomic_load(&slots[i].chunks),
+			   progress_bytes_text(kib * 1024, bytes),
+			   progress_bytes_text(seconds > 0 ? kib * 1024 / seconds : 0, rate), (long)c->pid);
+	}
 }
 
 static void read_news(void)
@@ -633,7 +383,7 @@ static void start_limit(void)
 		fatal("can't make a pipe");
 	fcntl(limit.tokens[0], F_SETFL, O_NONBLOCK);
 	fcntl(limit.tokens[1], F_SETFL, O_NONBLOCK);
-	limit.token_bytes = bytes < 1024 ? 1024 : bytes > SEND_MAX ? SEND_MAX : (size_t)bytes;
+	limit.token_bytes = bytes < 1024 ? 1024 : bytes > TOKEN_BYTES_MAX ? TOKEN_BYTES_MAX : (size_t)bytes;
 	limit_since_ms = clock_ms();
 }
 
@@ -657,40 +407,43 @@ static void give_tokens(void)
 static void wait_and_handle(int64_t *accept_at_ms)
 {
 	int64_t now = clock_ms(), next_ms = now + 3600000;
-	bool room = child_count < options->max_clients;
+	bool accepting = *accept_at_ms <= now;
 	sigset_t none;
 
 	if (subscribe_at_ms != 0 && subscriber == 0 && subscribe_at_ms < next_ms)
 		next_ms = subscribe_at_ms;
-	if (room && *accept_at_ms > now && *accept_at_ms < next_ms)
+	if (!accepting && *accept_at_ms < next_ms)
 		next_ms = *accept_at_ms;
-	if (limit.token_bytes > 0 && child_count > 0) {
+	if (options->max_upload > 0 && child_count > 0) {
 		give_tokens();
 		next_ms = now + TOKENS_MS;
 	}
 	struct pollfd polled[2] = {
-		{.fd = room && *accept_at_ms <= now ? options->listen_fd : -1, .events = POLLIN},
+		{.fd = accepting ? options->listen_fd : -1, .events = POLLIN},
 		{.fd = fetcher != 0 ? options->news : -1, .events = POLLIN},
 	};
 	int ms = clock_poll_timeout(next_ms);
 	struct timespec timeout = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
 	sigemptyset(&none);
 	int n = ppoll(polled, 2, &timeout, &none);
-	if (n < 0 && errno != EINTR) {
-		log_warn("ppoll");
-		*accept_at_ms = now + PAUSE_MS;
+	if (n < 0) {
+		if (errno == EINTR)
+			*accept_at_ms = 0;	/* a child has ended, maybe */
+		else
+			log_warn("ppoll");
+		return;
 	}
-	if (n > 0 && polled[0].revents != 0)
-		*accept_at_ms = clock_ms() + accept_clients();
-	if (n > 0 && polled[1].revents != 0)
+	if (polled[0].revents != 0)
+		*accept_at_ms = clock_ms() + take_clients();
+	if (polled[1].revents != 0)
 		read_news();
 }
 
 static void end_children(void)
 {
 	for (unsigned i = 0; i < options->max_clients; i++)
-		if (children[i] != 0)
-			kill(children[i], SIGTERM);
+		if (children[i].pid != 0)
+			kill(children[i].pid, SIGTERM);
 	if (fetcher != 0)
 		kill(fetcher, SIGTERM);
 	if (subscriber != 0)
@@ -699,20 +452,40 @@ static void end_children(void)
 		;
 }
 
+static void set_up(void)
+{
+	int *fds = calloc(options->count, sizeof *fds);
+
+	children = calloc(options->max_clients, sizeof *children);
+	subscribed = calloc(options->count, sizeof *subscribed);
+	slots = mmap(NULL, options->max_clients * sizeof *slots, PROT_READ | PROT_WRITE,
+		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (children == NULL || subscribed == NULL || fds == NULL || slots == MAP_FAILED)
+		fatal("memory");
+	for (size_t i = 0; i < options->count; i++)
+		fds[i] = options->files[i].fd;
+	confinement = confine_prepare(fds, options->count);
+	for (size_t i = 0; i < options->count; i++)
+		close(fds[i]);		/* and with it the lock is the fetcher's alone */
+	free(fds);
+	start_limit();
+}
+
 void serve(const struct serve_options *serve_options)
 {
 	int64_t accept_at_ms = 0;
 
 	options = serve_options;
 	fetcher = options->fetcher;
-	children = calloc(options->max_clients, sizeof *children);
-	subscribed = calloc(options->count, sizeof *subscribed);
-	if (children == NULL || subscribed == NULL)
-		fatal("memory");
-	start_limit();
+	set_up();
 	while (!ending) {
 		reap();
 		subscribe_if_due();
+		report_counts();
+		if (status_wanted) {
+			status_wanted = 0;
+			print_status();
+		}
 		wait_and_handle(&accept_at_ms);
 	}
 	end_children();

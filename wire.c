@@ -270,6 +270,8 @@ static int read_answer(int fd, int64_t deadline_ms, struct tracker_entry entries
 			memcpy(why, bytes, (size_t)n);
 			why[n] = '\0';
 			log_clean(why);
+			if (n == 0)
+				snprintf(why, TRACKER_WHY_SIZE, "it refuses, and doesn't say why");
 			return -1;
 		}
 		if (n == (ssize_t)want && response.length % TRACKER_ENTRY_SIZE == 0) {
