@@ -53,6 +53,7 @@
 #define REFUSALS_MAX 64
 
 #define RECEIVE_SIZE ((size_t)256 << 10)	/* bytes taken from a socket at a time */
+#define HAND_OVER_SIZE (1u << 20)	/* bytes, and so many chunks as are hashed at once */
 #define MERGE_MAX ((size_t)16 << 10)	/* copying less is cheaper than one more write */
 #define MESSAGE_MAX 65536		/* bytes of an error message that are put up with */
 
@@ -70,6 +71,7 @@ struct fetch {
 	struct datafile *file;
 	const struct fetch_options *options;
 	struct checker checker;
+	struct run unchecked;	/* written, and not yet given to the checker */
 	unsigned char *taken;	/* a bit for each chunk: held, asked for, or arrived */
 	uint64_t untaken, held;	/* chunks */
 	struct peer *peers;
@@ -407,29 +409,21 @@ static uint64_t window_left(const struct fetch *f, const struct peer *p)
 	return p->asked_count < chunks ? chunks - p->asked_count : 0;
 }
 
-/* After a rest a peer that lacked what it was asked for may have it. */
-static void look_again(struct fetch *f, struct peer *p)
-{
-	uint64_t chunk;
-
-	if (f->untaken > 0 && (p->refusals >= REFUSALS_MAX || !find_wanted(f, p, &chunk))) {
-		memset(p->lacks, 0, sizeof p->lacks);
-		p->refusals = 1;
-	}
-}
-
 static void ask_for_chunks(struct fetch *f, struct peer *p)
 {
-	uint64_t left = window_left(f, p);
+	uint64_t chunk, left = window_left(f, p);
 
-	if (p->refusals > 0 && p->asked_count == 0)
-		look_again(f, p);
+	if (p->asked_count == 0 && f->untaken > 0 && !find_wanted(f, p, &chunk)) {
+		/* It lacked all that is left. After a rest it may have some. */
+		memset(p->lacks, 0, sizeof p->lacks);
+		rest(p, jittered(REFUSED_REST_MS));
+		return;
+	}
 
 	/* Many requests in one go, rather than one for each chunk that came. */
 	if (p->asked_count > 0 && left < p->asked_count / 2 && p->out_used == 0)
 		return;
 	for (;;) {
-		uint64_t chunk;
 		while (left > 0 && peer_can_ask(p) && find_wanted(f, p, &chunk)) {
 			take(f, chunk);
 			peer_ask(p, chunk, f->file->meta.cascade_hash);
@@ -478,9 +472,12 @@ static size_t count_active(const struct fetch *f)
 /* A connection that may be given up for another: its peer has nothing for us. */
 static struct peer *find_useless(struct fetch *f)
 {
+	int64_t now = clock_ms();
+
 	for (size_t i = 0; i < f->peer_count; i++) {
 		struct peer *p = &f->peers[i];
-		if (is_active(p) && !p->connecting && p->asked_count == 0 && p->unchecked == 0 && p->refusals > 0)
+		if (is_active(p) && !p->connecting && p->asked_count == 0 && p->unchecked == 0 &&
+		    p->rest_until_ms > now)
 			return p;
 	}
 	return NULL;
@@ -624,6 +621,37 @@ static void take_results(struct fetch *f)
 	}
 }
 
+static void flush_unchecked(struct fetch *f)
+{
+	while (f->checker.waiting == CHECKER_WAITING_MAX && !f->failed)
+		take_results(f);
+	if (f->unchecked.count == 0 || f->failed)
+		return;
+	if (checker_send(&f->checker, &f->unchecked) < 0) {
+		log_warn("%s: the checker is gone", f->file->path);
+		f->failed = true;
+	}
+	f->unchecked.count = 0;
+}
+
+/* Gives written chunks to the checker; not one by one while more keep coming,
+ * since it hashes several in little more time than one. */
+static void hand_over(struct fetch *f, struct peer *p, const struct run *run)
+{
+	struct run *u = &f->unchecked;
+	uint32_t peer = (uint32_t)(p - f->peers);
+
+	if (u->count > 0 && (u->peer != peer || u->first + u->count != run->first))
+		flush_unchecked(f);
+	if (u->count == 0) {
+		*u = (struct run){.first = run->first, .peer = peer};
+		p->unchecked++;
+	}
+	u->count += run->count;
+	if (u->count >= SHA256_LANES && u->count >= HAND_OVER_SIZE / f->file->meta.chunk_size)
+		flush_unchecked(f);
+}
+
 static void say_write_error(struct fetch *f)
 {
 	char missing[PROGRESS_BYTES_TEXT_SIZE];
@@ -651,17 +679,8 @@ static void write_out(struct fetch *f, struct peer *p, struct unwritten *u)
 		u->size -= (size_t)n;
 		u->offset += (uint64_t)n;
 	}
-	if (u->run.count == 0)
-		return;
-	while (f->checker.waiting == CHECKER_WAITING_MAX && !f->failed)
-		take_results(f);
-	u->run.peer = (uint32_t)(p - f->peers);
-	if (!f->failed && checker_send(&f->checker, &u->run) == 0) {
-		p->unchecked++;
-	} else {
-		log_warn("%s: the checker is gone", f->file->path);
-		f->failed = true;
-	}
+	if (u->run.count > 0)
+		hand_over(f, p, &u->run);
 	u->run.count = 0;
 }
 
@@ -723,12 +742,11 @@ static bool begin_response(struct fetch *f, struct peer *p)
  * have; if it seems to have nothing, later. */
 static void lack(struct fetch *f, struct peer *p, uint64_t chunk)
 {
-	uint64_t region = chunk / region_size(f), wanted;
+	uint64_t region = chunk / region_size(f);
 
 	p->lacks[region / 8] |= (uint8_t)(1u << region % 8);
 	p->next = random_below(f->file->meta.chunks);
-	p->refusals++;
-	if (p->refusals >= REFUSALS_MAX || !find_wanted(f, p, &wanted))
+	if (++p->refusals % REFUSALS_MAX == 0)
 		rest(p, jittered(REFUSED_REST_MS));
 }
 
@@ -901,7 +919,12 @@ static void wait_and_handle(struct fetch *f, bool share)
 		polled[count++] = (struct pollfd){
 			.fd = p->fd, .events = p->connecting || p->out_used > 0 ? POLLIN | POLLOUT : POLLIN};
 	}
-	if (poll(polled, count, clock_poll_timeout(next_ms)) < 0) {
+	int ready = f->unchecked.count > 0 ? poll(polled, count, 0) : 0;
+	if (ready == 0) {
+		flush_unchecked(f);
+		ready = poll(polled, count, clock_poll_timeout(next_ms));
+	}
+	if (ready < 0) {
 		if (errno != EINTR)
 			fatal("poll");
 		return;
