@@ -53,9 +53,7 @@ struct child {
 
 /* The parent's own state. */
 static const struct serve_options *options;
-static struct child *children;		/* max_clients of them */
-static struct client_slot *slots;	/* one for each, shared with it */
-static unsigned child_count, free_hint;	/* no child below the hint is free */
+static struct client_slot *slots;	/* one for each child, shared with it */
 static pid_t fetcher, subscriber;	/* 0: has ended */
 static bool *subscribed;		/* of each file: the tracker knows it */
 static bool said_tracker_trouble;
@@ -64,9 +62,17 @@ static struct upload_limit limit;
 static int64_t limit_since_ms;
 static uint64_t tokens_given;		/* since then, or thrown away for want of takers */
 static int confinement = -1;
-static uint64_t clients_served, sent_kib;	/* by children that have ended */
-static unsigned gave_way, died;		/* clients, not reported yet */
 static int64_t counted_at_ms;
+
+/* What changes with every client. No child gets it: that would show each the
+ * others, and make a fork dearer, since the parent would have to copy the page
+ * when it next writes to it. */
+static struct {
+	unsigned count, free_hint;	/* children; none before the hint is free */
+	unsigned gave_way, died;	/* not reported yet */
+	uint64_t served, sent_kib;	/* by children that have ended */
+	struct child child[];		/* max_clients of them */
+} *clients;
 
 /* Set by signals, which arrive inside ppoll alone. */
 static volatile sig_atomic_t ending, status_wanted;
@@ -170,16 +176,16 @@ static void subscriber_ended(int status)
 static void child_ended(pid_t pid, int status)
 {
 	for (unsigned i = 0; i < options->max_clients; i++) {
-		if (children[i].pid != pid)
+		if (clients->child[i].pid != pid)
 			continue;
-		if (WIFSIGNALED(status) && !children[i].leaving)
-			died++;
-		clients_served++;
-		sent_kib += atomic_load(&slots[i].sent_kib);
-		children[i].pid = 0;
-		child_count--;
-		if (i < free_hint)
-			free_hint = i;
+		if (WIFSIGNALED(status) && !clients->child[i].leaving)
+			clients->died++;
+		clients->served++;
+		clients->sent_kib += atomic_load(&slots[i].sent_kib);
+		clients->child[i].pid = 0;
+		clients->count--;
+		if (i < clients->free_hint)
+			clients->free_hint = i;
 		return;
 	}
 }
@@ -189,13 +195,13 @@ static void report_counts(void)
 {
 	int64_t now = clock_ms();
 
-	if (gave_way + died == 0 || now < counted_at_ms)
+	if (clients->gave_way + clients->died == 0 || now < counted_at_ms)
 		return;
-	if (gave_way > 0)
-		log_info("%u silent or slow clients had to give way to others", gave_way);
-	if (died > 0)
-		log_warnx("%u children were killed by a signal", died);
-	gave_way = died = 0;
+	if (clients->gave_way > 0)
+		log_info("%u silent or slow clients had to give way to others", clients->gave_way);
+	if (clients->died > 0)
+		log_warnx("%u children were killed by a signal", clients->died);
+	clients->gave_way = clients->died = 0;
 	counted_at_ms = now + COUNTED_MS;
 }
 
@@ -234,17 +240,18 @@ static void turn_away(int fd)
 /* False: there could be no process. */
 static bool start_child(int fd, struct address address)
 {
-	unsigned i = free_hint;
+	unsigned i = clients->free_hint;
 
-	while (children[i].pid != 0)
+	while (clients->child[i].pid != 0)
 		i++;
-	free_hint = i + 1;
+	clients->free_hint = i + 1;
 	memset(&slots[i], 0, sizeof slots[i]);
-	pid_t pid = process_fork("child");
+	pid_t pid = process_fork_blocked();
 	if (pid == 0) {
 		struct client_context context = {
 			.files = options->files, .count = options->count, .slot = &slots[i],
 			.limit = options->max_upload > 0 ? &limit : NULL, .verify = options->verify,
+			.same_file = confinement >= 0 && options->count == 1,
 		};
 		close(options->listen_fd);
 		close(options->news);
@@ -255,11 +262,11 @@ static bool start_child(int fd, struct address address)
 		_exit(EXIT_SUCCESS);
 	}
 	if (pid < 0) {
-		free_hint = i;
+		clients->free_hint = i;
 		return false;
 	}
-	children[i] = (struct child){.pid = pid, .client = address, .start_ms = clock_ms()};
-	child_count++;
+	clients->child[i] = (struct child){.pid = pid, .client = address, .start_ms = clock_ms()};
+	clients->count++;
 	return true;
 }
 
@@ -287,7 +294,7 @@ static bool make_way(void)
 	int64_t longest = -1;
 
 	for (unsigned i = 0; i < options->max_clients; i++) {
-		int64_t ms = children[i].pid == 0 || children[i].leaving ? -1 : idle_ms(i);
+		int64_t ms = clients->child[i].pid == 0 || clients->child[i].leaving ? -1 : idle_ms(i);
 		if (ms > longest) {
 			longest = ms;
 			idlest = i;
@@ -295,19 +302,32 @@ static bool make_way(void)
 	}
 	if (longest < 0)
 		return false;
-	kill(children[idlest].pid, SIGTERM);
-	children[idlest].leaving = true;
-	gave_way++;
+	kill(clients->child[idlest].pid, SIGKILL);
+	clients->child[idlest].leaving = true;
+	clients->gave_way++;
 	return true;
+}
+
+static int accept_nonblocking(int listen_fd, struct sockaddr_in *sa, socklen_t *len)
+{
+#if defined(SOCK_NONBLOCK) && !defined(PORTABLE)
+	return accept4(listen_fd, (struct sockaddr *)sa, len, SOCK_NONBLOCK);
+#else
+	int fd = accept(listen_fd, (struct sockaddr *)sa, len);
+
+	if (fd >= 0)
+		fcntl(fd, F_SETFL, O_NONBLOCK);
+	return fd;
+#endif
 }
 
 /* Takes clients that wait. Returns how long to leave the others waiting. */
 static int accept_clients(void)
 {
-	for (int i = 0; i < ACCEPTS_AT_ONCE && child_count < options->max_clients; i++) {
+	for (int i = 0; i < ACCEPTS_AT_ONCE && clients->count < options->max_clients; i++) {
 		struct sockaddr_in sa = {0};
 		socklen_t len = sizeof sa;
-		int fd = accept(options->listen_fd, (struct sockaddr *)&sa, &len);
+		int fd = accept_nonblocking(options->listen_fd, &sa, &len);
 		if (fd < 0) {
 			if (errno == EAGAIN || errno == EWOULDBLOCK)
 				return 0;
@@ -331,7 +351,7 @@ static int accept_clients(void)
 /* Somebody waits at the listening socket. */
 static int take_clients(void)
 {
-	if (child_count < options->max_clients)
+	if (clients->count < options->max_clients)
 		return accept_clients();
 	/* The end of the child that makes way wakes ppoll. */
 	return make_way() ? PAUSE_MS : FULL_PAUSE_MS;
@@ -348,11 +368,11 @@ static void print_status(void)
 		log_status("%s: %llu of %llu chunks held", options->files[i].path,
 			   (unsigned long long)held_count(options->files[i].held),
 			   (unsigned long long)options->files[i].meta.chunks);
-	log_status("%u clients now, %llu before, who were sent %s", child_count,
-		   (unsigned long long)clients_served,
-		   progress_bytes_text((double)sent_kib * 1024, bytes));
+	log_status("%u clients now, %llu before, who were sent %s", clients->count,
+		   (unsigned long long)clients->served,
+		   progress_bytes_text((double)clients->sent_kib * 1024, bytes));
 	for (unsigned i = 0; i < options->max_clients; i++) {
-		const struct child *c = &children[i];
+		const struct child *c = &clients->child[i];
 		double kib = (double)atomic_load(&slots[i].sent_kib);
 		double seconds = (double)(now - c->start_ms) / 1000;
 		if (c->pid == 0)
@@ -414,7 +434,7 @@ static void wait_and_handle(int64_t *accept_at_ms)
 		next_ms = subscribe_at_ms;
 	if (!accepting && *accept_at_ms < next_ms)
 		next_ms = *accept_at_ms;
-	if (options->max_upload > 0 && child_count > 0) {
+	if (options->max_upload > 0 && clients->count > 0) {
 		give_tokens();
 		next_ms = now + TOKENS_MS;
 	}
@@ -442,8 +462,8 @@ static void wait_and_handle(int64_t *accept_at_ms)
 static void end_children(void)
 {
 	for (unsigned i = 0; i < options->max_clients; i++)
-		if (children[i].pid != 0)
-			kill(children[i].pid, SIGTERM);
+		if (clients->child[i].pid != 0)
+			kill(clients->child[i].pid, SIGKILL);
 	if (fetcher != 0)
 		kill(fetcher, SIGTERM);
 	if (subscriber != 0)
@@ -452,15 +472,28 @@ static void end_children(void)
 		;
 }
 
+/* Memory that stays zero and the parent's own. */
+static void *unshared_memory(size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		fatal("memory");
+#ifdef MADV_DONTFORK
+	madvise(memory, size, MADV_DONTFORK);
+#endif
+	return memory;
+}
+
 static void set_up(void)
 {
 	int *fds = calloc(options->count, sizeof *fds);
 
-	children = calloc(options->max_clients, sizeof *children);
+	clients = unshared_memory(sizeof *clients + options->max_clients * sizeof clients->child[0]);
 	subscribed = calloc(options->count, sizeof *subscribed);
 	slots = mmap(NULL, options->max_clients * sizeof *slots, PROT_READ | PROT_WRITE,
 		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (children == NULL || subscribed == NULL || fds == NULL || slots == MAP_FAILED)
+	if (subscribed == NULL || fds == NULL || slots == MAP_FAILED)
 		fatal("memory");
 	for (size_t i = 0; i < options->count; i++)
 		fds[i] = options->files[i].fd;

@@ -1,4 +1,5 @@
 /* process.c - what every fork in this program has in common. */
+#define _GNU_SOURCE	/* _Fork */
 #include "process.h"
 
 #include <errno.h>
@@ -84,6 +85,21 @@ pid_t process_fork(const char *role)
 	int saved = errno;
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	errno = saved;
+	return child;
+}
+
+/* _Fork leaves out what fork does for programs with threads or fork handlers,
+ * which here there are none of (POSIX.1-2024). */
+#if defined(PORTABLE) || !defined(__GLIBC__) || !__GLIBC_PREREQ(2, 34)
+#define _Fork fork
+#endif
+
+pid_t process_fork_blocked(void)
+{
+	pid_t parent = getpid(), child = _Fork();
+
+	if (child == 0)
+		end_with_parent(parent);
 	return child;
 }
 

@@ -12,6 +12,10 @@
  *   about a second elsewhere, where it must not use ITIMER_REAL or alarm(2). */
 pid_t process_fork(const char *role);
 
+/* The same, for a parent that keeps its signals blocked and forks often: the
+ * child keeps them blocked too, so that only SIGKILL ends it, and has no role. */
+pid_t process_fork_blocked(void);
+
 /* Waits for the child to end. Returns NULL if it exited with status 0; else
  * how it ended, in words, in static memory. */
 const char *process_wait(pid_t child);

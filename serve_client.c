@@ -50,6 +50,7 @@ static _Alignas(4096) struct {
 	uint64_t floor_bytes;			/* sent since then */
 	size_t allowed;				/* bytes that may be sent before the next token */
 	uint64_t sent;				/* bytes, in all */
+	uint32_t chunks;			/* likewise */
 	int64_t begun_ms;			/* when the request that is incomplete began */
 	uint8_t in[REQUESTS_AHEAD * PEER_REQUEST_SIZE];
 	uint8_t out[OUT_SIZE];
@@ -60,6 +61,7 @@ static void set_state(enum client_state state, int64_t since_ms)
 	atomic_store_explicit(&client.slot->since_ms, (uint32_t)since_ms, memory_order_relaxed);
 	atomic_store_explicit(&client.slot->taken, (uint32_t)client.floor_bytes, memory_order_relaxed);
 	atomic_store_explicit(&client.slot->sent_kib, (uint32_t)(client.sent >> 10), memory_order_relaxed);
+	atomic_store_explicit(&client.slot->chunks, client.chunks, memory_order_relaxed);
 	atomic_store_explicit(&client.slot->state, state, memory_order_release);
 }
 
@@ -252,8 +254,10 @@ static int open_data(struct datafile *file)
 		close(client.data_fd);
 	client.open_file = NULL;
 	client.data_fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (client.data_fd < 0 || fstat(client.data_fd, &st) < 0 || st.st_dev != file->device ||
-	    st.st_ino != file->inode)
+	if (client.data_fd < 0)
+		return -1;
+	if (!client.context->same_file && (fstat(client.data_fd, &st) < 0 ||
+	    st.st_dev != file->device || st.st_ino != file->inode))
 		return -1;
 	client.open_file = file;
 	return 0;
@@ -306,6 +310,7 @@ static bool is_right(struct datafile *file, uint64_t chunk)
 	sha256_final(&ctx, hash);
 	if (left == 0 && memcmp(hash, expected, SHA256_HASH_SIZE) == 0)
 		return true;
+	log_role("child");
 	log_warnx("%s: chunk %llu is damaged; it is not served", file->path, (unsigned long long)chunk);
 	return false;
 }
@@ -358,7 +363,7 @@ static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
 		return answer_error(PEER_NO_CHUNK_YET, "this peer's copy of that chunk is damaged");
 	if (answer_chunk(file, request.chunk) < 0)
 		return -1;
-	atomic_fetch_add_explicit(&client.slot->chunks, 1, memory_order_relaxed);
+	client.chunks++;
 	return 0;
 }
 
@@ -415,7 +420,7 @@ static int answer_requests(void)
 		client.begun_ms = clock_ms();
 	}
 	/* Whoever types a request by hand hears at once that it is none. */
-	if (!peer_request_begins(client.in, client.in_used))
+	if (client.in_used > 0 && !peer_request_begins(client.in, client.in_used))
 		return answer_and_close(PEER_BAD_REQUEST, "a request begins with CASCADE1");
 	return 0;
 }
@@ -430,10 +435,10 @@ void serve_client(int fd, const struct client_context *context)
 	client.open_file = NULL;
 	client.data_fd = -1;
 	client.in_used = client.out_used = client.allowed = 0;
-	client.sent = 0;
-	fcntl(fd, F_SETFL, O_NONBLOCK);
+	client.sent = client.chunks = 0;
 	while (read_more() == 0 && answer_requests() == 0)
 		;
+	set_state(CLIENT_WORKING, 0);
 	if (client.data_fd >= 0)
 		close(client.data_fd);
 }

@@ -39,11 +39,12 @@ struct client_context {
 	struct client_slot *slot;		/* NULL: nobody looks */
 	const struct upload_limit *limit;	/* NULL: there is none */
 	bool verify;				/* hash each chunk before it is sent */
+	bool same_file;				/* only the file that was checked can be opened */
 };
 
 /* Answers the requests that come over fd, a connected stream socket, until the
  * client ends it, breaks the protocol, is silent for too long, or takes data
- * too slowly. fd is made non-blocking, and left open. */
+ * too slowly. fd is non-blocking, and left open. */
 void serve_client(int fd, const struct client_context *context);
 
 #endif
