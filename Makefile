@@ -37,8 +37,13 @@ $(PROGRAMS):
 
 units: $(UNITS)
 
-$(UNITS): %: %.c tests/unit/unit.h $(PEER) $(COMMON)
-	$(CC) $(FLAGS) -I. $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(PEER) $(COMMON) -pthread $(LDLIBS)
+$(UNITS): %: %.c tests/unit/unit.h tests/unit/rooms.a
+	$(CC) $(FLAGS) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< tests/unit/rooms.a -pthread $(LDLIBS)
+
+# From an archive a test gets only what it doesn't define itself.
+tests/unit/rooms.a: $(PEER) $(COMMON)
+	rm -f $@
+	ar rcs $@ $(PEER) $(COMMON)
 
 # Each object, and the headers that it is made from.
 args.o: args.h sha256.h wire.h
@@ -71,7 +76,7 @@ install: all
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 
 clean:
-	rm -f $(PROGRAMS) $(UNITS) *.o tests/unit/*.o
+	rm -f $(PROGRAMS) $(UNITS) *.o tests/unit/rooms.a
 
 
 .PHONY: all units demo test install clean

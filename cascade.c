@@ -17,6 +17,7 @@
 #include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -282,7 +283,10 @@ static int listen_as(struct address *self)
 	struct sockaddr_in sa = address_to_sockaddr(*self);
 	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
 
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0)
+	/* The sockets of clients inherit TCP_NODELAY: without it the end of a
+	 * chunk could wait a round trip for more to send. */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
 		fatal("can't make a socket");
 	int result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
 	if (result < 0 && errno == EADDRNOTAVAIL) {
@@ -322,6 +326,9 @@ static int fetch_only(struct settings *s, struct datafile *files, size_t count)
 		become_user(s->user, files, count);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
+	/* Nobody fetches from here, so nobody gains from another order, and in
+	 * this one the whole is hashed on the way. */
+	s->fetch.ascending = true;
 	return fetch_files(files, count, &s->fetch) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

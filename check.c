@@ -4,9 +4,11 @@
 #include "check.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -206,10 +208,10 @@ static uint64_t seek_next(int fd, int whence, uint64_t offset, uint64_t end, uin
 static const uint8_t *zero_chunk_hash(const struct metafile *m)
 {
 	static uint8_t hash[SHA256_HASH_SIZE];
-	static bool known;
+	static uint64_t known_size;	/* the chunk size that hash is for, or 0 */
 	SHA256_CTX ctx;
 
-	if (!known) {
+	if (known_size != m->chunk_size) {
 		memset(buffer, 0, sizeof buffer);
 		sha256_init(&ctx);
 		for (uint64_t left = m->chunk_size; left > 0; ) {
@@ -218,7 +220,7 @@ static const uint8_t *zero_chunk_hash(const struct metafile *m)
 			left -= piece;
 		}
 		sha256_final(&ctx, hash);
-		known = true;
+		known_size = m->chunk_size;
 	}
 	return hash;
 }
@@ -268,6 +270,16 @@ static void check_batch(uint64_t first, uint64_t end, struct metafile *m, int fd
 	}
 }
 
+/* How many chunks, from the first on, the file is long enough for. */
+static uint64_t chunks_there(const struct metafile *m, int fd)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return 0;
+	return (uint64_t)st.st_size >= m->length ? m->chunks : (uint64_t)st.st_size / m->chunk_size;
+}
+
 /* Worker i of n takes every n-th batch, so that all of them move through the
  * file together. It writes the size of each batch to the pipe `done`, unless
  * that is -1. */
@@ -275,11 +287,11 @@ static void check_batches(unsigned i, unsigned n, struct metafile *m, int fd,
 			  struct held *held, int done)
 {
 	uint64_t per_batch = m->chunk_size < BATCH_SIZE ? BATCH_SIZE / m->chunk_size : 1;
-	uint64_t batches = m->chunks / per_batch + (m->chunks % per_batch != 0);
+	uint64_t chunks = chunks_there(m, fd), batches = metafile_chunk_count(chunks, per_batch);
 
 	for (uint64_t batch = i; batch < batches; batch += n) {
 		uint64_t first = batch * per_batch;
-		uint64_t left = m->chunks - first, count = left < per_batch ? left : per_batch;
+		uint64_t left = chunks - first, count = left < per_batch ? left : per_batch;
 		check_batch(first, first + count, m, fd, held);
 		uint64_t bytes = count * m->chunk_size;
 		if (done >= 0 && write(done, &bytes, sizeof bytes) != sizeof bytes)
@@ -332,28 +344,6 @@ int check_data_file(struct metafile *m, int fd, struct held *held, unsigned work
 	return 0;
 }
 
-int check_whole(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes),
-		void *arg)
-{
-	uint8_t hash[SHA256_HASH_SIZE];
-	SHA256_CTX ctx;
-
-	sha256_init(&ctx);
-	for (uint64_t done = 0; done < m->length; ) {
-		size_t piece = m->length - done < BUFFER_SIZE ? (size_t)(m->length - done) : BUFFER_SIZE;
-		int error = read_at(fd, buffer, piece, done);
-		if (error != 0) {
-			errno = error;
-			return -1;
-		}
-		sha256_update(&ctx, buffer, piece);
-		done += piece;
-		progress(arg, done);
-	}
-	sha256_final(&ctx, hash);
-	return memcmp(hash, m->data_hash, SHA256_HASH_SIZE) == 0;
-}
-
 bool check_any_match(struct metafile *m, int fd, uint64_t size)
 {
 	struct held *held = held_new(m->chunks);
@@ -374,18 +364,77 @@ bool check_any_match(struct metafile *m, int fd, uint64_t size)
 
 /* ---- what arrives -------------------------------------------------------- */
 
+/* A message in the pipe to the fetcher that is about the whole, not a run:
+ * count is how many bytes of it are hashed, bad whether the hash is wrong. */
+#define ABOUT_WHOLE UINT64_MAX
+#define WHOLE_NEWS (UINT64_C(64) << 20)	/* bytes between two such messages */
+
+struct whole {
+	SHA256_CTX ctx;
+	uint64_t hashed;	/* bytes */
+};
+
+/* How many bytes of the whole can be hashed next: of the chunk that they begin
+ * in, which must be held, and a buffer full at most. */
+static size_t next_of_whole(const struct whole *w, const struct metafile *m, const struct held *held)
+{
+	uint64_t chunk = w->hashed / m->chunk_size, end = w->hashed;
+
+	while (chunk < m->chunks && end - w->hashed < BUFFER_SIZE && held_has(held, chunk)) {
+		end = metafile_chunk_offset(m, chunk) + metafile_chunk_length(m, chunk);
+		chunk++;
+	}
+	return end - w->hashed < BUFFER_SIZE ? (size_t)(end - w->hashed) : BUFFER_SIZE;
+}
+
+/* Hashes on, and tells the fetcher now and then. False: that can't be. */
+static bool hash_on(struct whole *w, size_t size, const struct metafile *m, int fd, int to_fetcher)
+{
+	struct run news = {.first = ABOUT_WHOLE};
+	uint8_t hash[SHA256_HASH_SIZE];
+	uint64_t before = w->hashed;
+
+	news.error = read_at(fd, buffer, size, w->hashed);
+	if (news.error == 0) {
+		sha256_update(&w->ctx, buffer, size);
+		w->hashed += size;
+	}
+	news.count = w->hashed;
+	if (w->hashed == m->length) {
+		sha256_final(&w->ctx, hash);
+		news.bad = memcmp(hash, m->data_hash, SHA256_HASH_SIZE) != 0;
+	} else if (news.error == 0 && before / WHOLE_NEWS == w->hashed / WHOLE_NEWS) {
+		return true;
+	}
+	return write(to_fetcher, &news, sizeof news) == sizeof news && news.error == 0;
+}
+
+/* Takes runs, and while there are none, the whole. */
 static void run_checker(int from_fetcher, int to_fetcher, struct metafile *m, int fd,
 			struct held *held)
 {
+	struct pollfd p = {.fd = from_fetcher, .events = POLLIN};
 	struct run runs[CHECKER_WAITING_MAX];
-	ssize_t n;
+	struct whole whole = {.hashed = 0};
 
-	/* Runs are written whole, so that only whole ones are there to read. */
-	while ((n = read(from_fetcher, runs, sizeof runs)) > 0 || (n < 0 && errno == EINTR)) {
-		if (n < 0)
+	sha256_init(&whole.ctx);
+	for (;;) {
+		size_t size = next_of_whole(&whole, m, held);
+		int n = poll(&p, 1, size > 0 ? 0 : -1);
+		if (n < 0 && errno != EINTR)
+			break;
+		if (n == 0 && !hash_on(&whole, size, m, fd, to_fetcher))
+			break;
+		if (n <= 0)
 			continue;
-		check_runs(m, fd, runs, (size_t)n / sizeof runs[0], held);
-		if (write(to_fetcher, runs, (size_t)n) != n)
+		/* Runs are written whole, so that only whole ones are there to read. */
+		ssize_t got = read(from_fetcher, runs, sizeof runs);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			break;
+		check_runs(m, fd, runs, (size_t)got / sizeof runs[0], held);
+		if (write(to_fetcher, runs, (size_t)got) != got)
 			break;
 	}
 	_exit(EXIT_SUCCESS);
@@ -413,6 +462,9 @@ int checker_start(struct checker *c, struct metafile *m, int fd, struct held *he
 	c->to = to[1];
 	c->from = from[0];
 	c->waiting = 0;
+	c->whole_hashed = 0;
+	c->whole_known = false;
+	c->length = m->length;
 	if (c->pid < 0) {
 		close(c->to);
 		close(c->from);
@@ -443,15 +495,27 @@ int checker_send(struct checker *c, const struct run *run)
 	return 0;
 }
 
-ssize_t checker_receive(struct checker *c, struct run runs[], size_t max)
+ssize_t checker_receive(struct checker *c, struct run runs[CHECKER_WAITING_MAX])
 {
-	ssize_t n;
+	ssize_t n, kept = 0;
 
-	while ((n = read(c->from, runs, max * sizeof runs[0])) < 0 && errno == EINTR)
+	while ((n = read(c->from, runs, CHECKER_WAITING_MAX * sizeof runs[0])) < 0 && errno == EINTR)
 		;
 	if (n <= 0 || (size_t)n % sizeof runs[0] != 0)
 		return -1;
-	n /= (ssize_t)sizeof runs[0];
-	c->waiting -= (unsigned)n;
-	return n;
+	for (ssize_t i = 0; i < n / (ssize_t)sizeof runs[0]; i++) {
+		if (runs[i].first != ABOUT_WHOLE) {
+			runs[kept++] = runs[i];
+			continue;
+		}
+		c->whole_hashed = runs[i].count;
+		c->whole_known = c->whole_hashed == c->length;
+		c->whole_right = runs[i].bad == 0;
+		if (runs[i].error != 0) {
+			errno = runs[i].error;
+			return -1;
+		}
+	}
+	c->waiting -= (unsigned)kept;
+	return kept;
 }

@@ -26,7 +26,7 @@
 #include "process.h"
 #include "progress.h"
 
-/* Every wait has a limit; --timeout scales them all. */
+/* Every wait has a limit; --timeout scales those for peers. */
 #define CONNECT_MS 5000		/* a SYN and two more of them get lost, and still it connects */
 #define SILENCE_MS 10000	/* without a byte while something is asked for */
 #define STALL_MS 2000		/* the same, where somebody else has nothing to do */
@@ -42,10 +42,13 @@
 #define PEERS_MAX 128		/* known at a time, for one file */
 #define ACTIVE_MAX 8		/* connected at a time */
 
-/* Bytes that a peer is asked for ahead of what it sends. What it can deliver
- * in a second covers any round trip; the cap does so for 100 ms at 1 Gbit/s. */
+/* Bytes that a peer is asked for ahead of what it sends: what it can deliver in
+ * a second, which covers any round trip. 100 ms at 1 Gbit/s are 12 MiB; some ways
+ * of congestion control look for three times that at the start, and take a cap
+ * below for the sender having nothing more to say. */
 #define WINDOW_FIRST (1u << 20)
-#define WINDOW_MAX (16u << 20)
+#define WINDOW_MAX (64u << 20)
+#define RATE_MS 250			/* over which a peer's rate is measured */
 
 /* While a peer says "not yet", it is asked for several chunks at a time, here
  * and there; it rests after so many refusals. */
@@ -397,7 +400,9 @@ static bool is_active(const struct peer *p)
  * it delivers, one: a liar's chunks are wasted. */
 static uint64_t window_left(const struct fetch *f, const struct peer *p)
 {
-	double bytes = p->rate < WINDOW_FIRST ? WINDOW_FIRST : p->rate > WINDOW_MAX ? WINDOW_MAX : p->rate;
+	double so_far = (double)p->rate_bytes * 1000 / RATE_MS;	/* at least the rate to come */
+	double rate = so_far > p->rate ? so_far : p->rate;
+	double bytes = rate < WINDOW_FIRST ? WINDOW_FIRST : rate > WINDOW_MAX ? WINDOW_MAX : rate;
 	uint64_t chunks = (uint64_t)bytes / f->file->meta.chunk_size;
 
 	if (p->refusals > 0)
@@ -535,10 +540,10 @@ static void relieve_slowest(struct fetch *f)
 		    (slowest == NULL || seconds_left(f, p) > seconds_left(f, slowest)))
 			slowest = p;
 	}
-	if (idle == NULL || slowest == NULL || idle->rate <= 0 ||
-	    now - slowest->heard_ms < scaled(f, STALL_MS) / 4)
+	if (idle == NULL || slowest == NULL || now - slowest->heard_ms < scaled(f, STALL_MS) / 4)
 		return;
-	double by_idle = (double)slowest->asked_count * (double)f->file->meta.chunk_size / idle->rate;
+	double rate = idle->rate > 0 ? idle->rate : WINDOW_FIRST;	/* too quick to be measured */
+	double by_idle = (double)slowest->asked_count * (double)f->file->meta.chunk_size / rate;
 	if (seconds_left(f, slowest) > 2 + 4 * by_idle) {
 		log_debug("%s: too slow for the rest", name_of(slowest));
 		disconnect(f, slowest);
@@ -582,7 +587,7 @@ struct unwritten {
 static void take_results(struct fetch *f)
 {
 	struct run runs[CHECKER_WAITING_MAX];
-	ssize_t n = checker_receive(&f->checker, runs, CHECKER_WAITING_MAX);
+	ssize_t n = checker_receive(&f->checker, runs);
 
 	if (n < 0) {
 		log_warnx("%s: the checker has died; was the file cut by somebody else?", f->file->path);
@@ -788,7 +793,7 @@ static void measure_rate(struct peer *p, size_t bytes)
 
 	p->heard_ms = now;
 	p->rate_bytes += bytes;
-	if (ms < 250)
+	if (ms < RATE_MS)
 		return;
 	double rate = (double)p->rate_bytes * 1000 / (double)ms;
 	p->rate = rate > p->rate ? rate : (3 * p->rate + rate) / 4;
@@ -990,12 +995,14 @@ static bool is_complete(const struct fetch *f)
 static void fetch_file(struct fetch *f, bool share)
 {
 	progress_begin("downloading", f->file, held_bytes(f));
-	do {
+	while (!is_complete(f) && !f->failed && !gives_up(f)) {
 		manage_peers(f);
 		ask_tracker_if_due(f);
 		wait_and_handle(f, share);
 		progress_show(held_bytes(f), (int)count_active(f));
-	} while (!is_complete(f) && !f->failed && !gives_up(f) && !(share && is_idle(f)));
+		if (share && is_idle(f))
+			break;
+	}
 	f->seconds += progress_end();
 }
 
@@ -1009,11 +1016,10 @@ static bool begin(struct fetch *f, struct datafile *d, const struct fetch_option
 	*f = (struct fetch){.file = d, .options = options, .query_fd = -1, .arrival_ms = clock_ms()};
 	f->held = held_count(d->held);
 	f->untaken = chunks;
-	if (is_complete(f) && !d->too_long)
-		return true;
-	if (datafile_begin_write(d) < 0)
+	if ((!is_complete(f) || d->too_long) && datafile_begin_write(d) < 0)
 		return false;
-	if (is_complete(f))
+	/* Whoever waits for the end is told of the whole, too. */
+	if (is_complete(f) && (options->news >= 0 || chunks == 0))
 		return true;
 	f->start_bytes = held_bytes(f);
 	f->taken = calloc((size_t)(chunks / 8 + 1), 1);
@@ -1074,20 +1080,22 @@ static void show_whole(void *arg, uint64_t bytes)
 }
 
 /* Every chunk is right. The hash of the whole can still be another if whoever
- * made the metafile made it wrong. */
+ * made the metafile made it wrong. What the checker has not hashed on the way,
+ * it hashes now. */
 static bool verify_whole(struct fetch *f)
 {
 	struct datafile *d = f->file;
 
-	progress_begin("verifying", d, 0);
-	int match = check_whole(&d->meta, d->fd, show_whole, NULL);
+	progress_begin("verifying", d, f->checker.whole_hashed);
+	while (!f->checker.whole_known && !f->failed) {
+		take_results(f);
+		progress_show(f->checker.whole_hashed, -1);
+	}
 	progress_end();
-	if (match < 0)
-		log_warn("%s: can't be read back", d->path);
-	else if (match == 0)
+	if (f->checker.whole_known && !f->checker.whole_right)
 		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "
 			  "that metafile contradicts itself", d->path, d->meta.path);
-	return match == 1;
+	return f->checker.whole_known && f->checker.whole_right;
 }
 
 /* Ends a download that came to an end, one way or the other. */
@@ -1095,8 +1103,10 @@ static bool finish(struct fetch *f)
 {
 	bool good = is_complete(f) && verify_whole(f);
 
-	if (good)
+	if (good && f->start_bytes < f->file->meta.length)
 		say_complete(f);
+	else if (good)
+		log_info("%s: complete and verified: it was here already", f->file->path);
 	end(f);
 	return good;
 }
@@ -1104,22 +1114,22 @@ static bool finish(struct fetch *f)
 /* ---- all files ------------------------------------------------------------------- */
 
 /* Finds out what the data file holds already. */
-static void check_local(struct datafile *d, unsigned workers)
+static void check_local(struct datafile *d, const struct fetch_options *options)
 {
 	char held[PROGRESS_BYTES_TEXT_SIZE];
 
 	if (!d->empty) {
 		progress_begin("checking", d, 0);
-		if (check_data_file(&d->meta, d->fd, d->held, workers, show_whole, NULL) < 0)
+		if (check_data_file(&d->meta, d->fd, d->held, options->check_workers, show_whole, NULL) < 0)
 			log_warn("%s: can't be checked", d->path);
 		progress_end();
 	}
 	atomic_store(&d->held->checked, true);
 	uint64_t missing = datafile_missing_bytes(d);
-	if (missing == 0)
+	if (missing == 0 && (options->news >= 0 || d->meta.chunks == 0))
 		log_info("%s: complete: all %llu chunks are verified", d->path,
 			 (unsigned long long)d->meta.chunks);
-	else if (atomic_load(&d->held->some))
+	else if (missing > 0 && atomic_load(&d->held->some))
 		log_info("%s: %s of it are verified, %s missing", d->path,
 			 progress_bytes_text((double)(d->meta.length - missing), held),
 			 progress_bytes_text((double)missing, (char[PROGRESS_BYTES_TEXT_SIZE]){0}));
@@ -1134,13 +1144,13 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 		fatal("memory");
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid() << 8);
 	for (size_t i = 0; i < count; i++) {
-		check_local(&files[i], options->check_workers);
+		check_local(&files[i], options);
 		give_news(options);
 	}
 	for (size_t i = 0; i < count; i++) {
 		if (!begin(&fetches[i], &files[i], options))
 			failed++;
-		else if (!is_complete(&fetches[i]))
+		else if (fetches[i].peers != NULL)
 			left++;
 	}
 	while (left > 0)

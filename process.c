@@ -1,5 +1,4 @@
 /* process.c - what every fork in this program has in common. */
-#define _GNU_SOURCE	/* _Fork */
 #include "process.h"
 
 #include <errno.h>
@@ -90,7 +89,13 @@ pid_t process_fork(const char *role)
 
 /* _Fork leaves out what fork does for programs with threads or fork handlers,
  * which here there are none of (POSIX.1-2024). */
-#if defined(PORTABLE) || !defined(__GLIBC__) || !__GLIBC_PREREQ(2, 34)
+#if defined(__GLIBC__) && !defined(PORTABLE)
+#if __GLIBC_PREREQ(2, 34)
+#define HAVE_FORK_ALONE 1
+pid_t _Fork(void);	/* not declared in every mode */
+#endif
+#endif
+#ifndef HAVE_FORK_ALONE
 #define _Fork fork
 #endif
 

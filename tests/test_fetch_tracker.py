@@ -1,0 +1,235 @@
+"""A peer and its tracker: when it asks, what it believes, when it subscribes."""
+
+import socket
+import threading
+import unittest
+
+from support import (LIST, LOOPBACK, SUBSCRIBE, WAIT, Case, Peer, Tracker, ask_peer, chunk_request,
+                     tracker_entry, tracker_response, wait_for_chunks, wait_for_end, wait_until)
+
+ME = (LOOPBACK, 65000)  # a peer that only fetches does not listen there
+
+
+class Lists(Case):
+    def setUp(self):
+        super().setUp()
+        self.file = self.describe_file("data", 20_500, 1000)
+        self.peer = Peer(self, self.file)
+
+    def assert_fetched_through(self, tracker):
+        program = self.fetch(self.file, tracker=tracker.address, me=ME)
+        self.assert_same(self.file.path, self.file.data)
+        return program
+
+    def assert_answer_used(self, *entries, length=None):
+        body = b"".join(entries)
+        self.assert_fetched_through(Tracker(self, answer=lambda connection, command:
+                                            connection.sendall(tracker_response(0, body, length))))
+
+    def test_the_peers_that_it_names_are_asked(self):
+        tracker = Tracker(self, self.peer.address)
+        self.assert_fetched_through(tracker)
+        self.assertEqual(tracker.requests, [(LIST, self.file.hash, ME)])
+
+    def test_the_request_comes_in_one_write(self):
+        pieces = []
+
+        class OneRecv(Tracker):
+            def serve(self, connection):
+                pieces.append(len(connection.recv(4096)))
+                self.send_list(connection, LIST)
+        self.assert_fetched_through(OneRecv(self, self.peer.address))
+        self.assertEqual(pieces, [54])
+
+    def test_its_own_address_is_told_where_it_was_not_given(self):
+        tracker = Tracker(self, self.peer.address)
+        self.fetch(self.file, tracker=tracker.address, me=("0.0.0.0", 65000))
+        self.assertEqual(tracker.requests, [(LIST, self.file.hash, ME)])
+
+    def test_an_answer_in_single_bytes(self):
+        def answer(connection, command):
+            for byte in tracker_response(0, tracker_entry(self.peer.address)):
+                connection.sendall(bytes([byte]))
+        self.assert_fetched_through(Tracker(self, answer=answer))
+
+    def test_a_tracker_that_does_not_close(self):
+        def answer(connection, command):
+            connection.sendall(tracker_response(0, tracker_entry(self.peer.address)))
+            wait_for_end(connection)
+        self.assert_fetched_through(Tracker(self, answer=answer))
+
+    def test_entries_that_nobody_can_be_reached_at(self):
+        useless = [(LOOPBACK, 0), ("0.0.0.0", 80), ("0.0.0.0", 0), ("255.255.255.255", 80),
+                   ("224.0.0.1", 80), ("0.1.2.3", 80)]
+        self.assert_answer_used(*map(tracker_entry, useless), tracker_entry(self.peer.address))
+
+    def test_more_entries_than_anybody_needs(self):
+        nobody = [tracker_entry((LOOPBACK, 1))] * 2000
+        self.assert_answer_used(tracker_entry(self.peer.address), *nobody)
+
+    def test_one_peer_named_many_times_gets_one_connection(self):
+        self.assert_answer_used(*[tracker_entry(self.peer.address)] * 20)
+        self.assertEqual(len(self.peer.connections), 1)
+
+    def test_it_never_asks_itself(self):
+        me = Peer(self, self.file)
+        tracker = Tracker(self, me.address, self.peer.address)
+        self.fetch(self.file, tracker=tracker.address, me=me.address)
+        self.assert_same(self.file.path, self.file.data)
+        self.assertEqual(me.connections, [])
+
+    def test_nothing_is_asked_for_a_complete_file(self):
+        self.file.path.write_bytes(self.file.data)
+        tracker = Tracker(self)
+        self.fetch(self.file, tracker=tracker.address)
+        self.assertEqual(tracker.requests, [])
+
+    def test_the_tracker_is_asked_for_each_file(self):
+        other = self.describe_file("other", 5000, 1000)
+        tracker = Tracker(self)
+        program = self.start_fetch([self.file, other], tracker=tracker.address, me=ME)
+        wait_until(lambda: len(tracker.requests) >= 2, "it asks twice")
+        self.assertEqual(sorted(tracker.requests[:2]),
+                         sorted([(LIST, file.hash, ME) for file in (self.file, other)]))
+        self.assertFalse(program.has_ended())
+
+
+class Trouble(Case):
+    def setUp(self):
+        super().setUp()
+        self.file = self.describe_file("data", 20_500, 1000)
+
+    def assert_said(self, answer, words="tracker"):
+        """The trouble must be told once, with the tracker's name, and not be the end."""
+        tracker = Tracker(self, answer=answer)
+        name = "%s:%d" % tracker.address
+        program = self.start_fetch(self.file, tracker=tracker.address)
+        program.says(name)
+        program.says(words)
+        self.assert_one_sentence(program, name)
+        self.assertFalse(program.has_ended())
+        self.end(program)
+
+    def test_an_error_is_told_in_its_own_words(self):
+        self.assert_said(lambda connection, command: connection.sendall(
+            tracker_response(1, b"closed on Sundays")), "closed on Sundays")
+
+    def test_words_for_the_terminal_are_not_obeyed(self):
+        self.assert_said(lambda connection, command: connection.sendall(
+            tracker_response(1, b"wait\x1b[2J\r\nfor it")), "wait?[2J??for it")
+
+    def test_an_error_without_words(self):
+        self.assert_said(lambda connection, command: connection.sendall(tracker_response(1, b"")))
+
+    def test_an_error_with_endless_words(self):
+        self.assert_said(lambda connection, command: connection.sendall(
+            tracker_response(1, b"no" * 50_000, 0xffffffff)), "nono")
+
+    def test_an_unknown_status(self):
+        self.assert_said(lambda connection, command: connection.sendall(
+            tracker_response(77, b"some words")), "some words")
+
+    def test_an_answer_that_is_cut(self):
+        whole = tracker_response(0, tracker_entry((LOOPBACK, 1)) * 2)
+        for size in (0, 3, 5, 16, 28):
+            with self.subTest(size=size):
+                self.assert_said(lambda connection, command: connection.sendall(whole[:size]))
+
+    def test_a_length_that_is_no_multiple_of_an_entry(self):
+        self.assert_said(lambda connection, command: connection.sendall(
+            tracker_response(0, tracker_entry((LOOPBACK, 1)) + b"x")))
+
+    def test_a_huge_length(self):
+        for length in (0xffffffff, 0xfffffffc, 0x80000000):
+            with self.subTest(length=length):
+                self.assert_said(lambda connection, command: connection.sendall(
+                    tracker_response(0, tracker_entry((LOOPBACK, 1)), length)))
+
+    def test_garbage(self):
+        self.assert_said(lambda connection, command: connection.sendall(b"HTTP/1.0 400 Bad\r\n\r\n"))
+
+    def test_a_silent_tracker_does_not_hinder_a_peer_that_was_named(self):
+        tracker = Tracker(self, answer=lambda connection, command: wait_for_end(connection))
+        self.fetch(self.file, tracker=tracker.address, peers=[Peer(self, self.file).address])
+        self.assert_same(self.file.path, self.file.data)
+
+    def test_a_tracker_that_comes_up_later(self):
+        seeded = self.make_file("seeded", 10_000, 1000)
+        with socket.socket() as listener:
+            listener.bind((LOOPBACK, 0))  # not listening yet: who connects is refused
+            address = listener.getsockname()
+            seeder = self.start_peer(seeded, tracker=address)
+            fetcher = self.start_fetch(self.file, tracker=address)
+            for program in (seeder, fetcher):
+                program.says("%s:%d" % address)
+            listener.listen()
+            tracker = Tracker(self, Peer(self, self.file).address, listener=listener)
+            self.assertEqual(fetcher.wait(), 0, fetcher.stderr)
+            self.assert_same(self.file.path, self.file.data)
+            wait_until(lambda: SUBSCRIBE in tracker.commands(), "the seeder subscribes")
+        for program in (seeder, fetcher):
+            self.assertEqual(program.stderr.count("%s:%d" % address), 1, program.stderr)
+
+
+class Subscriptions(Case):
+    def test_a_complete_peer_subscribes_with_its_address(self):
+        file = self.make_file("data", 10_000, 1000)
+        tracker = Tracker(self)
+        peer = self.start_peer(file, tracker=tracker.address)
+        wait_until(lambda: tracker.requests, "it subscribes")
+        self.assertEqual(tracker.requests, [(SUBSCRIBE, file.hash, peer.address())])
+
+    def test_each_file_is_subscribed(self):
+        files = [self.make_file(name, 10_000, 1000) for name in ("a", "b", "c")]
+        tracker = Tracker(self)
+        self.start_peer(files, tracker=tracker.address)
+        wait_until(lambda: {file.hash for file in files} ==
+                   {cascade_hash for command, cascade_hash, _ in tracker.requests if command == SUBSCRIBE},
+                   "all three are subscribed")
+
+    def test_everything_is_served_by_then(self):
+        file = self.make_file("data", 40_000_000, 100_000)
+        statuses = []
+
+        def look(connection, command):
+            statuses.extend(ask_peer(peer.address(), chunk_request(file.hash, number))[0]
+                            for number in (0, 200, 399))
+            tracker.send_list(connection, command)
+        tracker = Tracker(self, answer=look)
+        peer = self.start_peer(file, tracker=tracker.address)
+        wait_until(lambda: len(statuses) >= 3, "it subscribes")
+        self.assertEqual(statuses[:3], [0, 0, 0])
+
+    def test_who_holds_nothing_does_not_subscribe(self):
+        file = self.describe_file("data", 10_000, 1000)
+
+        def hold_back(connection, number):
+            asked.set()
+            self.assertTrue(released.wait(WAIT))
+            source.send_chunk(connection, number)
+        asked, released = threading.Event(), threading.Event()
+        source = Peer(self, file, hold_back)
+        tracker = Tracker(self, source.address)
+        peer = self.start_peer(file, tracker=tracker.address)
+        self.assertTrue(asked.wait(WAIT))
+        self.assertEqual(set(tracker.commands()), {LIST})
+        released.set()
+        wait_for_chunks(peer.address(), file, range(10))
+        wait_until(lambda: SUBSCRIBE in tracker.commands(), "it subscribes")
+
+    def test_who_holds_a_part_subscribes(self):
+        file = self.describe_file("data", 10_000, 1000)
+        file.path.write_bytes(file.without(3))
+        tracker = Tracker(self)
+        self.start_peer(file, tracker=tracker.address)
+        wait_until(lambda: SUBSCRIBE in tracker.commands(), "it subscribes")
+
+    def test_who_only_fetches_never_subscribes(self):
+        file, complete = self.describe_file("data", 50_000, 1000), self.make_file("complete", 500, 100)
+        tracker = Tracker(self, Peer(self, file).address)
+        self.fetch([file, complete], tracker=tracker.address)
+        self.assertEqual(set(tracker.commands()), {LIST})
+
+
+if __name__ == "__main__":
+    unittest.main()

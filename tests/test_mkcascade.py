@@ -1,0 +1,156 @@
+"""mkcascade: the bytes that it writes, and what it says and leaves when it can't."""
+
+import os
+import signal
+import unittest
+
+from support import PROGRAMS, Case, make_metafile, random_bytes, reference, wait_until
+
+
+class Metafile(Case):
+    def assert_metafile(self, data, chunk_size, *options):
+        path = self.scratch / "data"
+        path.write_bytes(data)
+        self.run_program("mkcascade", *options, path, status=0)
+        self.assert_same(f"{path}.cascade", make_metafile(data, chunk_size))
+
+    def test_sizes_around_multiples_of_the_chunk_size(self):
+        for chunk_size in (1, 7, 64, 1000, 4096):
+            for size in (0, 1, chunk_size - 1, chunk_size, chunk_size + 1,
+                         5 * chunk_size - 1, 5 * chunk_size, 5 * chunk_size + 1):
+                with self.subTest(size=size, chunk_size=chunk_size):
+                    self.assert_metafile(random_bytes(size), chunk_size, "-b", str(chunk_size))
+
+    def test_chunk_size_larger_than_the_file(self):
+        self.assert_metafile(random_bytes(1000), 10**12, "-b", "1000000000000")
+
+    def test_many_chunks_of_one_byte(self):
+        self.assert_metafile(random_bytes(3001), 1, "-b", "1")
+
+    def test_files_larger_than_any_buffer(self):
+        for size, chunk_size in ((3_000_001, 65_537), (2_500_000, 300_000), (2 << 20, 1 << 18)):
+            with self.subTest(size=size, chunk_size=chunk_size):
+                self.assert_metafile(random_bytes(size), chunk_size, "-b", str(chunk_size))
+
+    def test_suffixes_multiply_by_powers_of_1024(self):
+        data = random_bytes(5000)
+        for text, chunk_size in (("1K", 1 << 10), ("2k", 2 << 10), ("1M", 1 << 20), ("1G", 1 << 30)):
+            with self.subTest(text=text):
+                self.assert_metafile(data, chunk_size, "-b", text)
+
+    def test_default_chunk_size_is_one_mebibyte(self):
+        self.assert_metafile(random_bytes((1 << 20) + 5), 1 << 20)
+
+    def test_long_options(self):
+        path, out = self.scratch / "data", self.scratch / "out.cascade"
+        path.write_bytes(random_bytes(100))
+        self.run_program("mkcascade", "--chunk-size", "10", "--output", out, path, status=0)
+        self.assert_same(out, make_metafile(random_bytes(100), 10))
+
+    def test_same_bytes_as_the_reference(self):
+        for size, chunk_size in ((0, 5), (1, 1), (1000, 64), (100_000, 4097)):
+            with self.subTest(size=size, chunk_size=chunk_size):
+                path = self.scratch / "data"
+                path.write_bytes(random_bytes(size))
+                theirs = self.start(reference("filegen.py", "-b", chunk_size, "-o", "theirs", path))
+                self.assertEqual(theirs.wait(), 0, theirs.stderr)
+                self.run_program("mkcascade", "-b", chunk_size, "-o", "ours", path, status=0)
+                self.assert_same(self.scratch / "ours", (self.scratch / "theirs").read_bytes())
+
+    def test_several_files_get_a_metafile_each(self):
+        contents = {name: random_bytes(size, name) for name, size in (("a", 10), ("b", 0), ("c", 99))}
+        for name, data in contents.items():
+            (self.scratch / name).write_bytes(data)
+        self.run_program("mkcascade", "-b", 8, *contents, status=0)
+        for name, data in contents.items():
+            self.assert_same(self.scratch / f"{name}.cascade", make_metafile(data, 8))
+
+    def test_an_old_metafile_is_replaced(self):
+        (self.scratch / "data").write_bytes(b"new")
+        (self.scratch / "data.cascade").write_bytes(bytes(10_000))
+        self.run_program("mkcascade", "data", status=0)
+        self.assert_same(self.scratch / "data.cascade", make_metafile(b"new", 1 << 20))
+
+    def test_the_metafile_gets_the_permissions_of_any_new_file(self):
+        (self.scratch / "data").write_bytes(b"data")
+        self.run_program("mkcascade", "data", status=0, umask=0o027)
+        self.assertEqual((self.scratch / "data.cascade").stat().st_mode & 0o777, 0o640)
+
+
+class Refusal(Case):
+    def setUp(self):
+        super().setUp()
+        (self.scratch / "data").write_bytes(random_bytes(100))
+
+    def assert_nothing_else(self, *names):
+        self.assertEqual(sorted(os.listdir(self.scratch)), sorted(("data", *names)))
+
+    def test_bad_arguments(self):
+        for arguments in ([], ["-b", "0", "data"], ["-b", "", "data"], ["-b", "-1", "data"],
+                          ["-b", "x", "data"], ["-b", "10x", "data"], ["-b", "1KK", "data"],
+                          ["-b", " 1", "data"], ["-b", "K", "data"], ["-b", "99999999999999999999", "data"],
+                          ["-b", "9000000000G", "data"], ["--no-such", "data"], ["-b"],
+                          ["-o", "out.cascade", "data", "data"], ["-o", "", "data"]):
+            with self.subTest(arguments=arguments):
+                self.assert_misuse(self.run_program("mkcascade", *arguments))
+        self.assert_nothing_else()
+
+    def test_a_missing_file(self):
+        self.assert_one_sentence(self.run_program("mkcascade", "absent", status=1), "absent")
+        self.assert_nothing_else()
+
+    def test_a_directory(self):
+        (self.scratch / "folder").mkdir()
+        self.assert_one_sentence(self.run_program("mkcascade", "folder", status=1), "folder")
+        self.assert_nothing_else("folder")
+
+    def test_a_missing_folder_for_the_metafile(self):
+        program = self.run_program("mkcascade", "-o", "absent/out.cascade", "data", status=1)
+        self.assert_one_sentence(program, "absent/out.cascade")
+
+    def test_a_folder_in_the_place_of_the_metafile(self):
+        (self.scratch / "data.cascade").mkdir()
+        self.assert_one_sentence(self.run_program("mkcascade", "data", status=1), "data.cascade")
+        self.assert_nothing_else("data.cascade")
+
+    def test_a_folder_that_nobody_may_write_to(self):
+        if not os.path.exists("/proc/self"):
+            self.skipTest("there is no /proc here")
+        program = self.run_program("mkcascade", "-o", "/proc/out.cascade", "data", status=1)
+        self.assert_one_sentence(program, "/proc/out.cascade")
+
+    def test_a_full_disk_leaves_nothing(self):
+        limit = ["sh", "-c", 'trap "" XFSZ; ulimit -f 1; exec "$0" "$@"']
+        program = self.start([*limit, PROGRAMS / "mkcascade", "-b", "1", "-o", "out.cascade", "data"])
+        self.assertEqual(program.wait(), 1, program.stderr)
+        self.assert_one_sentence(program, "out.cascade")
+        self.assert_nothing_else()
+
+    def test_an_early_failure_keeps_the_metafiles_made_before(self):
+        self.run_program("mkcascade", "data", "absent", status=1)
+        self.assert_nothing_else("data.cascade")
+
+    def test_a_signal_leaves_no_temporary_file(self):
+        with open(self.scratch / "data", "wb") as file:
+            file.truncate(1 << 40)  # takes far longer than the test
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            with self.subTest(signal=number):
+                program = self.start([PROGRAMS / "mkcascade", "data"])
+                wait_until(lambda: len(os.listdir(self.scratch)) > 1, "the temporary file is there")
+                program.signal(number)
+                self.assertNotEqual(program.wait(), 0)
+                self.assert_nothing_else()
+
+
+class Help(Case):
+    def test_help_and_version_go_to_standard_output(self):
+        for options, word in ((["--help"], "usage: mkcascade"), (["-h"], "usage: mkcascade"),
+                              (["--version"], "mkcascade "), (["-V"], "mkcascade ")):
+            with self.subTest(options=options):
+                program = self.run_program("mkcascade", *options, status=0)
+                self.assertTrue(program.stdout.startswith(word), program.stdout)
+                self.assertEqual(program.stderr, "")
+
+
+if __name__ == "__main__":
+    unittest.main()

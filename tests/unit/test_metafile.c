@@ -1,0 +1,673 @@
+/* test_metafile.c - .cascade files, right ones and all kinds of wrong ones, made here byte for
+ * byte as PROTOCOL.md has them; which chunk lies where; and the map of chunks that are held. */
+#include "../../metafile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "unit.h"
+
+#define TIME_LIMIT 20		/* seconds, for the whole program */
+#define META_SIZE (200 << 10)	/* the largest metafile here is smaller */
+
+/* ---- Faults on demand ---- */
+
+static void (*before_read)(void);	/* called once, by the next read */
+static int read_error;			/* an errno for all of them, or 0 */
+
+/* It stands before the C library's. */
+ssize_t read(int fd, void *buf, size_t n)
+{
+	struct iovec all = {buf, n};
+	void (*hook)(void) = before_read;
+
+	before_read = NULL;
+	if (hook != NULL)
+		hook();
+	if (read_error != 0) {
+		errno = read_error;
+		return -1;
+	}
+	return readv(fd, &all, 1);
+}
+
+/* ---- Metafiles ---- */
+
+static char scratch[] = "/tmp/test_metafile.XXXXXX";	/* a directory, main removes it */
+static char path[64];
+static uint8_t meta[META_SIZE];		/* the bytes of the metafile that was made last */
+static size_t meta_size;
+
+static void put_be64(uint8_t *p, uint64_t value)
+{
+	for (int i = 7; i >= 0; i--, value >>= 8)
+		p[i] = (uint8_t)value;
+}
+
+static void hash_of(const uint8_t *data, size_t len, uint8_t hash[SHA256_HASH_SIZE])
+{
+	SHA256_CTX ctx;
+
+	sha256_init(&ctx);
+	sha256_update(&ctx, data, len);
+	sha256_final(&ctx, hash);
+}
+
+/* What stands for the hash of a chunk. */
+static void chunk_hash(uint64_t chunk, uint8_t hash[SHA256_HASH_SIZE])
+{
+	for (unsigned i = 0; i < SHA256_HASH_SIZE; i++)
+		hash[i] = (uint8_t)((chunk >> (i % 4 * 8)) + i);
+}
+
+/* Makes the bytes of a metafile. With one chunk, or none, its hash of the whole is right. */
+static void make_meta(uint64_t length, uint64_t chunk_size, uint64_t hashes)
+{
+	memcpy(meta, "CASCADE1\0\0\0\0\0\0\0\0", 16);
+	put_be64(meta + 16, length);
+	put_be64(meta + 24, chunk_size);
+	hash_of(meta, 0, meta + 32);
+	if (length > 0)
+		chunk_hash(0, meta + 32);
+	for (uint64_t i = 0; i < hashes; i++)
+		chunk_hash(i, meta + 64 + 32 * i);
+	meta_size = 64 + 32 * (size_t)hashes;
+}
+
+static void write_meta(size_t size)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+
+	if (fd < 0 || write(fd, meta, size) != (ssize_t)size || close(fd) < 0)
+		abort();
+}
+
+/* How many descriptors are open: as many before as after if nothing leaked. */
+static int open_fds(void)
+{
+	int count = 0;
+
+	for (int fd = 0; fd < 256; fd++)
+		count += fcntl(fd, F_GETFD) >= 0;
+	return count;
+}
+
+static const char *const no_reason = "-";
+
+/* What metafile_open says of that file, or no_reason if it takes it. It is closed again. */
+static const char *verdict_on(const char *name)
+{
+	static struct metafile m;
+	const char *why = "not set";
+	int before = open_fds(), result;
+
+	memset(&m, 0x5a, sizeof m);
+	result = metafile_open(&m, name, &why);
+	if (result == 0)
+		metafile_close(&m);
+	CHECK(open_fds() == before);
+	CHECK(result == 0 || (result == -1 && why != NULL));
+	return result == 0 ? no_reason : why != NULL ? why : "none";
+}
+
+/* The same of the bytes that were made, in a file. */
+static const char *verdict(void)
+{
+	write_meta(meta_size);
+	return verdict_on(path);
+}
+
+static bool says(const char *why, const char *words)
+{
+	if (strstr(why, words) != NULL)
+		return true;
+	fprintf(stderr, "it says \"%s\" and not \"%s\"\n", why, words);
+	return false;
+}
+
+static bool is_taken(void)
+{
+	return verdict() == no_reason;
+}
+
+/* ---- The header ---- */
+
+static void test_encode_header(void)
+{
+	static const uint8_t want[64] = {
+		'C', 'A', 'S', 'C', 'A', 'D', 'E', '1', 0, 0, 0, 0, 0, 0, 0, 0,
+		0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78,
+		0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8,
+		0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0x0f,
+		0xf0, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff};
+	uint8_t b[66];
+
+	CHECK(METAFILE_HEADER_SIZE == 64);
+	memset(b, 0xee, sizeof b);
+	metafile_encode_header(b + 1, UINT64_C(0x7172737475767778), UINT64_C(0xa1a2a3a4a5a6a7a8), want + 32);
+	CHECK(memcmp(b + 1, want, 64) == 0 && b[0] == 0xee && b[65] == 0xee);
+}
+
+static void test_round_trip(void)
+{
+	static const struct {
+		uint64_t length, chunk_size, chunks;
+	} file[] = {
+		{0, 1, 0}, {0, UINT64_MAX, 0}, {1, 1, 1}, {5, UINT64_MAX, 1}, {1000, 64, 16}, {1024, 64, 16},
+		{1025, 64, 17}, {INT64_MAX, INT64_MAX, 1}, {INT64_MAX, (uint64_t)1 << 62, 2},
+		{INT64_MAX, (uint64_t)1 << 60, 8}, {6000, 1, 6000},
+	};
+	uint8_t header[64], hash[SHA256_HASH_SIZE];
+	struct metafile m;
+	const char *why;
+
+	for (size_t i = 0; i < sizeof file / sizeof file[0]; i++) {
+		make_meta(file[i].length, file[i].chunk_size, file[i].chunks);
+		metafile_encode_header(header, file[i].length, file[i].chunk_size, meta + 32);
+		CHECK(memcmp(header, meta, 64) == 0);
+		write_meta(meta_size);
+		if (!CHECK(metafile_open(&m, path, &why) == 0))
+			continue;
+		CHECK(m.path == path && why == NULL);
+		CHECK(m.length == file[i].length && m.chunk_size == file[i].chunk_size);
+		CHECK(m.chunks == file[i].chunks);
+		CHECK(memcmp(m.data_hash, meta + 32, SHA256_HASH_SIZE) == 0);
+		hash_of(meta, meta_size, hash);
+		CHECK(memcmp(m.cascade_hash, hash, SHA256_HASH_SIZE) == 0);
+		CHECK((fcntl(m.fd, F_GETFD) & FD_CLOEXEC) != 0);
+		metafile_close(&m);
+	}
+}
+
+/* What is reserved may be anything; but the metafile is another one then. */
+static void test_reserved_bytes(void)
+{
+	uint8_t hash[SHA256_HASH_SIZE];
+	struct metafile m;
+	const char *why;
+
+	make_meta(1000, 64, 16);
+	memset(meta + 8, 0xff, 8);
+	write_meta(meta_size);
+	CHECK(metafile_open(&m, path, &why) == 0 && m.length == 1000 && m.chunks == 16);
+	hash_of(meta, meta_size, hash);
+	CHECK(memcmp(m.cascade_hash, hash, SHA256_HASH_SIZE) == 0);
+	metafile_close(&m);
+}
+
+/* The five that the course gave out. The smallest is known to the last byte. */
+static void test_course_metafiles(void)
+{
+	static const uint8_t text_hash[SHA256_HASH_SIZE] = {
+		0xc5, 0x60, 0x1d, 0x26, 0x69, 0x87, 0xac, 0x88, 0x5c, 0xa9, 0x65, 0x22, 0xb1, 0xb4, 0xe4, 0x39,
+		0xfe, 0xb7, 0xec, 0xa3, 0x9f, 0x0f, 0xe1, 0x11, 0x1f, 0x73, 0x42, 0xb6, 0x3b, 0x64, 0x68, 0xf3};
+	static const struct {
+		uint64_t chunk_size, chunks, last, size;
+	} course[] = {
+		{1024, 5331, 279, 170656}, {10240, 534, 279, 17152}, {102400, 54, 30999, 1792},
+		{1048576, 6, 215319, 256}, {10485760, 1, 5458199, 96},
+	};
+	char hex[2 * SHA256_HASH_SIZE + 1];
+	struct metafile m;
+	const char *why;
+
+	for (size_t i = 0; i < sizeof course / sizeof course[0]; i++) {
+		make_meta(5458199, course[i].chunk_size, course[i].chunks);
+		memcpy(meta + 32, text_hash, SHA256_HASH_SIZE);
+		if (course[i].chunks == 1)
+			memcpy(meta + 64, text_hash, SHA256_HASH_SIZE);
+		CHECK(meta_size == course[i].size);
+		write_meta(meta_size);
+		if (!CHECK(metafile_open(&m, path, &why) == 0))
+			continue;
+		CHECK(m.length == 5458199 && m.chunk_size == course[i].chunk_size);
+		CHECK(m.chunks == course[i].chunks);
+		CHECK(memcmp(m.data_hash, text_hash, SHA256_HASH_SIZE) == 0);
+		CHECK(metafile_chunk_length(&m, m.chunks - 1) == course[i].last);
+		for (size_t k = 0; k < SHA256_HASH_SIZE; k++)
+			snprintf(hex + 2 * k, 3, "%02x", m.cascade_hash[k]);
+		metafile_close(&m);
+	}
+	CHECK(strcmp(hex, "81b831d167d74a11d4a95fd11c41e895edbec56d79e5a29b162217a805b539a6") == 0);
+}
+
+/* ---- Refusals ---- */
+
+static void test_wrong_names(void)
+{
+	static const char *const name[] = {"meta", "meta.cascad", "meta.CASCADE", "meta.cascade.txt",
+					   "metacascade", ".cascade", "", "cascade"};
+	char other[128];
+
+	make_meta(1000, 64, 16);
+	write_meta(meta_size);
+	for (size_t i = 0; i < sizeof name / sizeof name[0]; i++) {
+		snprintf(other, sizeof other, "%s/%s", scratch, name[i]);
+		CHECK(name[i][0] == '\0' || link(path, other) == 0);
+		CHECK(says(verdict_on(other), "its name doesn't end in .cascade"));
+		CHECK(says(verdict_on(name[i]), "its name doesn't end in .cascade"));
+		if (name[i][0] != '\0')
+			unlink(other);
+	}
+}
+
+static void test_not_a_file(void)
+{
+	char other[128];
+
+	snprintf(other, sizeof other, "%s/other.cascade", scratch);
+	CHECK(says(verdict_on(other), strerror(ENOENT)));
+	CHECK(mkdir(other, 0777) == 0);
+	CHECK(says(verdict_on(other), "not a regular file"));
+	rmdir(other);
+	CHECK(mkfifo(other, 0666) == 0);
+	CHECK(says(verdict_on(other), "not a regular file"));	/* and it doesn't wait for a writer */
+	unlink(other);
+}
+
+static void test_too_short(void)
+{
+	static const size_t size[] = {0, 1, 8, 63};
+
+	for (size_t i = 0; i < sizeof size / sizeof size[0]; i++) {
+		make_meta(0, 64, 0);
+		meta_size = size[i];
+		CHECK(says(verdict(), "shorter than 64 bytes"));
+	}
+	make_meta(0, 64, 0);
+	CHECK(is_taken());
+}
+
+static void test_wrong_magic(void)
+{
+	for (size_t i = 0; i < 8; i++) {
+		make_meta(1000, 64, 16);
+		meta[i] ^= 0x01;
+		CHECK(says(verdict(), "doesn't begin with CASCADE1"));
+	}
+}
+
+static void test_wrong_numbers(void)
+{
+	make_meta(1000, 64, 16);
+	put_be64(meta + 24, 0);
+	CHECK(says(verdict(), "chunk size is 0"));
+	make_meta(0, 64, 0);
+	put_be64(meta + 24, 0);		/* nothing would be divided, but still */
+	CHECK(says(verdict(), "chunk size is 0"));
+	make_meta((uint64_t)1 << 63, (uint64_t)1 << 63, 1);
+	CHECK(says(verdict(), "2^63"));
+	make_meta(UINT64_MAX, UINT64_MAX, 1);
+	CHECK(says(verdict(), "2^63"));
+	make_meta(UINT64_MAX, 2, 0);
+	CHECK(says(verdict(), "2^63"));
+	make_meta(INT64_MAX, INT64_MAX, 1);
+	CHECK(is_taken());
+}
+
+static void test_wrong_number_of_hashes(void)
+{
+	static const struct {
+		uint64_t length, chunk_size, hashes;
+		size_t extra;
+		const char *why;	/* NULL: it is right */
+	} file[] = {
+		{1000, 64, 16, 0, NULL}, {1000, 64, 15, 0, "fewer hashes"}, {1000, 64, 15, 31, "fewer hashes"},
+		{1000, 64, 0, 0, "fewer hashes"}, {1000, 64, 16, 1, "follows its last hash"},
+		{1000, 64, 16, 31, "follows its last hash"}, {1000, 64, 17, 0, "follows its last hash"},
+		{1000, 64, 1000, 0, "follows its last hash"}, {1024, 64, 16, 0, NULL},
+		{1025, 64, 16, 0, "fewer hashes"}, {1024, 64, 17, 0, "follows its last hash"},
+		{0, 64, 0, 1, "follows its last hash"}, {0, 64, 1, 0, "follows its last hash"},
+		{1, 64, 0, 0, "fewer hashes"}, {INT64_MAX, 1, 2, 0, "fewer hashes"},
+		{(uint64_t)1 << 59, 1, 0, 0, "fewer hashes"}, {(uint64_t)1 << 32, 1, 0, 0, "fewer hashes"},
+		{((uint64_t)1 << 59) + 2, 1, 2, 0, "fewer hashes"},	/* 32 of those would wrap to 64 */
+	};
+
+	for (size_t i = 0; i < sizeof file / sizeof file[0]; i++) {
+		make_meta(file[i].length, file[i].chunk_size, file[i].hashes);
+		meta_size += file[i].extra;
+		const char *why = verdict();
+		CHECK(file[i].why != NULL ? says(why, file[i].why) : why == no_reason);
+	}
+}
+
+static void test_whole_and_part_differ(void)
+{
+	make_meta(10, 64, 1);
+	meta[32 + 31] ^= 1;
+	CHECK(says(verdict(), "contradicts"));
+	make_meta(10, 64, 1);
+	meta[64] ^= 1;
+	CHECK(says(verdict(), "contradicts"));
+	make_meta(0, 64, 0);
+	meta[32] ^= 1;
+	CHECK(says(verdict(), "contradicts"));
+	make_meta(100, 64, 2);		/* of two parts nothing can be told */
+	meta[32] ^= 1;
+	CHECK(is_taken());
+}
+
+static void cut_to_10(void) { if (truncate(path, 10) < 0) abort(); }
+static void cut_to_0(void) { if (truncate(path, 0) < 0) abort(); }
+static void cut_to_100(void) { if (truncate(path, 100) < 0) abort(); }
+static void lengthen(void) { if (truncate(path, (off_t)meta_size + 32) < 0) abort(); }
+
+static void test_changed_meanwhile(void)
+{
+	make_meta(1000, 64, 16);
+	before_read = cut_to_10;
+	CHECK(says(verdict(), "cut short while it was read"));
+	before_read = cut_to_100;
+	CHECK(says(verdict(), "changed while it was read"));
+	before_read = cut_to_0;
+	CHECK(says(verdict(), "changed while it was read"));
+	before_read = lengthen;
+	CHECK(says(verdict(), "changed while it was read"));
+	read_error = EIO;
+	CHECK(says(verdict(), strerror(EIO)));
+	read_error = 0;
+	CHECK(is_taken());
+}
+
+/* ---- Which chunk lies where ---- */
+
+static void test_chunk_count(void)
+{
+	static const struct {
+		uint64_t length, chunk_size, count;
+	} known[] = {
+		{0, 1, 0}, {0, UINT64_MAX, 0}, {1, 1, 1}, {1, 2, 1}, {2, 2, 1}, {3, 2, 2}, {1000, 64, 16},
+		{INT64_MAX, 1, INT64_MAX}, {INT64_MAX, 2, (uint64_t)1 << 62}, {INT64_MAX, INT64_MAX, 1},
+		{INT64_MAX, INT64_MAX - 1, 2}, {INT64_MAX, UINT64_MAX, 1}, {INT64_MAX, (uint64_t)1 << 63, 1},
+		{INT64_MAX, 1 << 20, (uint64_t)1 << 43}, {INT64_MAX, 7, INT64_MAX / 7},
+		{INT64_MAX - 1, 7, INT64_MAX / 7}, {INT64_MAX - 7, 7, INT64_MAX / 7 - 1},
+		{UINT64_MAX, UINT64_MAX, 1}, {UINT64_MAX, 2, (uint64_t)1 << 63},
+	};
+
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+		CHECK(metafile_chunk_count(known[i].length, known[i].chunk_size) == known[i].count);
+}
+
+/* Of each file: the first chunks follow each other, and the last ends where the file does. */
+static void test_offsets_and_lengths(void)
+{
+	static const uint64_t length[] = {1, 63, 64, 65, 1000, 1 << 20, UINT32_MAX, (uint64_t)1 << 32,
+					  ((uint64_t)1 << 62) + 1, INT64_MAX - 1, INT64_MAX};
+	static const uint64_t chunk_size[] = {1, 2, 63, 64, 1000, 1 << 20, UINT32_MAX, (uint64_t)1 << 40,
+					      INT64_MAX - 1, INT64_MAX, UINT64_MAX};
+	static struct metafile m;
+
+	for (size_t l = 0; l < sizeof length / sizeof length[0]; l++)
+		for (size_t s = 0; s < sizeof chunk_size / sizeof chunk_size[0]; s++) {
+			m.length = length[l];
+			m.chunk_size = chunk_size[s];
+			m.chunks = metafile_chunk_count(m.length, m.chunk_size);
+			uint64_t last = m.chunks - 1, at = metafile_chunk_offset(&m, last);
+			uint64_t size = metafile_chunk_length(&m, last);
+			CHECK(at < m.length && size > 0 && size <= m.chunk_size && at + size == m.length);
+			CHECK(metafile_chunk_offset(&m, 0) == 0);
+			for (uint64_t i = 0; i < 3 && i < last; i++) {
+				CHECK(metafile_chunk_length(&m, i) == m.chunk_size);
+				CHECK(metafile_chunk_offset(&m, i + 1) == (i + 1) * m.chunk_size);
+			}
+			if (last > 0)
+				CHECK(metafile_chunk_length(&m, last - 1) == m.chunk_size);
+		}
+}
+
+/* ---- Chunk hashes ---- */
+
+enum { MANY = 5 * METAFILE_HASHES_AHEAD + 7 };
+
+static void open_many(struct metafile *m)
+{
+	const char *why;
+
+	make_meta(MANY, 1, MANY);
+	write_meta(meta_size);
+	if (metafile_open(m, path, &why) < 0)
+		abort();
+}
+
+static bool has_hash(struct metafile *m, uint64_t chunk)
+{
+	uint8_t want[SHA256_HASH_SIZE];
+	const uint8_t *hash = metafile_chunk_hash(m, chunk);
+
+	chunk_hash(chunk, want);
+	return hash != NULL && memcmp(hash, want, SHA256_HASH_SIZE) == 0;
+}
+
+static void test_chunk_hashes(void)
+{
+	struct metafile m;
+
+	open_many(&m);
+	CHECK(has_hash(&m, MANY - 1));		/* the first that is asked for */
+	for (uint64_t i = 0; i < MANY; i++)
+		CHECK(has_hash(&m, i));
+	for (uint64_t i = MANY; i-- > 0; )
+		CHECK(has_hash(&m, i));
+	for (uint64_t i = 0; i < MANY; i += METAFILE_HASHES_AHEAD)
+		CHECK(has_hash(&m, i) && (i == 0 || has_hash(&m, i - 1)) && has_hash(&m, i));
+	srand(5);
+	for (int i = 0; i < 5000; i++)
+		CHECK(has_hash(&m, (uint64_t)rand() % MANY));
+	metafile_close(&m);
+}
+
+static void test_metafile_shrinks(void)
+{
+	const int kept = METAFILE_HASHES_AHEAD + 10;
+	struct metafile m;
+
+	open_many(&m);
+	CHECK(truncate(path, 64 + 32 * kept + 31) == 0);	/* the last one is not whole */
+	CHECK(has_hash(&m, 0) && has_hash(&m, (uint64_t)kept - 1));
+	errno = 0;
+	CHECK(metafile_chunk_hash(&m, (uint64_t)kept) == NULL && errno == EIO);
+	errno = 0;
+	CHECK(metafile_chunk_hash(&m, MANY - 1) == NULL && errno == EIO);
+	CHECK(has_hash(&m, 5));			/* that one is still there */
+	CHECK(truncate(path, 0) == 0);
+	CHECK(metafile_chunk_hash(&m, MANY - 2) == NULL && errno == EIO);
+	errno = 0;
+	CHECK(metafile_chunk_hash(&m, 5) == NULL && errno == EIO);	/* nothing stale */
+	write_meta(meta_size);
+	CHECK(has_hash(&m, 5) && has_hash(&m, MANY - 1));
+	close(m.fd);
+	errno = 0;
+	CHECK(metafile_chunk_hash(&m, 0) == NULL && errno == EBADF);
+}
+
+/* ---- Names ---- */
+
+static void test_data_path(void)
+{
+	static const struct {
+		const char *path, *data;
+	} known[] = {
+		{"a.cascade", "a"}, {"dir/a.txt.cascade", "dir/a.txt"}, {"/a.cascade", "/a"},
+		{"a.cascade.cascade", "a.cascade"}, {".cascade.cascade", ".cascade"}, {"./x.cascade", "./x"},
+		{"x.cascade/y.cascade", "x.cascade/y"}, {" .cascade", " "},
+		{".cascade", NULL}, {"/.cascade", NULL}, {"dir/.cascade", NULL}, {"a.cascade/.cascade", NULL},
+		{"", NULL}, {"a", NULL}, {"cascade", NULL}, {"acascade", NULL}, {"a.Cascade", NULL},
+		{"a.cascade ", NULL}, {"a.cascade/", NULL}, {"a.cascade.", NULL}, {"a.cascad", NULL},
+	};
+
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+		char *data = metafile_data_path(known[i].path);
+		if (known[i].data == NULL)
+			CHECK(data == NULL);
+		else
+			CHECK(data != NULL && strcmp(data, known[i].data) == 0);
+		free(data);
+	}
+}
+
+/* ---- What is held ---- */
+
+static void test_held(void)
+{
+	static const uint64_t chunks[] = {1, 7, 8, 9, 63, 64, 65, 1000};
+
+	for (size_t c = 0; c < sizeof chunks / sizeof chunks[0]; c++) {
+		struct held *held = held_new(chunks[c]);
+		CHECK(held != NULL && held->chunks == chunks[c] && !held->some && !held->checked);
+		CHECK(held_count(held) == 0);
+		for (uint64_t i = 0; i < chunks[c]; i++)
+			CHECK(!held_has(held, i));
+		for (uint64_t n = 0; n < chunks[c]; n++) {	/* every third, then the others */
+			uint64_t add = n * 3 % chunks[c] + (chunks[c] % 3 == 0 ? n * 3 / chunks[c] : 0);
+			held_add(held, add);
+			CHECK(held_has(held, add) && held_count(held) == n + 1 && held->some);
+		}
+		held_add(held, chunks[c] / 2);		/* once more changes nothing */
+		CHECK(held_count(held) == chunks[c] && !held->checked);
+		held_free(held);
+	}
+}
+
+static void test_held_one(void)
+{
+	for (uint64_t only = 0; only < 40; only++) {
+		struct held *held = held_new(40);
+		held_add(held, only);
+		for (uint64_t i = 0; i < 40; i++)
+			CHECK(held_has(held, i) == (i == only));
+		held_free(held);
+	}
+}
+
+static void test_held_none(void)
+{
+	struct held *held = held_new(0);
+
+	CHECK(held != NULL && held_count(held) == 0);
+	held_free(held);
+	errno = 0;
+	CHECK(held_new(UINT64_MAX) == NULL && errno != 0);
+}
+
+static pid_t spawn(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		abort();
+	if (pid == 0)
+		alarm(TIME_LIMIT);
+	return pid;
+}
+
+static bool ended_well(pid_t pid)
+{
+	int status;
+
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+/* Either side sees what the other adds after the fork. */
+static void test_held_is_shared(void)
+{
+	struct held *held = held_new(100);
+	int go[2];
+	char byte;
+
+	CHECK(pipe(go) == 0);
+	pid_t pid = spawn();
+	if (pid == 0) {
+		bool right = read(go[0], &byte, 1) == 1 && held_has(held, 42) && held->some &&
+			     held->checked && !held_has(held, 43);
+		held_add(held, 43);
+		_exit(!right);
+	}
+	held_add(held, 42);
+	held->checked = true;
+	CHECK(write(go[1], "g", 1) == 1);
+	CHECK(ended_well(pid));
+	CHECK(held_has(held, 43) && held_count(held) == 2);
+	close(go[0]);
+	close(go[1]);
+	held_free(held);
+}
+
+/* Two add neighbouring chunks at the same time, and none is lost. After each byte of the map
+ * one waits for the other, so that they stay together; but not for ever, if one was lost. */
+static void test_held_by_two(void)
+{
+	enum { CHUNKS = 160000, PATIENCE = 1000 };
+	struct held *held = held_new(CHUNKS);
+	pid_t pid[2];
+
+	for (uint64_t p = 0; p < 2; p++)
+		if ((pid[p] = spawn()) == 0) {
+			for (uint64_t i = 0; i < CHUNKS; i += 8) {
+				for (uint64_t k = p; k < 8; k += 2)
+					held_add(held, i + k);
+				for (int n = 0; n < PATIENCE && !held_has(held, i + 7 - p); n++)
+					sched_yield();
+			}
+			_exit(0);
+		}
+	CHECK(ended_well(pid[0]) && ended_well(pid[1]));
+	CHECK(held_count(held) == CHUNKS);
+	held_free(held);
+}
+
+static int run_all(void)
+{
+	RUN(test_encode_header);
+	RUN(test_round_trip);
+	RUN(test_reserved_bytes);
+	RUN(test_course_metafiles);
+	RUN(test_wrong_names);
+	RUN(test_not_a_file);
+	RUN(test_too_short);
+	RUN(test_wrong_magic);
+	RUN(test_wrong_numbers);
+	RUN(test_wrong_number_of_hashes);
+	RUN(test_whole_and_part_differ);
+	RUN(test_changed_meanwhile);
+	RUN(test_chunk_count);
+	RUN(test_offsets_and_lengths);
+	RUN(test_chunk_hashes);
+	RUN(test_metafile_shrinks);
+	RUN(test_data_path);
+	RUN(test_held);
+	RUN(test_held_one);
+	RUN(test_held_none);
+	RUN(test_held_is_shared);
+	RUN(test_held_by_two);
+	return unit_result();
+}
+
+/* The tests run in a child, so that the scratch directory goes even if they are killed. */
+int main(void)
+{
+	int status = 0;
+	pid_t pid;
+
+	if (mkdtemp(scratch) == NULL)
+		abort();
+	snprintf(path, sizeof path, "%s/meta%s", scratch, METAFILE_SUFFIX);
+	pid = spawn();
+	if (pid == 0)
+		exit(run_all());
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	if (WIFSIGNALED(status))
+		fprintf(stderr, "killed by signal %d\n", WTERMSIG(status));
+	unlink(path);
+	snprintf(path, sizeof path, "%s/other%s", scratch, METAFILE_SUFFIX);
+	remove(path);
+	rmdir(scratch);
+	return status != 0;
+}

@@ -1,0 +1,813 @@
+/* test_wire.c - every message byte for byte, as PROTOCOL.md has it, and the exchange with
+ * trackers of all characters.
+ *
+ * A scripted tracker is a child on a free port of the loopback interface. It ends when the
+ * exchange has closed the connection, so that nothing here sleeps and nothing is left. */
+#include "../../wire.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "../../clock.h"
+#include "unit.h"
+
+#define TIME_LIMIT 20		/* seconds, for the whole program and for each child */
+#define PATIENCE_MS 10000	/* for an answer that comes */
+#define IMPATIENCE_MS 60	/* for one that doesn't */
+#define LATE_MS 2000		/* what a busy machine may add */
+
+#define GUARD 0xee
+
+/* Whether what stands in front of the n bytes and behind them has been left alone. */
+static bool is_guarded(const uint8_t *buffer, size_t n)
+{
+	return buffer[0] == GUARD && buffer[n + 1] == GUARD;
+}
+
+/* ---- Numbers ---- */
+
+static void test_numbers(void)
+{
+	static const uint8_t bytes[] = {0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef};
+	static const uint8_t ones[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
+	uint8_t b[10];
+
+	memset(b, GUARD, sizeof b);
+	encode_be16(b + 1, 0x0123);
+	CHECK(memcmp(b + 1, bytes, 2) == 0 && is_guarded(b, 2));
+	memset(b, GUARD, sizeof b);
+	encode_be32(b + 1, 0x01234567);
+	CHECK(memcmp(b + 1, bytes, 4) == 0 && is_guarded(b, 4));
+	memset(b, GUARD, sizeof b);
+	encode_be64(b + 1, UINT64_C(0x0123456789abcdef));
+	CHECK(memcmp(b + 1, bytes, 8) == 0 && is_guarded(b, 8));
+
+	CHECK(decode_be16(bytes) == 0x0123);
+	CHECK(decode_be16(bytes + 6) == 0xcdef);
+	CHECK(decode_be32(bytes) == 0x01234567);
+	CHECK(decode_be32(bytes + 4) == 0x89abcdef);
+	CHECK(decode_be64(bytes) == UINT64_C(0x0123456789abcdef));
+	CHECK(decode_be16(ones) == UINT16_MAX);
+	CHECK(decode_be32(ones) == UINT32_MAX);
+	CHECK(decode_be64(ones) == UINT64_MAX);
+}
+
+/* ---- Addresses ---- */
+
+static void test_addresses(void)
+{
+	static const struct {
+		struct address address;
+		const char *text;
+	} known[] = {
+		{{0, 0}, "0.0.0.0:0"},
+		{{0x7f000001, 8888}, "127.0.0.1:8888"},
+		{{0xc0a80102, 1}, "192.168.1.2:1"},
+		{{0xffffffff, 65535}, "255.255.255.255:65535"},
+	};
+	char text[ADDRESS_TEXT_SIZE + 1];
+
+	CHECK(strlen(known[3].text) + 1 == ADDRESS_TEXT_SIZE);
+	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+		text[ADDRESS_TEXT_SIZE] = 'G';
+		CHECK(address_text(known[i].address, text) == text);
+		CHECK(strcmp(text, known[i].text) == 0 && text[ADDRESS_TEXT_SIZE] == 'G');
+	}
+}
+
+static void test_sockaddr(void)
+{
+	static const uint8_t ip[] = {10, 20, 30, 40}, port[] = {0x12, 0x34};
+	struct address a = {0x0a141e28, 0x1234}, back;
+	struct sockaddr_in sa = address_to_sockaddr(a);
+
+	CHECK(sa.sin_family == AF_INET);
+	CHECK(memcmp(&sa.sin_addr.s_addr, ip, 4) == 0);
+	CHECK(memcmp(&sa.sin_port, port, 2) == 0);
+	back = address_from_sockaddr(&sa);
+	CHECK(back.ip == a.ip && back.port == a.port);
+}
+
+static void test_address_of_socket(void)
+{
+	struct sockaddr_in sa = address_to_sockaddr((struct address){INADDR_LOOPBACK, 0});
+	struct address a = {1, 2};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	CHECK(address_of_socket(-1, &a) == -1 && errno == EBADF && a.ip == 1 && a.port == 2);
+	CHECK(bind(fd, (struct sockaddr *)&sa, sizeof sa) == 0);
+	CHECK(address_of_socket(fd, &a) == 0 && a.ip == INADDR_LOOPBACK && a.port != 0);
+	close(fd);
+}
+
+/* ---- Peer and peer ---- */
+
+static const uint8_t a_hash[SHA256_HASH_SIZE] = {
+	0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f,
+	0xe0, 0xe1, 0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff};
+
+static const uint8_t a_peer_request[64] = {
+	'C', 'A', 'S', 'C', 'A', 'D', 'E', '1',
+	0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+	0xa1, 0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8,
+	0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f,
+	0xe0, 0xe1, 0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff};
+
+static void test_peer_request(void)
+{
+	struct peer_request request = {.chunk = UINT64_C(0xa1a2a3a4a5a6a7a8)}, back = {0};
+	uint8_t b[PEER_REQUEST_SIZE + 2];
+
+	CHECK(PEER_REQUEST_SIZE == 64);
+	memcpy(request.cascade_hash, a_hash, SHA256_HASH_SIZE);
+	memset(b, GUARD, sizeof b);
+	peer_request_encode(b + 1, &request);
+	CHECK(memcmp(b + 1, a_peer_request, 64) == 0 && is_guarded(b, 64));
+	CHECK(peer_request_decode(&back, a_peer_request));
+	CHECK(back.chunk == request.chunk && memcmp(back.cascade_hash, a_hash, 32) == 0);
+
+	/* What is reserved may be anything. */
+	memset(b + 1 + 8, '0', 16);
+	back.chunk = 0;
+	CHECK(peer_request_decode(&back, b + 1) && back.chunk == request.chunk);
+	memset(b + 1 + 24, 0xff, 8);
+	CHECK(peer_request_decode(&back, b + 1) && back.chunk == UINT64_MAX);
+	for (size_t i = 0; i < 8; i++) {
+		memcpy(b, a_peer_request, 64);
+		b[i] ^= 0x20;
+		CHECK(!peer_request_decode(&back, b));
+	}
+}
+
+/* A copy of n bytes, so that a look behind them is one too far for the sanitizer. */
+static uint8_t *exact_copy(const uint8_t *bytes, size_t n)
+{
+	uint8_t *copy = malloc(n > 0 ? n : 1);
+
+	if (copy == NULL)
+		abort();
+	memcpy(copy, bytes, n);
+	return copy;
+}
+
+static void test_peer_request_begins(void)
+{
+	uint8_t bytes[64];
+
+	for (size_t len = 0; len <= 64; len++) {
+		uint8_t *copy = exact_copy(a_peer_request, len);
+		CHECK(peer_request_begins(copy, len));
+		free(copy);
+		for (size_t wrong = 0; wrong < 64; wrong++) {
+			memcpy(bytes, a_peer_request, 64);
+			bytes[wrong] ^= 0x01;
+			CHECK(peer_request_begins(bytes, len) == (wrong >= 8 || len <= wrong));
+		}
+	}
+	CHECK(!peer_request_begins((const uint8_t *)"GET / HTTP/1.1", 1));
+}
+
+static void test_peer_response(void)
+{
+	static const uint8_t bytes[9] = {2, 0xb1, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8};
+	struct peer_response response = {.status = 2, .length = UINT64_C(0xb1b2b3b4b5b6b7b8)}, back;
+	uint8_t b[PEER_RESPONSE_SIZE + 2];
+
+	CHECK(PEER_RESPONSE_SIZE == 9);
+	CHECK(PEER_OK == 0 && PEER_NO_FILE == 1 && PEER_NO_CHUNK_YET == 2);
+	CHECK(PEER_NO_SUCH_CHUNK == 3 && PEER_BAD_REQUEST == 4);
+	memset(b, GUARD, sizeof b);
+	peer_response_encode(b + 1, &response);
+	CHECK(memcmp(b + 1, bytes, 9) == 0 && is_guarded(b, 9));
+	peer_response_decode(&back, bytes);
+	CHECK(back.status == 2 && back.length == response.length);
+	memset(b, 0xff, sizeof b);
+	peer_response_decode(&back, b);
+	CHECK(back.status == 255 && back.length == UINT64_MAX);
+}
+
+/* ---- Peer and tracker ---- */
+
+static const uint8_t a_tracker_request[54] = {
+	'C', 'A', 'S', 'C',
+	0, 0, 0, 1,
+	0, 0, 0, 2,
+	0, 0, 0, 38,
+	0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f,
+	0xe0, 0xe1, 0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff,
+	192, 168, 1, 2,
+	0x1f, 0x90};
+
+static struct tracker_request request_for_test(enum tracker_command command)
+{
+	struct tracker_request request = {.command = command, .self = {0xc0a80102, 8080}};
+
+	memcpy(request.cascade_hash, a_hash, SHA256_HASH_SIZE);
+	return request;
+}
+
+static void test_tracker_request(void)
+{
+	struct tracker_request request = request_for_test(TRACKER_SUBSCRIBE), back;
+	uint8_t b[TRACKER_REQUEST_SIZE + 2];
+
+	CHECK(TRACKER_REQUEST_SIZE == 54);
+	CHECK(TRACKER_LIST == 1 && TRACKER_SUBSCRIBE == 2);
+	memset(b, GUARD, sizeof b);
+	tracker_request_encode(b + 1, &request);
+	CHECK(memcmp(b + 1, a_tracker_request, 54) == 0 && is_guarded(b, 54));
+	memset(&back, 0, sizeof back);
+	CHECK(tracker_request_decode(&back, a_tracker_request, 54) == NULL);
+	CHECK(back.command == 2 && back.self.ip == 0xc0a80102 && back.self.port == 8080);
+	CHECK(memcmp(back.cascade_hash, a_hash, SHA256_HASH_SIZE) == 0);
+
+	request.command = TRACKER_LIST;
+	tracker_request_encode(b + 1, &request);
+	CHECK(b[1 + 11] == 1);
+	CHECK(tracker_request_decode(&back, b + 1, 54) == NULL && back.command == 1);
+}
+
+static void test_tracker_request_prefixes(void)
+{
+	struct tracker_request request;
+
+	for (size_t len = 0; len <= 54; len++) {
+		uint8_t *copy = exact_copy(a_tracker_request, len);
+		CHECK(tracker_request_decode(&request, copy, len) == NULL);
+		free(copy);
+	}
+}
+
+/* A wrong byte of the magic is seen at once; a wrong number when it is there whole at the
+ * latest, and never before its wrong byte. */
+static void test_tracker_request_wrong_bytes(void)
+{
+	struct tracker_request request;
+	uint8_t bytes[54];
+
+	for (size_t wrong = 0; wrong < 54; wrong++) {
+		size_t surely = wrong < 4 ? wrong + 1 : (wrong / 4 + 1) * 4;
+		memcpy(bytes, a_tracker_request, 54);
+		bytes[wrong] ^= 0x40;
+		for (size_t len = 0; len <= 54; len++) {
+			uint8_t *copy = exact_copy(bytes, len);
+			const char *why = tracker_request_decode(&request, copy, len);
+			if (wrong >= 16 || len <= wrong)
+				CHECK(why == NULL);
+			else if (len >= surely)
+				CHECK(why != NULL && why[0] != '\0');
+			free(copy);
+		}
+	}
+}
+
+static const char *verdict(size_t offset, uint32_t value)
+{
+	static struct tracker_request request;
+	uint8_t bytes[54];
+
+	memcpy(bytes, a_tracker_request, 54);
+	encode_be32(bytes + offset, value);
+	return tracker_request_decode(&request, bytes, offset + 4);
+}
+
+/* Each wrong field has words of its own, and the first wrong one counts. */
+static void test_tracker_request_wrong_fields(void)
+{
+	const char *why[] = {verdict(0, 0), verdict(4, 2), verdict(8, 3), verdict(12, 39)};
+	struct tracker_request request;
+	uint8_t all_wrong[54];
+
+	for (size_t i = 0; i < 4; i++)
+		for (size_t j = 0; j < i; j++)
+			CHECK(why[i] != NULL && why[j] != NULL && strcmp(why[i], why[j]) != 0);
+	CHECK(verdict(4, 0) != NULL && verdict(4, 1) == NULL && verdict(4, UINT32_MAX) != NULL);
+	CHECK(verdict(8, 0) != NULL && verdict(8, 1) == NULL && verdict(8, 2) == NULL);
+	CHECK(verdict(8, UINT32_MAX) != NULL);
+	CHECK(verdict(12, 0) != NULL && verdict(12, 37) != NULL && verdict(12, 38) == NULL);
+	CHECK(verdict(12, 54) != NULL && verdict(12, UINT32_MAX) != NULL);
+	memset(all_wrong, 'X', sizeof all_wrong);
+	for (size_t i = 0; i < 4; i++) {
+		CHECK(tracker_request_decode(&request, all_wrong, 54) == why[i]);
+		memcpy(all_wrong + 4 * i, a_tracker_request + 4 * i, 4);
+	}
+}
+
+static void test_tracker_response(void)
+{
+	static const uint8_t bytes[5] = {1, 0xc1, 0xc2, 0xc3, 0xc4};
+	struct tracker_response response = {.status = 1, .length = 0xc1c2c3c4}, back;
+	uint8_t b[TRACKER_RESPONSE_SIZE + 2];
+
+	CHECK(TRACKER_RESPONSE_SIZE == 5);
+	memset(b, GUARD, sizeof b);
+	tracker_response_encode(b + 1, &response);
+	CHECK(memcmp(b + 1, bytes, 5) == 0 && is_guarded(b, 5));
+	tracker_response_decode(&back, bytes);
+	CHECK(back.status == 1 && back.length == 0xc1c2c3c4);
+}
+
+static void test_tracker_entry(void)
+{
+	uint8_t bytes[12] = {10, 20, 30, 40, 0x1f, 0x90, 0xd1, 0xd2, 0xd3, 0xd4, 1, 0};
+	struct tracker_entry entry = {{0x0a141e28, 8080}, 0xd1d2d3d4, true}, back;
+	uint8_t b[TRACKER_ENTRY_SIZE + 2];
+
+	CHECK(TRACKER_ENTRY_SIZE == 12);
+	memset(b, GUARD, sizeof b);
+	tracker_entry_encode(b + 1, &entry);
+	CHECK(memcmp(b + 1, bytes, 12) == 0 && is_guarded(b, 12));
+	tracker_entry_decode(&back, bytes);
+	CHECK(back.address.ip == 0x0a141e28 && back.address.port == 8080);
+	CHECK(back.last_seen == 0xd1d2d3d4 && back.good);
+	entry.good = false;
+	tracker_entry_encode(b + 1, &entry);
+	CHECK(b[1 + 10] == 0 && b[1 + 11] == 0);
+	bytes[11] = 0xff;		/* reserved */
+	tracker_entry_decode(&back, bytes);
+	CHECK(back.good && back.last_seen == 0xd1d2d3d4);
+	bytes[10] = 0;
+	tracker_entry_decode(&back, bytes);
+	CHECK(!back.good);
+	bytes[10] = 2;
+	tracker_entry_decode(&back, bytes);
+	CHECK(!back.good);
+}
+
+/* ---- The exchange ---- */
+
+/* What a scripted tracker does once it has got the request. */
+struct script {
+	const uint8_t *bytes;
+	size_t len;
+	bool in_single_bytes;
+	int drip_ms;		/* not 0: a byte each so many, over and over, until the client goes */
+	bool stays;		/* after the answer it waits for the client to close */
+};
+
+static struct tracker_entry entries[TRACKER_ENTRIES_MAX + 1];
+static char why[TRACKER_WHY_SIZE + 1];
+
+static pid_t spawn(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		abort();
+	if (pid == 0)
+		alarm(TIME_LIMIT);
+	return pid;
+}
+
+/* Waits for a child. Result: its exit status, or minus the signal that killed it. */
+static int end_of(pid_t pid)
+{
+	int status;
+
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return INT_MIN;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+/* How many descriptors are open: as many before as after if nothing leaked. */
+static int open_fds(void)
+{
+	int count = 0;
+
+	for (int fd = 0; fd < 256; fd++)
+		count += fcntl(fd, F_GETFD) >= 0;
+	return count;
+}
+
+/* A socket on a free port of the loopback interface; port: which. */
+static int bound_socket(char port[8])
+{
+	struct sockaddr_in sa = address_to_sockaddr((struct address){INADDR_LOOPBACK, 0});
+	struct address a;
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || address_of_socket(fd, &a) < 0)
+		abort();
+	snprintf(port, 8, "%u", (unsigned)a.port);
+	return fd;
+}
+
+static int listening_socket(char port[8])
+{
+	int fd = bound_socket(port);
+
+	if (listen(fd, 4) < 0)
+		abort();
+	return fd;
+}
+
+static void put(int fd, const uint8_t *bytes, size_t len)
+{
+	if (send(fd, bytes, len, MSG_NOSIGNAL) != (ssize_t)len)
+		_exit(2);
+}
+
+/* Sends a byte now and then until the client closes: which the wait for the next shows. */
+static void drip(int fd, const struct script *s)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	for (size_t i = 0; poll(&p, 1, s->drip_ms) == 0; i++)
+		if (send(fd, s->bytes + i % s->len, 1, MSG_NOSIGNAL) < 0)
+			break;
+}
+
+/* The tracker; report: a pipe for what its one recv got. */
+static void run_tracker(int listener, const struct script *s, int report)
+{
+	uint8_t buffer[200];
+	int on = 1, fd = accept(listener, NULL, NULL);
+	ssize_t n = recv(fd, buffer, sizeof buffer, 0);
+
+	if (n < 0 || write(report, buffer, (size_t)n) != n)
+		_exit(3);
+	close(report);
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (s->drip_ms != 0)
+		drip(fd, s);
+	else if (s->in_single_bytes)
+		for (size_t i = 0; i < s->len; i++) {
+			put(fd, s->bytes + i, 1);
+			sched_yield();
+		}
+	else if (s->len > 0)
+		put(fd, s->bytes, s->len);
+	if (s->stays)
+		while (recv(fd, buffer, sizeof buffer, 0) > 0)
+			;
+	_exit(0);
+}
+
+/* Runs an exchange with a scripted tracker, and checks what has to hold for every one: the
+ * request comes whole in one recv, no descriptor is left, and nothing is written behind the
+ * results. request.self.ip may be 0. */
+static int exchange(const struct script *s, struct tracker_request request, int timeout_ms)
+{
+	int report[2], listener, result;
+	int before = open_fds();
+	uint8_t got[200], want[54];
+	char port[8];
+	pid_t pid;
+
+	if (pipe(report) < 0)
+		abort();
+	listener = listening_socket(port);
+	pid = spawn();
+	if (pid == 0)
+		run_tracker(listener, s, report[1]);
+	close(listener);
+	close(report[1]);
+	memset(entries, GUARD, sizeof entries);
+	memset(why, GUARD, sizeof why);
+	result = tracker_exchange("127.0.0.1", port, request, timeout_ms, entries, why);
+	CHECK(((uint8_t *)&entries[TRACKER_ENTRIES_MAX])[0] == GUARD);
+	CHECK((uint8_t)why[TRACKER_WHY_SIZE] == GUARD);
+	CHECK(result >= 0 || memchr(why, '\0', TRACKER_WHY_SIZE) != NULL);
+
+	if (request.self.ip == 0)
+		request.self.ip = INADDR_LOOPBACK;
+	tracker_request_encode(want, &request);
+	CHECK(read(report[0], got, sizeof got) == 54 && memcmp(got, want, 54) == 0);
+	close(report[0]);
+	CHECK(end_of(pid) == 0);
+	CHECK(open_fds() == before);
+	return result;
+}
+
+static int exchange_bytes(const uint8_t *bytes, size_t len, bool stays)
+{
+	struct script s = {.bytes = bytes, .len = len, .stays = stays};
+
+	return exchange(&s, request_for_test(TRACKER_LIST), PATIENCE_MS);
+}
+
+static const uint8_t two_peers[] = {
+	0, 0, 0, 0, 24,
+	127, 0, 0, 1, 0x1f, 0x90, 0x65, 0x00, 0x00, 0x01, 0, 0,
+	10, 20, 30, 40, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0};
+
+static bool are_the_two_peers(void)
+{
+	const struct tracker_entry *e = entries;
+
+	return e[0].address.ip == INADDR_LOOPBACK && e[0].address.port == 8080 &&
+	       e[0].last_seen == 0x65000001 && !e[0].good &&
+	       e[1].address.ip == 0x0a141e28 && e[1].address.port == 65535 &&
+	       e[1].last_seen == UINT32_MAX && e[1].good;
+}
+
+static void test_exchange(void)
+{
+	static const uint8_t nobody[] = {0, 0, 0, 0, 0};
+
+	CHECK(exchange_bytes(two_peers, sizeof two_peers, false) == 2 && are_the_two_peers());
+	CHECK(exchange_bytes(nobody, sizeof nobody, false) == 0);
+}
+
+/* It knows what is to come, so it does not wait for the end of file. */
+static void test_exchange_with_one_that_stays(void)
+{
+	int64_t began = clock_ms();
+
+	CHECK(exchange_bytes(two_peers, sizeof two_peers, true) == 2 && are_the_two_peers());
+	CHECK(clock_ms() - began < LATE_MS);
+}
+
+static void test_exchange_own_address(void)
+{
+	struct script s = {.bytes = two_peers, .len = sizeof two_peers};
+	struct tracker_request request = request_for_test(TRACKER_SUBSCRIBE);
+
+	CHECK(exchange(&s, request, PATIENCE_MS) == 2);
+	request.self.ip = 0;	/* exchange() expects 127.0.0.1 in its place */
+	CHECK(exchange(&s, request, PATIENCE_MS) == 2);
+}
+
+static void test_exchange_single_bytes(void)
+{
+	static const uint8_t no[] = "\1\0\0\0\2No";
+	struct script s = {.bytes = two_peers, .len = sizeof two_peers, .in_single_bytes = true};
+
+	CHECK(exchange(&s, request_for_test(TRACKER_LIST), PATIENCE_MS) == 2 && are_the_two_peers());
+	s = (struct script){.bytes = no, .len = sizeof no - 1, .in_single_bytes = true};
+	CHECK(exchange(&s, request_for_test(TRACKER_LIST), PATIENCE_MS) == -1);
+	CHECK(strcmp(why, "No") == 0);
+}
+
+static void test_exchange_by_name(void)
+{
+	struct script s = {.bytes = two_peers, .len = sizeof two_peers};
+	int report[2], listener;
+	char port[8];
+	pid_t pid;
+
+	if (pipe(report) < 0)
+		abort();
+	listener = listening_socket(port);
+	pid = spawn();
+	if (pid == 0)
+		run_tracker(listener, &s, report[1]);
+	close(report[1]);
+	CHECK(tracker_exchange("localhost", port, request_for_test(TRACKER_LIST), PATIENCE_MS,
+			       entries, why) == 2);
+	close(listener);	/* if it was not asked, this ends it */
+	close(report[0]);
+	CHECK(end_of(pid) == 0);
+}
+
+/* An answer of that status and length, with the rest of text behind its header. */
+static size_t make_answer(uint8_t *answer, uint8_t status, uint32_t length, const void *body,
+			  size_t body_size)
+{
+	answer[0] = status;
+	encode_be32(answer + 1, length);
+	memcpy(answer + 5, body, body_size);
+	return 5 + body_size;
+}
+
+static void test_exchange_error_message(void)
+{
+	static const char text[] = "go\033[31m\n\ta\177w\200\377ay\r";
+	char long_text[600], cut[TRACKER_WHY_SIZE];
+	uint8_t answer[1000];
+	size_t n = make_answer(answer, 1, sizeof text - 1, text, sizeof text - 1);
+
+	CHECK(exchange_bytes(answer, n, false) == -1);
+	CHECK(strcmp(why, "go?[31m??a?w??ay?") == 0);
+	answer[0] = 255;		/* any status but 0 */
+	CHECK(exchange_bytes(answer, n, false) == -1);
+	CHECK(strcmp(why, "go?[31m??a?w??ay?") == 0);
+
+	memset(long_text, 'x', sizeof long_text);
+	memset(cut, 'x', sizeof cut - 1);
+	cut[sizeof cut - 1] = '\0';
+	n = make_answer(answer, 1, sizeof long_text, long_text, sizeof long_text);
+	CHECK(exchange_bytes(answer, n, false) == -1 && strcmp(why, cut) == 0);
+	n = make_answer(answer, 1, UINT32_MAX, long_text, sizeof long_text);
+	CHECK(exchange_bytes(answer, n, true) == -1 && strcmp(why, cut) == 0);
+	n = make_answer(answer, 1, 500, "half", 4);	/* closes early: better than nothing */
+	CHECK(exchange_bytes(answer, n, false) == -1 && strcmp(why, "half") == 0);
+}
+
+/* A refusal without a word is to be told in some words all the same. */
+static void test_exchange_error_without_message(void)
+{
+	static const uint8_t answer[] = {1, 0, 0, 0, 0};
+
+	CHECK(exchange_bytes(answer, sizeof answer, false) == -1);
+	CHECK(why[0] != '\0');
+}
+
+static void test_exchange_odd_length(void)
+{
+	static const uint8_t zeros[TRACKER_ENTRIES_MAX * 12 + 12];
+	static const uint32_t odd[] = {1, 11, 13, 23, 12 * TRACKER_ENTRIES_MAX + 1};
+	static uint8_t answer[5 + sizeof zeros];
+
+	for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+		size_t n = make_answer(answer, 0, odd[i], zeros, odd[i]);
+		CHECK(exchange_bytes(answer, n, false) == -1);
+		CHECK(why[0] != '\0');
+	}
+}
+
+/* More than there is room for: the first 256 do. */
+static void test_exchange_long_list(void)
+{
+	enum { PEERS = TRACKER_ENTRIES_MAX + 1 };
+	static uint8_t list[PEERS * 12], answer[5 + sizeof list];
+	static const struct {
+		uint32_t claimed, sent;
+		int result;
+	} list_of[] = {
+		{TRACKER_ENTRIES_MAX - 1, TRACKER_ENTRIES_MAX - 1, TRACKER_ENTRIES_MAX - 1},
+		{TRACKER_ENTRIES_MAX, TRACKER_ENTRIES_MAX, TRACKER_ENTRIES_MAX},
+		{PEERS, PEERS, TRACKER_ENTRIES_MAX},
+		{UINT32_MAX / 12, PEERS, TRACKER_ENTRIES_MAX},
+	};
+
+	for (uint32_t i = 0; i < PEERS; i++)
+		encode_be32(list + 12 * i, 0x0a000000 + i);
+	for (size_t i = 0; i < sizeof list_of / sizeof list_of[0]; i++) {
+		bool right = true;
+		size_t n = make_answer(answer, 0, list_of[i].claimed * 12, list, list_of[i].sent * 12);
+		CHECK(exchange_bytes(answer, n, true) == list_of[i].result);
+		for (uint32_t k = 0; k < (uint32_t)list_of[i].result; k++)
+			right = right && entries[k].address.ip == 0x0a000000 + k;
+		CHECK(right);
+	}
+}
+
+static void test_exchange_closes_early(void)
+{
+	for (size_t n = 0; n < sizeof two_peers; n++) {
+		CHECK(exchange_bytes(two_peers, n, false) == -1);
+		CHECK(why[0] != '\0');
+	}
+}
+
+/* Whether an exchange of that timeout, begun then, has ended in time, and has said so. */
+static bool timed_out(int64_t began_ms)
+{
+	int64_t took_ms = clock_ms() - began_ms;
+
+	return took_ms >= IMPATIENCE_MS - 1 && took_ms < IMPATIENCE_MS + LATE_MS &&
+	       strcmp(why, strerror(ETIMEDOUT)) == 0;
+}
+
+static bool times_out(const struct script *s)
+{
+	int64_t began = clock_ms();
+	int result = exchange(s, request_for_test(TRACKER_LIST), IMPATIENCE_MS);
+
+	return result == -1 && timed_out(began);
+}
+
+static void test_exchange_silence(void)
+{
+	static const uint8_t huge[] = {0, 0xff, 0xff, 0xff, 0xfc, 1, 2, 3};
+	static const uint8_t words[] = {1, 0x7f, 0xff, 0xff, 0xff, 'n', 'o'};
+	static const uint8_t dripped[] = {1, 1, 1, 1, 1};	/* a message of 16 MiB to come */
+
+	CHECK(times_out(&(struct script){.stays = true}));
+	CHECK(times_out(&(struct script){.bytes = two_peers, .len = 3, .stays = true}));
+	CHECK(times_out(&(struct script){.bytes = two_peers, .len = 28, .stays = true}));
+	CHECK(times_out(&(struct script){.bytes = huge, .len = sizeof huge, .stays = true}));
+	CHECK(times_out(&(struct script){.bytes = words, .len = sizeof words, .stays = true}));
+	/* Each byte in time, all of them never. */
+	CHECK(times_out(&(struct script){.bytes = dripped, .len = sizeof dripped, .drip_ms = 10}));
+}
+
+/* Nobody accepts: the connection exists, and that is all. */
+static void test_exchange_never_accepted(void)
+{
+	int64_t began = clock_ms();
+	char port[8];
+	int listener = listening_socket(port), before = open_fds();
+
+	CHECK(tracker_exchange("127.0.0.1", port, request_for_test(TRACKER_LIST), IMPATIENCE_MS,
+			       entries, why) == -1);
+	CHECK(timed_out(began));
+	CHECK(open_fds() == before);
+	close(listener);
+}
+
+static void on_tick(int sig)
+{
+	(void)sig;
+}
+
+/* Signals interrupt its waits, which neither end it nor make it start to wait anew. */
+static void test_exchange_interrupted(void)
+{
+	const struct itimerval each_ms = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
+	struct sigaction action = {.sa_handler = on_tick}, old;
+	int64_t began = clock_ms();
+	char port[8];
+	int listener = listening_socket(port);
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGALRM, &action, &old);
+	setitimer(ITIMER_REAL, &each_ms, NULL);
+	CHECK(tracker_exchange("127.0.0.1", port, request_for_test(TRACKER_LIST), IMPATIENCE_MS,
+			       entries, why) == -1);
+	setitimer(ITIMER_REAL, &never, NULL);
+	sigaction(SIGALRM, &old, NULL);
+	alarm(TIME_LIMIT);
+	CHECK(timed_out(began));
+	close(listener);
+}
+
+static void test_exchange_refused(void)
+{
+	char port[8];
+	int fd = bound_socket(port), before = open_fds();	/* bound, but nobody listens */
+
+	CHECK(tracker_exchange("127.0.0.1", port, request_for_test(TRACKER_LIST), PATIENCE_MS,
+			       entries, why) == -1);
+	CHECK(strcmp(why, strerror(ECONNREFUSED)) == 0);
+	CHECK(open_fds() == before);
+	close(fd);
+}
+
+static void test_exchange_no_such_name(void)
+{
+	CHECK(tracker_exchange("127.0.0.1", "no-such-service", request_for_test(TRACKER_LIST),
+			       PATIENCE_MS, entries, why) == -1);
+	CHECK(strcmp(why, gai_strerror(EAI_SERVICE)) == 0);
+}
+
+/* It goes away with the request unread, which resets the connection. */
+static void test_exchange_reset(void)
+{
+	char port[8];
+	int listener = listening_socket(port);
+	pid_t pid = spawn();
+
+	if (pid == 0) {
+		int fd = accept(listener, NULL, NULL);
+		struct pollfd p = {.fd = fd, .events = POLLIN};
+		poll(&p, 1, -1);
+		_exit(0);
+	}
+	CHECK(tracker_exchange("127.0.0.1", port, request_for_test(TRACKER_LIST), PATIENCE_MS,
+			       entries, why) == -1);
+	CHECK(why[0] != '\0');
+	close(listener);
+	CHECK(end_of(pid) == 0);
+}
+
+int main(void)
+{
+	alarm(TIME_LIMIT);
+	RUN(test_numbers);
+	RUN(test_addresses);
+	RUN(test_sockaddr);
+	RUN(test_address_of_socket);
+	RUN(test_peer_request);
+	RUN(test_peer_request_begins);
+	RUN(test_peer_response);
+	RUN(test_tracker_request);
+	RUN(test_tracker_request_prefixes);
+	RUN(test_tracker_request_wrong_bytes);
+	RUN(test_tracker_request_wrong_fields);
+	RUN(test_tracker_response);
+	RUN(test_tracker_entry);
+	RUN(test_exchange);
+	RUN(test_exchange_with_one_that_stays);
+	RUN(test_exchange_own_address);
+	RUN(test_exchange_single_bytes);
+	RUN(test_exchange_by_name);
+	RUN(test_exchange_error_message);
+	RUN(test_exchange_error_without_message);
+	RUN(test_exchange_odd_length);
+	RUN(test_exchange_long_list);
+	RUN(test_exchange_closes_early);
+	RUN(test_exchange_silence);
+	RUN(test_exchange_never_accepted);
+	RUN(test_exchange_interrupted);
+	RUN(test_exchange_refused);
+	RUN(test_exchange_no_such_name);
+	RUN(test_exchange_reset);
+	return unit_result();
+}
