@@ -40,6 +40,8 @@ units: $(UNITS)
 $(UNITS): %: %.c tests/unit/unit.h tests/unit/rooms.a
 	$(CC) $(FLAGS) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< tests/unit/rooms.a -pthread $(LDLIBS)
 
+tests/unit/test_check: process.c	# which it includes
+
 # From an archive a test gets only what it doesn't define itself.
 tests/unit/rooms.a: $(PEER) $(COMMON)
 	rm -f $@

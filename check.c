@@ -164,8 +164,8 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 	struct lanes lanes = {0};
 	uint64_t at_once = BUFFER_SIZE / m->chunk_size;
 
-	for (size_t i = 0; i < count; i++) {
-		struct run *run = &runs[i];
+	for (size_t r = 0; r < count; r++) {
+		struct run *run = &runs[r];
 		uint64_t chunk = run->first, end = run->first + run->count;
 
 		run->bad = 0;
@@ -174,10 +174,12 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 			uint64_t whole = (end < m->chunks ? end : m->chunks - 1) - chunk;
 			if (whole > at_once)
 				whole = at_once;
-			if (whole > 1 && check_small(run, chunk, whole, m, fd, held) == 0)
-				chunk += whole;
-			else
-				add_to_lanes(&lanes, run, chunk++, m, fd, held);
+			if (whole == 0)
+				whole = 1;	/* a large chunk, or the last one */
+			if (whole == 1 || check_small(run, chunk, whole, m, fd, held) != 0)
+				for (uint64_t i = 0; i < whole; i++)
+					add_to_lanes(&lanes, run, chunk + i, m, fd, held);
+			chunk += whole;
 		}
 	}
 	check_lanes(&lanes, m, fd, held);
@@ -225,8 +227,7 @@ static const uint8_t *zero_chunk_hash(const struct metafile *m)
 	return hash;
 }
 
-/* Checks chunks that lie in a hole. The last chunk, which may be shorter, is
- * never among them. */
+/* Checks chunks that lie in a hole, each of the full size. */
 static void check_hole(struct run *run, struct metafile *m, struct held *held)
 {
 	for (uint64_t chunk = run->first; chunk < run->first + run->count; chunk++) {
@@ -249,8 +250,6 @@ static void check_batch(uint64_t first, uint64_t end, struct metafile *m, int fd
 		uint64_t at = metafile_chunk_offset(m, first);
 		uint64_t data = seek_next(fd, SEEK_DATA, at, file_end, at);
 		run.count = data / m->chunk_size - first;
-		if (run.count > 0 && first + run.count == m->chunks)
-			run.count--;
 		if (run.count > 0) {
 			check_hole(&run, m, held);
 		} else {

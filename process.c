@@ -50,7 +50,7 @@ static void end_with_parent(pid_t parent)
 
 static void reset_signals(void)
 {
-	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1};	/* anywhere here */
 	struct sigaction action;
 	sigset_t none;
 

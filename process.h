@@ -6,8 +6,8 @@
 
 /* Forks, like fork(2). The child
  * - has the role in its messages (kept, not copied; NULL for none);
- * - has every signal unblocked and its action at the default, but for SIGPIPE,
- *   which stays ignored where it was, and SIGHUP likewise (nohup(1));
+ * - has every signal unblocked, and the default action for those that the
+ *   parent had a handler for; what was ignored stays ignored;
  * - ends when its parent ends, for whatever reason: at once on Linux, within
  *   about a second elsewhere, where it must not use ITIMER_REAL or alarm(2). */
 pid_t process_fork(const char *role);

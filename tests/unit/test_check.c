@@ -75,9 +75,9 @@ static void hash_of(const uint8_t *data, size_t len, uint8_t hash[SHA256_HASH_SI
 	sha256_final(&ctx, hash);
 }
 
-static void put_at(uint64_t offset, const void *bytes, size_t size)
+static void put_at(uint64_t offset, const void *bytes, uint64_t size)
 {
-	if (pwrite(fd, bytes, size, (off_t)offset) != (ssize_t)size)
+	if (pwrite(fd, bytes, (size_t)size, (off_t)offset) != (ssize_t)size)
 		abort();
 }
 
@@ -110,11 +110,11 @@ static void open_empty(uint64_t length, uint64_t chunk_size)
 
 	if (meta == NULL || meta_fd < 0)
 		abort();
-	hash_of(want, length, hash);
+	hash_of(want, (size_t)length, hash);
 	metafile_encode_header(meta, length, chunk_size, hash);
 	for (uint64_t i = 0; i < chunks; i++) {
 		uint64_t at = i * chunk_size, left = length - at;
-		hash_of(want + at, left < chunk_size ? left : chunk_size,
+		hash_of(want + at, (size_t)(left < chunk_size ? left : chunk_size),
 			meta + METAFILE_HEADER_SIZE + i * SHA256_HASH_SIZE);
 	}
 	if (write(meta_fd, meta, size) != (ssize_t)size || close(meta_fd) < 0)
@@ -529,7 +529,7 @@ static void test_holes(void)
 		for (size_t p = 0; p < sizeof part / sizeof part[0]; p++) {
 			size_t said;
 			memset(want, 0, length);
-			memset(want + part[p].data, 'd', part[p].end - part[p].data);
+			memset(want + part[p].data, 'd', (size_t)(part[p].end - part[p].data));
 			open_empty(length, chunk_size[s]);
 			write_sparse(length);
 			CHECK(check_all_said(2, &said) && all_held_but(0, 0) && said == 0);

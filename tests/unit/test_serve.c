@@ -602,8 +602,10 @@ static void test_data_file_truncated(void)
 		int fd = start_server();
 		ask(fd, EDGE, 0);	/* something else before, which is due */
 		CHECK(truncate(path[f], cut[i].length) == 0);
-		ask(fd, f, cut[i].chunk);
-		ask(fd, EDGE, 1);
+		uint8_t bytes[2 * PEER_REQUEST_SIZE];	/* in one piece: the first may end it */
+		make_request(bytes, f, cut[i].chunk);
+		make_request(bytes + PEER_REQUEST_SIZE, EDGE, 1);
+		put(fd, bytes, sizeof bytes);
 		CHECK(gives(fd, EDGE, 0));
 		CHECK(answer(fd) != PEER_OK);
 		for (uint64_t k = 0; k < body_size; k++)
