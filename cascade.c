@@ -72,7 +72,7 @@ struct settings {
 	struct address peers[PEERS_MAX];
 	unsigned max_clients;
 	uint64_t max_upload;
-	const char *user;		/* to become; NULL: nobody else */
+	const struct passwd *user;	/* to become; NULL: nobody else */
 	bool client_only, force, verify;
 	struct fetch_options fetch;
 };
@@ -172,7 +172,11 @@ static void parse_options(struct settings *s, int argc, char **argv)
 				misuse("not a rate from 1K to 1024G: %s", optarg);
 			break;
 		case VERIFY: s->verify = true; break;
-		case 'u': s->user = optarg; break;
+		case 'u':
+			s->user = getpwnam(optarg);
+			if (s->user == NULL)
+				fatalx("there is no user %s", optarg);
+			break;
 		case 'j': s->fetch.check_workers = parse_number("a number of processes from 1 to 64",
 								optarg, CHECK_WORKERS_MAX); break;
 		case ORDER:
@@ -306,12 +310,10 @@ static int listen_as(struct address *self)
 
 /* Gives up root's rights for those of another user. The files are open, but
  * children open what they serve anew: that must go on working. */
-static void become_user(const char *name, const struct datafile *files, size_t count)
+static void become_user(const struct passwd *user, const struct datafile *files, size_t count)
 {
-	const struct passwd *user = getpwnam(name);
+	const char *name = user->pw_name;
 
-	if (user == NULL)
-		fatalx("there is no user %s", name);
 	if (setgroups(1, &user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
 		fatal("can't become %s", name);
 	for (size_t i = 0; i < count; i++)

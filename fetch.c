@@ -31,11 +31,13 @@
 #define SILENCE_MS 10000	/* without a byte while something is asked for */
 #define STALL_MS 2000		/* the same, where somebody else has nothing to do */
 #define ASK_MS 10000		/* between two questions to the tracker, and for its answer */
-#define LIST_AGE_MS 300000	/* a list that old is asked for again */
+#define LIST_AGE_MS 300000	/* a list that old is asked for again; at first one of 10 s is */
+#define SECOND_LIST_MS 1000	/* from the first chunk to one more list: who began with us subscribes now */
 #define REST_MS 1000		/* after a failure; twice as long after each more, up to */
 #define REST_MAX_MS 60000
 #define NO_FILE_REST_MS 60000	/* for a peer that doesn't have the file */
-#define REFUSED_REST_MS 1000	/* after so many times "not yet" that nothing can be hoped for */
+#define REFUSED_REST_MS 100	/* after so many times "not yet" that nothing can be hoped for; */
+#define REFUSED_REST_MAX_MS 5000	/* twice as long after each more, up to this */
 
 #define SHARE_MS 1000		/* waited for one file while there are others */
 
@@ -54,6 +56,11 @@
  * and there; it rests after so many refusals. */
 #define PROBES 8
 #define REFUSALS_MAX 64
+
+/* A peer that holds all, while others hold parts, is asked for so many chunks
+ * ahead: what is rare changes fast. */
+#define RARE_AHEAD 1
+#define RARE_LOOKS 256		/* chunks looked at to find a rare one */
 
 #define RECEIVE_SIZE ((size_t)256 << 10)	/* bytes taken from a socket at a time */
 #define HAND_OVER_SIZE (1u << 20)	/* bytes, and so many chunks as are hashed at once */
@@ -84,7 +91,7 @@ struct fetch {
 	int query_fd;		/* its pipe, or -1 */
 	size_t answer_got;
 	struct tracker_answer answer;
-	int64_t ask_after_ms, listed_ms;
+	int64_t ask_after_ms, listed_ms, begun_ms;
 
 	uint64_t received, wasted;	/* bytes */
 	uint64_t start_bytes;		/* held when it began */
@@ -178,6 +185,54 @@ static bool find_wanted(const struct fetch *f, const struct peer *p, uint64_t *w
 	return false;
 }
 
+static unsigned count_partial(const struct fetch *f)
+{
+	unsigned count = 0;
+
+	for (size_t i = 0; i < f->peer_count; i++)
+		count += f->peers[i].partial && f->peers[i].fd >= 0;
+	return count;
+}
+
+static unsigned count_lacking(const struct fetch *f, uint64_t region)
+{
+	unsigned count = 0;
+
+	for (size_t i = 0; i < f->peer_count; i++)
+		count += f->peers[i].fd >= 0 && lacks_region(&f->peers[i], region);
+	return count;
+}
+
+/* The same; but a peer that seems to hold all, while others hold parts, is
+ * best asked for what most of the others lack, found by looking here and there,
+ * and left in peace with what most of them have. If everybody does so, the only
+ * holder of a chunk sends it once, and not to each. */
+static bool find_for(const struct fetch *f, const struct peer *p, uint64_t *wanted)
+{
+	uint64_t chunks = f->file->meta.chunks, chunk;
+	unsigned partial = count_partial(f), most = 0;
+
+	if (!find_wanted(f, p, wanted))
+		return false;
+	if (partial == 0 || p->partial)
+		return true;
+	for (unsigned i = 0; i < RARE_LOOKS && most < partial; i++) {
+		if ((chunk = find_untaken(f, random_below(chunks), chunks)) == chunks)
+			continue;
+		unsigned lacking = count_lacking(f, chunk / region_size(f));
+		if (lacking > most) {
+			most = lacking;
+			*wanted = chunk;
+		}
+	}
+	if (4 * most >= partial)
+		return true;
+	for (size_t i = 0; i < f->peer_count; i++)
+		if (f->peers[i].partial && f->peers[i].asked_count > 0)
+			return false;
+	return true;
+}
+
 /* ---- peers ----------------------------------------------------------------- */
 
 static const char *name_of(const struct peer *p)
@@ -202,6 +257,16 @@ static void disconnect(struct fetch *f, struct peer *p)
 static void rest(struct peer *p, int64_t ms)
 {
 	p->rest_until_ms = clock_ms() + ms;
+}
+
+/* The peer has nothing that is wanted, now; after a rest it may. */
+static void rest_refused(struct peer *p)
+{
+	int64_t ms = REFUSED_REST_MS << (p->rests < 6 ? p->rests : 6);
+
+	p->rests++;
+	p->stale = true;
+	rest(p, jittered(ms < REFUSED_REST_MAX_MS ? ms : REFUSED_REST_MAX_MS));
 }
 
 /* The peer or the way to it failed: it is left alone for a while. */
@@ -379,13 +444,22 @@ static bool has_usable_peer(const struct fetch *f)
 	return false;
 }
 
+/* How old a list may get: as old as the download was when it came. A swarm that
+ * is young has new members all the time. */
+static int64_t list_age_ms(const struct fetch *f)
+{
+	int64_t ms = f->listed_ms - f->begun_ms;
+
+	return ms < ASK_MS ? ASK_MS : ms < LIST_AGE_MS ? ms : LIST_AGE_MS;
+}
+
 static void ask_tracker_if_due(struct fetch *f)
 {
 	int64_t now = clock_ms();
 
 	if (f->options->tracker_host == NULL || f->query != 0 || now < f->ask_after_ms)
 		return;
-	if (f->listed_ms == 0 || now - f->listed_ms >= LIST_AGE_MS || !has_usable_peer(f))
+	if (f->listed_ms == 0 || now - f->listed_ms >= list_age_ms(f) || !has_usable_peer(f))
 		start_query(f);
 }
 
@@ -411,6 +485,8 @@ static uint64_t window_left(const struct fetch *f, const struct peer *p)
 		return p->asked_count + p->unchecked == 0;
 	if (chunks < 2)
 		chunks = 2;
+	if (chunks > RARE_AHEAD && !p->partial && count_partial(f) > 0)
+		chunks = RARE_AHEAD;
 	return p->asked_count < chunks ? chunks - p->asked_count : 0;
 }
 
@@ -418,10 +494,12 @@ static void ask_for_chunks(struct fetch *f, struct peer *p)
 {
 	uint64_t chunk, left = window_left(f, p);
 
-	if (p->asked_count == 0 && f->untaken > 0 && !find_wanted(f, p, &chunk)) {
-		/* It lacked all that is left. After a rest it may have some. */
+	if (p->stale) {
 		memset(p->lacks, 0, sizeof p->lacks);
-		rest(p, jittered(REFUSED_REST_MS));
+		p->stale = false;
+	}
+	if (p->asked_count == 0 && f->untaken > 0 && !find_wanted(f, p, &chunk)) {
+		rest_refused(p);	/* it lacks all that is left */
 		return;
 	}
 
@@ -429,7 +507,7 @@ static void ask_for_chunks(struct fetch *f, struct peer *p)
 	if (p->asked_count > 0 && left < p->asked_count / 2 && p->out_used == 0)
 		return;
 	for (;;) {
-		while (left > 0 && peer_can_ask(p) && find_wanted(f, p, &chunk)) {
+		while (left > 0 && peer_can_ask(p) && find_for(f, p, &chunk)) {
 			take(f, chunk);
 			peer_ask(p, chunk, f->file->meta.cascade_hash);
 			p->next = chunk + 1;
@@ -498,7 +576,7 @@ static void connect_to_more(struct fetch *f)
 			if ((useless = find_useless(f)) == NULL)
 				return;
 			disconnect(f, useless);
-			rest(useless, jittered(REFUSED_REST_MS));
+			rest(useless, REFUSED_REST_MAX_MS);
 			active--;
 		}
 		if (peer_connect(p) < 0)
@@ -584,6 +662,16 @@ struct unwritten {
 	struct run run;
 };
 
+/* The first chunk is held: from now on this peer is one of those who serve. */
+static void begin_to_share(struct fetch *f)
+{
+	give_news(f->options);
+	if (f->options->news >= 0) {
+		f->ask_after_ms = clock_ms() + SECOND_LIST_MS;
+		f->listed_ms = 0;
+	}
+}
+
 static void take_results(struct fetch *f)
 {
 	struct run runs[CHECKER_WAITING_MAX];
@@ -598,8 +686,8 @@ static void take_results(struct fetch *f)
 		const struct run *run = &runs[i];
 		struct peer *p = &f->peers[run->peer];
 		p->unchecked--;
-		if (f->held == 0)
-			give_news(f->options);
+		if (f->held == 0 && run->count > run->bad)
+			begin_to_share(f);
 		f->held += run->count - run->bad;
 		p->chunks += run->count - run->bad;
 		if (run->count > run->bad) {
@@ -739,7 +827,7 @@ static bool begin_response(struct fetch *f, struct peer *p)
 	else if (p->response.status != PEER_OK && p->response.length > MESSAGE_MAX)
 		ban(f, p, "sends an error message without end");
 	if (p->response.status == PEER_OK)
-		p->refusals = 0;
+		p->refusals = p->rests = 0;
 	return is_active(p);
 }
 
@@ -749,10 +837,11 @@ static void lack(struct fetch *f, struct peer *p, uint64_t chunk)
 {
 	uint64_t region = chunk / region_size(f);
 
+	p->partial = true;
 	p->lacks[region / 8] |= (uint8_t)(1u << region % 8);
 	p->next = random_below(f->file->meta.chunks);
 	if (++p->refusals % REFUSALS_MAX == 0)
-		rest(p, jittered(REFUSED_REST_MS));
+		rest_refused(p);
 }
 
 /* The awaited response has come whole, and is an error. False: the peer was
@@ -1013,7 +1102,8 @@ static bool begin(struct fetch *f, struct datafile *d, const struct fetch_option
 {
 	uint64_t chunks = d->meta.chunks;
 
-	*f = (struct fetch){.file = d, .options = options, .query_fd = -1, .arrival_ms = clock_ms()};
+	*f = (struct fetch){.file = d, .options = options, .query_fd = -1, .arrival_ms = clock_ms(),
+		.begun_ms = clock_ms()};
 	f->held = held_count(d->held);
 	f->untaken = chunks;
 	if ((!is_complete(f) || d->too_long) && datafile_begin_write(d) < 0)

@@ -29,7 +29,10 @@ struct peer {
 	unsigned failures;	/* since its last good chunk */
 	int64_t rest_until_ms;	/* not connected to before, or not asked while connected */
 	unsigned refusals;	/* "don't have that chunk yet" since its last chunk */
+	unsigned rests;		/* because of those, since then */
+	bool partial;		/* it has refused a chunk: it doesn't hold all of the file */
 	uint8_t lacks[PEER_REGIONS / 8];	/* a bit for each region that it refused a chunk of */
+	bool stale;		/* that was too long ago to count */
 	double rate;		/* bytes a second, lately */
 	uint64_t chunks;	/* good ones that it delivered */
 	uint64_t next;		/* where to look for the next chunk to ask it for */

@@ -35,8 +35,9 @@
 #define PAUSE_MS 100		/* after accept or fork failed for want of something */
 #define FULL_PAUSE_MS 20	/* at the bound, while everybody is busy */
 #define ACCEPTS_AT_ONCE 64	/* before the parent looks up again */
-#define SLOW_MS 2000		/* a client that for longer than this has taken */
-#define SLOW_RATE 16384		/* less than so many bytes a second can give way */
+#define SILENT_MS 100		/* a client that is silent for longer can give way, */
+#define SLOW_MS 1000		/* and one that for longer than this has taken */
+#define SLOW_RATE 16384		/* less than so many bytes a second */
 #define TOKENS_MAX 10		/* for sending, in store */
 #define TOKEN_BYTES_MAX (1u << 30)
 #define TOKENS_MS 10		/* between two looks at whether more are due */
@@ -58,7 +59,7 @@ static pid_t fetcher, subscriber;	/* 0: has ended */
 static bool *subscribed;		/* of each file: the tracker knows it */
 static bool said_tracker_trouble;
 static int64_t subscribe_at_ms;
-static struct upload_limit limit;
+static struct upload_limit *limit;	/* in shared memory; NULL: there is none */
 static int64_t limit_since_ms;
 static uint64_t tokens_given;		/* since then, or thrown away for want of takers */
 static int confinement = -1;
@@ -250,13 +251,13 @@ static bool start_child(int fd, struct address address)
 	if (pid == 0) {
 		struct client_context context = {
 			.files = options->files, .count = options->count, .slot = &slots[i],
-			.limit = options->max_upload > 0 ? &limit : NULL, .verify = options->verify,
+			.limit = limit, .verify = options->verify,
 			.same_file = confinement >= 0 && options->count == 1,
 		};
 		close(options->listen_fd);
 		close(options->news);
-		if (options->max_upload > 0)
-			close(limit.tokens[1]);
+		if (limit != NULL)
+			close(limit->tokens[1]);
 		if (confine_self(confinement) == 0)
 			serve_client(fd, &context);
 		_exit(EXIT_SUCCESS);
@@ -277,8 +278,8 @@ static int64_t idle_ms(unsigned i)
 	uint32_t ms = (uint32_t)clock_ms() - atomic_load(&slots[i].since_ms);
 
 	switch (atomic_load(&slots[i].state)) {
-	case CLIENT_SILENT:
-		return ms;
+	case CLIENT_SILENT:	/* a moment is everybody's right */
+		return ms >= SILENT_MS ? (int64_t)ms : -1;
 	case CLIENT_SLOW:
 		if (ms > SLOW_MS && atomic_load(&slots[i].taken) / (ms / 1000) < SLOW_RATE)
 			return ms;
@@ -392,6 +393,15 @@ static void read_news(void)
 		;
 }
 
+static void *shared_memory(size_t size)
+{
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	if (memory == MAP_FAILED)
+		fatal("memory");
+	return memory;
+}
+
 /* A token is what may be sent in 10 ms, but no less than 1 KiB. */
 static void start_limit(void)
 {
@@ -399,11 +409,11 @@ static void start_limit(void)
 
 	if (options->max_upload == 0)
 		return;
-	if (pipe(limit.tokens) < 0)
+	limit = shared_memory(sizeof *limit);
+	if (pipe(limit->tokens) < 0)
 		fatal("can't make a pipe");
-	fcntl(limit.tokens[0], F_SETFL, O_NONBLOCK);
-	fcntl(limit.tokens[1], F_SETFL, O_NONBLOCK);
-	limit.token_bytes = bytes < 1024 ? 1024 : bytes > TOKEN_BYTES_MAX ? TOKEN_BYTES_MAX : (size_t)bytes;
+	fcntl(limit->tokens[1], F_SETFL, O_NONBLOCK);
+	limit->token_bytes = bytes < 1024 ? 1024 : bytes > TOKEN_BYTES_MAX ? TOKEN_BYTES_MAX : (uint32_t)bytes;
 	limit_since_ms = clock_ms();
 }
 
@@ -413,15 +423,15 @@ static void give_tokens(void)
 {
 	static const char tokens[TOKENS_MAX];
 	double bytes = (double)(clock_ms() - limit_since_ms) / 1000 * (double)options->max_upload;
-	uint64_t due = (uint64_t)(bytes / (double)limit.token_bytes) - tokens_given;
+	uint64_t due = (uint64_t)(bytes / (double)limit->token_bytes) - tokens_given;
 	int unused = 0;
 
 	tokens_given += due;
-	if (due == 0 || ioctl(limit.tokens[0], FIONREAD, &unused) < 0 || unused >= TOKENS_MAX)
+	if (due == 0 || ioctl(limit->tokens[0], FIONREAD, &unused) < 0 || unused >= TOKENS_MAX)
 		return;
 	if (due > (uint64_t)(TOKENS_MAX - unused))
 		due = (uint64_t)(TOKENS_MAX - unused);
-	(void)!write(limit.tokens[1], tokens, (size_t)due);
+	(void)!write(limit->tokens[1], tokens, (size_t)due);
 }
 
 static void wait_and_handle(int64_t *accept_at_ms)
@@ -434,7 +444,7 @@ static void wait_and_handle(int64_t *accept_at_ms)
 		next_ms = subscribe_at_ms;
 	if (!accepting && *accept_at_ms < next_ms)
 		next_ms = *accept_at_ms;
-	if (options->max_upload > 0 && clients->count > 0) {
+	if (limit != NULL && clients->count > 0) {
 		give_tokens();
 		next_ms = now + TOKENS_MS;
 	}
@@ -491,9 +501,8 @@ static void set_up(void)
 
 	clients = unshared_memory(sizeof *clients + options->max_clients * sizeof clients->child[0]);
 	subscribed = calloc(options->count, sizeof *subscribed);
-	slots = mmap(NULL, options->max_clients * sizeof *slots, PROT_READ | PROT_WRITE,
-		     MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (subscribed == NULL || fds == NULL || slots == MAP_FAILED)
+	slots = shared_memory(options->max_clients * sizeof *slots);
+	if (subscribed == NULL || fds == NULL)
 		fatal("memory");
 	for (size_t i = 0; i < options->count; i++)
 		fds[i] = options->files[i].fd;

@@ -108,20 +108,19 @@ static int after_refused_send(void)
 /* How many of size bytes may be sent now; waits until some may. 0: never. */
 static size_t allowance(uint64_t size)
 {
-	const struct upload_limit *limit = client.context->limit;
-	struct pollfd p;
+	struct upload_limit *limit = client.context->limit;
 	char token;
-	ssize_t n;
 
 	if (limit == NULL)
 		return size < SEND_MAX ? (size_t)size : SEND_MAX;
-	p = (struct pollfd){.fd = limit->tokens[0], .events = POLLIN};
 	while (client.allowed == 0) {
-		n = read(limit->tokens[0], &token, 1);
+		client.allowed = atomic_exchange(&limit->unused, 0);
+		if (client.allowed > 0)
+			break;
+		ssize_t n = read(limit->tokens[0], &token, 1);
 		if (n == 1)
 			client.allowed = limit->token_bytes;
-		else if (n == 0 || (errno != EAGAIN && errno != EINTR) ||
-			 (poll(&p, 1, -1) < 0 && errno != EINTR))
+		else if (n == 0 || errno != EINTR)
 			return 0;
 	}
 	return size < client.allowed ? (size_t)size : client.allowed;
@@ -439,6 +438,8 @@ void serve_client(int fd, const struct client_context *context)
 	while (read_more() == 0 && answer_requests() == 0)
 		;
 	set_state(CLIENT_WORKING, 0);
+	if (client.allowed > 0)
+		atomic_fetch_add(&context->limit->unused, (uint32_t)client.allowed);
 	if (client.data_fd >= 0)
 		close(client.data_fd);
 }

@@ -26,18 +26,20 @@ struct client_slot {
 };
 
 /* A limit to what all children send together: a pipe of tokens, each of which
- * allows its reader to send so many bytes. The parent fills it as time goes by;
- * the kernel shares it out to the children that wait. */
+ * allows its reader to send so many bytes. The parent fills it as time goes by,
+ * and the kernel serves the children that wait in the order in which they came.
+ * It lies in shared memory. */
 struct upload_limit {
-	int tokens[2];		/* the pipe; both ends non-blocking */
-	size_t token_bytes;
+	int tokens[2];			/* the pipe; only its writing end is non-blocking */
+	uint32_t token_bytes;
+	_Atomic uint32_t unused;	/* bytes of tokens that were not used up, for anybody */
 };
 
 struct client_context {
 	struct datafile *files;
 	size_t count;
 	struct client_slot *slot;		/* NULL: nobody looks */
-	const struct upload_limit *limit;	/* NULL: there is none */
+	struct upload_limit *limit;		/* NULL: there is none */
 	bool verify;				/* hash each chunk before it is sent */
 	bool same_file;				/* only the file that was checked can be opened */
 };

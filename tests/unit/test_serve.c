@@ -34,7 +34,7 @@ enum { SMALL, EDGE, OVER, BIG, EMPTY, FILES };
 
 static const struct {
 	const char *name;
-	uint64_t length, chunk_size;
+	size_t length, chunk_size;
 } plan[FILES] = {
 	[SMALL] = {"small", 1000, 64},
 	[EDGE] = {"edge", 100000, 32 << 10},
@@ -102,10 +102,10 @@ static void make_file(size_t f)
 	metafile_encode_header(meta, plan[f].length, plan[f].chunk_size, hash);
 	for (uint64_t i = 0; i < chunks; i++) {
 		uint64_t at = i * plan[f].chunk_size, left = plan[f].length - at;
-		hash_of(body + at, left < plan[f].chunk_size ? left : plan[f].chunk_size,
+		hash_of(body + at, (size_t)(left < plan[f].chunk_size ? left : plan[f].chunk_size),
 			meta + METAFILE_HEADER_SIZE + i * SHA256_HASH_SIZE);
 	}
-	write_file(meta_path[f], meta, METAFILE_HEADER_SIZE + chunks * SHA256_HASH_SIZE);
+	write_file(meta_path[f], meta, METAFILE_HEADER_SIZE + (size_t)chunks * SHA256_HASH_SIZE);
 	if (datafile_open(&files[f], meta_path[f], path[f], false) < 0)
 		abort();
 }
@@ -230,7 +230,7 @@ static uint64_t get(int fd, uint8_t *to, uint64_t size)
 	uint64_t got = 0;
 
 	while (got < size) {
-		ssize_t n = recv(fd, to + got, size - got, 0);
+		ssize_t n = recv(fd, to + got, (size_t)(size - got), 0);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
