@@ -591,7 +591,7 @@ static double seconds_left(const struct fetch *f, const struct peer *p)
 {
 	double bytes = (double)p->asked_count * (double)f->file->meta.chunk_size - (double)p->body_got;
 
-	if (clock_ms() - p->heard_ms > scaled(f, STALL_MS) || p->rate <= 0)
+	if (clock_ms() - p->heard_ms >= scaled(f, STALL_MS) || p->rate <= 0)
 		return 3600;
 	return bytes / p->rate;
 }
@@ -633,6 +633,7 @@ static void manage_peers(struct fetch *f)
 {
 	int64_t now = clock_ms();
 
+	relieve_slowest(f);
 	for (size_t i = 0; i < f->peer_count; i++) {
 		struct peer *p = &f->peers[i];
 		int64_t silent = now - p->heard_ms;
@@ -648,7 +649,6 @@ static void manage_peers(struct fetch *f)
 			ask_for_chunks(f, p);
 	}
 	connect_to_more(f);
-	relieve_slowest(f);
 }
 
 /* ---- what arrives ------------------------------------------------------------ */
@@ -1043,13 +1043,14 @@ static void wait_and_handle(struct fetch *f, bool share)
 	}
 }
 
-/* Nothing is under way: another file may have its turn. */
+/* Nothing is under way: another file may have its turn. Connections over which
+ * nothing was asked can wait for the next one. */
 static bool is_idle(const struct fetch *f)
 {
-	if (f->query != 0 || f->checker.waiting > 0)
+	if (f->query != 0 || f->checker.waiting > 0 || f->unchecked.count > 0)
 		return false;
 	for (size_t i = 0; i < f->peer_count; i++)
-		if (is_active(&f->peers[i]))
+		if (f->peers[i].connecting || f->peers[i].asked_count > 0)
 			return false;
 	return true;
 }
