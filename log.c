@@ -77,7 +77,9 @@ static void say(int error, const char *format, va_list args)
 	used = append_text(line, used, "%s: ", program);
 	if (role != NULL)
 		used = append_text(line, used, "%s[%ld]: ", role, (long)getpid());
+	size_t text = used;
 	used = append(line, used, format, args);
+	log_clean(line + text);		/* file names, too, come from anywhere */
 	if (error != 0)
 		used = append_text(line, used, ": %s", strerror(error));
 	line[used++] = '\n';
@@ -158,7 +160,10 @@ void fatalx(const char *format, ...)
 
 void log_clean(char *text)
 {
-	for (unsigned char *p = (unsigned char *)text; *p != '\0'; p++)
-		if (*p < ' ' || *p >= 0x7f)
+	for (unsigned char *p = (unsigned char *)text; *p != '\0'; p++) {
+		if (*p < ' ' || *p == 0x7f)
 			*p = '?';
+		else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)	/* U+0080 to U+009F */
+			p[0] = p[1] = '?';
+	}
 }

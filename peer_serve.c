@@ -122,6 +122,8 @@ static void run_subscriber(void)
 	char why[TRACKER_WHY_SIZE];
 	int failures = 0;
 
+	close(options->listen_fd);
+	close(options->news);
 	for (size_t i = 0; i < options->count; i++) {
 		struct tracker_request request = {.command = TRACKER_SUBSCRIBE, .self = options->self};
 		if (!can_subscribe(i))

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -24,6 +25,7 @@
 #define REQUEST_MS 10000	/* from a request's first byte to its last */
 #define FLOOR_MS 30000		/* a client has to take, in every such time, */
 #define FLOOR_BYTES (30 << 10)	/* so many bytes */
+#define LOOK_MS 250		/* between two looks at how many it took */
 #define LINGER_MS 2000		/* for a client to read a last message */
 
 #ifndef MSG_MORE
@@ -46,8 +48,10 @@ static _Alignas(4096) struct {
 	int data_fd;
 	size_t in_used;
 	size_t out_used;
-	int64_t floor_start_ms;			/* 0: the client has not kept us waiting */
-	uint64_t floor_bytes;			/* sent since then */
+	uint64_t batch_start;			/* sent before the answers that are being sent */
+	int64_t wait_start_ms;			/* when the client first kept those waiting; 0: not yet */
+	int64_t floor_start_ms;			/* since when the floor is being measured */
+	uint64_t floor_start;			/* bytes taken by then */
 	size_t allowed;				/* bytes that may be sent before the next token */
 	uint64_t sent;				/* bytes, in all */
 	uint32_t chunks;			/* likewise */
@@ -56,10 +60,11 @@ static _Alignas(4096) struct {
 	uint8_t out[OUT_SIZE];
 } client;
 
-static void set_state(enum client_state state, int64_t since_ms)
+static void set_state(enum client_state state, int64_t since_ms, uint64_t taken)
 {
 	atomic_store_explicit(&client.slot->since_ms, (uint32_t)since_ms, memory_order_relaxed);
-	atomic_store_explicit(&client.slot->taken, (uint32_t)client.floor_bytes, memory_order_relaxed);
+	atomic_store_explicit(&client.slot->taken, taken < UINT32_MAX ? (uint32_t)taken : UINT32_MAX,
+			      memory_order_relaxed);
 	atomic_store_explicit(&client.slot->sent_kib, (uint32_t)(client.sent >> 10), memory_order_relaxed);
 	atomic_store_explicit(&client.slot->chunks, client.chunks, memory_order_relaxed);
 	atomic_store_explicit(&client.slot->state, state, memory_order_release);
@@ -77,6 +82,19 @@ static int wait_for(short events, int64_t deadline_ms)
 	return n > 0 ? 0 : -1;
 }
 
+/* How many bytes the client has taken, in all: not what lies in the socket
+ * still, where the system can tell that. */
+static uint64_t bytes_taken(void)
+{
+#ifdef TIOCOUTQ
+	int left;
+
+	if (ioctl(client.fd, TIOCOUTQ, &left) == 0 && left >= 0 && (uint64_t)left < client.sent)
+		return client.sent - (uint64_t)left;
+#endif
+	return client.sent;
+}
+
 /* Waits until the client takes more; -1 when it takes less than the floor. */
 static int wait_to_send(void)
 {
@@ -84,16 +102,23 @@ static int wait_to_send(void)
 
 	do {
 		int64_t now = clock_ms();
-		if (client.floor_start_ms == 0 || now - client.floor_start_ms >= FLOOR_MS) {
-			if (client.floor_start_ms != 0 && client.floor_bytes < FLOOR_BYTES)
+		uint64_t taken = bytes_taken();
+		if (client.wait_start_ms == 0) {
+			client.wait_start_ms = client.floor_start_ms = now;
+			client.floor_start = taken;
+		}
+		if (now - client.floor_start_ms >= FLOOR_MS) {
+			if (taken - client.floor_start < FLOOR_BYTES)
 				return -1;
 			client.floor_start_ms = now;
-			client.floor_bytes = 0;
+			client.floor_start = taken;
 		}
-		set_state(CLIENT_SLOW, client.floor_start_ms);
-		result = wait_for(POLLOUT, client.floor_start_ms + FLOOR_MS);
+		/* At the bound, a client is judged by all that it took of these
+		 * answers: a large buffer on its side makes it take data in leaps. */
+		set_state(CLIENT_SLOW, client.wait_start_ms, taken - client.batch_start);
+		result = wait_for(POLLOUT, now + LOOK_MS);
 	} while (result < 0 && errno == ETIMEDOUT);
-	set_state(CLIENT_WORKING, client.floor_start_ms);
+	set_state(CLIENT_WORKING, client.wait_start_ms, 0);
 	return result;
 }
 
@@ -117,6 +142,7 @@ static size_t allowance(uint64_t size)
 		client.allowed = atomic_exchange(&limit->unused, 0);
 		if (client.allowed > 0)
 			break;
+		set_state(CLIENT_WORKING, 0, 0);	/* for whoever looks meanwhile */
 		ssize_t n = read(limit->tokens[0], &token, 1);
 		if (n == 1)
 			client.allowed = limit->token_bytes;
@@ -129,7 +155,6 @@ static size_t allowance(uint64_t size)
 /* n bytes have been sent. */
 static void account(ssize_t n)
 {
-	client.floor_bytes += (uint64_t)n;
 	client.sent += (uint64_t)n;
 	if (client.context->limit != NULL)
 		client.allowed -= (size_t)n;
@@ -333,6 +358,7 @@ static int answer_and_close(enum peer_status status, const char *message)
 	if (answer_error(status, message) < 0 || flush_out(0) < 0)
 		return -1;
 	shutdown(client.fd, SHUT_WR);
+	set_state(CLIENT_SILENT, clock_ms(), 0);
 	while (n != 0 && wait_for(POLLIN, deadline_ms) == 0) {
 		n = recv(client.fd, client.in, sizeof client.in, 0);
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
@@ -375,7 +401,8 @@ static int read_more(void)
 
 	if (flush_out(0) < 0)
 		return -1;
-	client.floor_start_ms = 0;
+	client.wait_start_ms = 0;
+	client.batch_start = client.sent;
 	for (;;) {
 		n = recv(client.fd, client.in + client.in_used, sizeof client.in - client.in_used, 0);
 		if (n > 0) {
@@ -383,7 +410,7 @@ static int read_more(void)
 				client.begun_ms = clock_ms();
 			client.in_used += (size_t)n;
 			if (now_ms != 0)
-				set_state(CLIENT_WORKING, now_ms);
+				set_state(CLIENT_WORKING, now_ms, 0);
 			return 0;
 		}
 		if (n == 0 && client.in_used > 0)
@@ -393,7 +420,7 @@ static int read_more(void)
 		if (now_ms == 0) {
 			now_ms = clock_ms();
 			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS : now_ms + IDLE_MS;
-			set_state(CLIENT_SILENT, now_ms);
+			set_state(CLIENT_SILENT, now_ms, 0);
 		}
 		if (wait_for(POLLIN, deadline_ms) < 0)
 			return client.in_used == 0 ? -1
@@ -437,7 +464,7 @@ void serve_client(int fd, const struct client_context *context)
 	client.sent = client.chunks = 0;
 	while (read_more() == 0 && answer_requests() == 0)
 		;
-	set_state(CLIENT_WORKING, 0);
+	set_state(CLIENT_WORKING, 0, 0);
 	if (client.allowed > 0)
 		atomic_fetch_add(&context->limit->unused, (uint32_t)client.allowed);
 	if (client.data_fd >= 0)
