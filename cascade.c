@@ -23,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -322,10 +323,20 @@ static void become_user(const struct passwd *user, const struct datafile *files,
 	log_info("running as %s from here on", name);
 }
 
+/* A download that is broken off was not completed. What was forked ends with
+ * this process. */
+static void on_end(int sig)
+{
+	(void)sig;
+	_exit(EXIT_FAILURE);
+}
+
 static int fetch_only(struct settings *s, struct datafile *files, size_t count)
 {
 	if (s->user != NULL)
 		become_user(s->user, files, count);
+	Signal(SIGINT, on_end);
+	Signal(SIGTERM, on_end);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
 	/* Nobody fetches from here, so nobody gains from another order, and in
@@ -365,6 +376,17 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 	return EXIT_SUCCESS;
 }
 
+/* Each file that is fetched takes four descriptors: as many as may be had. */
+static void allow_descriptors(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct settings s = {
@@ -381,7 +403,9 @@ int main(int argc, char **argv)
 	s.fetch.tracker_port = s.tracker_port;
 	if (s.tracker_host == NULL && s.fetch.peer_count == 0 && s.client_only)
 		misuse("%s", "without a tracker, --client-only needs a --peer");
-	Signal(SIGPIPE, SIG_IGN);	/* whoever hangs up is an error of write */
+	Signal(SIGPIPE, SIG_IGN);	/* whoever hangs up is an error of write, */
+	Signal(SIGXFSZ, SIG_IGN);	/* and so is a file that may not grow */
+	allow_descriptors();
 	struct datafile *files = open_files(&s, &count);
 	return s.client_only ? fetch_only(&s, files, count) : fetch_and_serve(&s, files, count);
 }

@@ -315,6 +315,8 @@ int check_data_file(struct metafile *m, int fd, struct held *held, unsigned work
 	unsigned started;
 	uint64_t batch, bytes = 0;
 
+	if (workers > m->chunks)
+		workers = (unsigned)m->chunks;
 	if (pipe(done) < 0)
 		return -1;
 	for (started = 0; started < workers; started++) {

@@ -30,7 +30,8 @@ static int open_data(struct datafile *d)
 	return d->fd;
 }
 
-/* Readers and a complete file's servers share the lock; a writer has it alone. */
+/* Who looks at the file shares the lock with others; a fetcher that writes has
+ * it alone, until it ends. */
 static int lock_data(struct datafile *d, int operation)
 {
 	if (flock(d->fd, operation | LOCK_NB) == 0)
@@ -72,6 +73,7 @@ static int open_checked(struct datafile *d, bool force)
 	}
 	d->device = st.st_dev;
 	d->inode = st.st_ino;
+	d->size = st.st_size;
 	d->empty = st.st_size == 0;
 	if (lock_data(d, LOCK_SH) < 0)
 		return -1;
@@ -122,6 +124,8 @@ bool datafile_overlap(const struct datafile files[], size_t count)
 
 int datafile_begin_write(struct datafile *d)
 {
+	struct stat st;
+
 	if (!d->writable) {
 		log_warnx("%s: %llu bytes are missing, and it can't be written", d->path,
 			  (unsigned long long)datafile_missing_bytes(d));
@@ -129,6 +133,10 @@ int datafile_begin_write(struct datafile *d)
 	}
 	if (lock_data(d, LOCK_EX) < 0)
 		return -1;
+	if (fstat(d->fd, &st) < 0 || st.st_size != d->size) {
+		log_warnx("%s: left alone: somebody else has written to it just now", d->path);
+		return -1;
+	}
 	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
 		log_warn("%s: can't be given its length of %llu bytes", d->path,
 			 (unsigned long long)d->meta.length);

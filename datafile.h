@@ -14,6 +14,7 @@ struct datafile {
 	struct held *held;	/* in shared memory */
 	int fd;			/* the data file; what is served is opened anew */
 	bool writable;		/* fd is open for writing too */
+	off_t size;		/* when it was opened */
 	bool empty;		/* held no byte when it was opened: there is nothing to check */
 	bool too_long;		/* longer than it should be: use was forced */
 	dev_t device;		/* together they tell whether path still is this file */

@@ -50,6 +50,7 @@
  * below for the sender having nothing more to say. */
 #define WINDOW_FIRST (1u << 20)
 #define WINDOW_MAX (64u << 20)
+#define RATE_MIN 16384			/* bytes a second: a slower peer can be done without */
 #define RATE_MS 250			/* over which a peer's rate is measured */
 
 /* While a peer says "not yet", it is asked for several chunks at a time, here
@@ -93,13 +94,17 @@ struct fetch {
 	struct tracker_answer answer;
 	int64_t ask_after_ms, listed_ms, begun_ms;
 
-	uint64_t received, wasted;	/* bytes */
+	uint64_t wasted;		/* bytes */
 	uint64_t start_bytes;		/* held when it began */
-	int64_t arrival_ms;		/* when a good chunk last came */
+	int64_t relieved_ms;		/* when a slow peer last had to make room */
 	double seconds;			/* spent on it */
 	bool said_tracker_trouble, said_waiting;
 	bool failed;			/* it can't go on, and has said why */
 };
+
+/* When a good chunk of any file last came: a file that waits for its turn must
+ * not be given up for it. */
+static int64_t arrival_ms;
 
 /* Tells the serving parent that there is more to serve than before. A full
  * pipe is as good: it will look. */
@@ -297,6 +302,13 @@ static struct peer *find_peer(struct fetch *f, struct address a)
 	return NULL;
 }
 
+/* How well the table could do without the peer; 0: it is to stay. A banned one
+ * goes last: should it come back, it has a chunk to waste. */
+static unsigned badness(const struct peer *p)
+{
+	return p->banned ? 1 : p->failures > 0 ? 2 * p->failures : p->refusals >= REFUSALS_MAX;
+}
+
 /* Room for one more peer, if need be at the cost of the one that failed most.
  * NULL: there is none. */
 static struct peer *new_peer(struct fetch *f)
@@ -307,8 +319,8 @@ static struct peer *new_peer(struct fetch *f)
 		return &f->peers[f->peer_count++];
 	for (size_t i = 0; i < f->peer_count; i++) {
 		struct peer *p = &f->peers[i];
-		if (p->fd < 0 && p->unchecked == 0 && !p->banned && !p->direct && p->failures > 0 &&
-		    (worst == NULL || p->failures > worst->failures))
+		if (p->fd < 0 && p->unchecked == 0 && !p->direct && badness(p) > 0 &&
+		    (worst == NULL || badness(p) > badness(worst)))
 			worst = p;
 	}
 	return worst;
@@ -397,7 +409,6 @@ static void take_entries(struct fetch *f)
 		if (p == NULL)
 			continue;
 		p->good = entry->good;
-		p->last_seen = entry->last_seen;
 		usable++;
 	}
 	log_debug("%s: the tracker names %u peers", f->file->path, usable);
@@ -439,7 +450,7 @@ static void read_query(struct fetch *f)
 static bool has_usable_peer(const struct fetch *f)
 {
 	for (size_t i = 0; i < f->peer_count; i++)
-		if (!f->peers[i].banned && f->peers[i].failures == 0)
+		if (!f->peers[i].banned && f->peers[i].failures == 0 && f->peers[i].refusals < REFUSALS_MAX)
 			return true;
 	return false;
 }
@@ -479,10 +490,10 @@ static uint64_t window_left(const struct fetch *f, const struct peer *p)
 	double bytes = rate < WINDOW_FIRST ? WINDOW_FIRST : rate > WINDOW_MAX ? WINDOW_MAX : rate;
 	uint64_t chunks = (uint64_t)bytes / f->file->meta.chunk_size;
 
+	if (p->one_at_a_time || (!p->proven && p->refusals == 0))
+		return p->asked_count + p->unchecked == 0;
 	if (p->refusals > 0)
 		chunks = PROBES;
-	else if (!p->proven || p->one_at_a_time)
-		return p->asked_count + p->unchecked == 0;
 	if (chunks < 2)
 		chunks = 2;
 	if (chunks > RARE_AHEAD && !p->partial && count_partial(f) > 0)
@@ -537,6 +548,11 @@ static struct peer *choose_peer(struct fetch *f)
 		struct peer *p = &f->peers[(start + i) % f->peer_count];
 		if (is_active(p) || p->banned || p->rest_until_ms > now || p->unchecked > 0)
 			continue;
+		if (best != NULL && best->rate <= 0 && p->rate <= 0 && p->failures != best->failures) {
+			if (p->failures < best->failures)
+				best = p;
+			continue;
+		}
 		if (best == NULL || p->rate > best->rate || (p->rate >= best->rate && p->good && !best->good))
 			best = p;
 	}
@@ -552,18 +568,28 @@ static size_t count_active(const struct fetch *f)
 	return active;
 }
 
-/* A connection that may be given up for another: its peer has nothing for us. */
+/* A connection that may be given up for another: its peer has nothing for us; or
+ * nothing good has come from anybody for long, and it is the slowest of those that
+ * never brought any. Else eight that deliver drop by drop would be a dam. */
 static struct peer *find_useless(struct fetch *f)
 {
+	struct peer *slowest = NULL;
 	int64_t now = clock_ms();
 
 	for (size_t i = 0; i < f->peer_count; i++) {
 		struct peer *p = &f->peers[i];
-		if (is_active(p) && !p->connecting && p->asked_count == 0 && p->unchecked == 0 &&
-		    p->rest_until_ms > now)
+		if (!is_active(p) || p->connecting || p->unchecked > 0)
+			continue;
+		if (p->asked_count == 0 && p->rest_until_ms > now)
 			return p;
+		if (!p->proven && (slowest == NULL || p->rate < slowest->rate))
+			slowest = p;
 	}
-	return NULL;
+	if (slowest == NULL || slowest->rate >= RATE_MIN || now - arrival_ms < scaled(f, SILENCE_MS) ||
+	    now - f->relieved_ms < scaled(f, SILENCE_MS))
+		return NULL;
+	f->relieved_ms = now;
+	return slowest;
 }
 
 static void connect_to_more(struct fetch *f)
@@ -575,7 +601,11 @@ static void connect_to_more(struct fetch *f)
 		if (active == ACTIVE_MAX) {
 			if ((useless = find_useless(f)) == NULL)
 				return;
-			disconnect(f, useless);
+			if (useless->asked_count > 0)
+				fail(f, useless, "delivers too little");
+			else
+				disconnect(f, useless);
+			useless->rate = 0;
 			rest(useless, REFUSED_REST_MAX_MS);
 			active--;
 		}
@@ -693,7 +723,7 @@ static void take_results(struct fetch *f)
 		if (run->count > run->bad) {
 			p->proven = true;
 			p->failures = 0;
-			f->arrival_ms = clock_ms();
+			arrival_ms = clock_ms();
 		}
 		if (run->bad == 0)
 			continue;
@@ -816,7 +846,10 @@ static bool begin_response(struct fetch *f, struct peer *p)
 	peer_response_decode(&p->response, p->header);
 	p->body_got = 0;
 	if (p->asked_count == 0) {
-		ban(f, p, "answers what it wasn't asked");
+		if (p->response.status == PEER_OK)
+			ban(f, p, "answers what it wasn't asked");
+		else
+			fail(f, p, "has too much to do");
 		return false;
 	}
 	length = metafile_chunk_length(&f->file->meta, peer_awaited(p));
@@ -952,7 +985,6 @@ static void receive(struct fetch *f, struct peer *p)
 	ssize_t n = recv(p->fd, buffer, sizeof buffer, 0);
 
 	if (n > 0) {
-		f->received += (uint64_t)n;
 		measure_rate(p, (size_t)n);
 		take_bytes(f, p, buffer, (size_t)n);
 	} else if (n == 0) {
@@ -979,7 +1011,7 @@ static int64_t next_event_ms(const struct fetch *f)
 	if (f->options->tracker_host != NULL && f->query == 0)
 		next = earlier(next, f->ask_after_ms > now ? f->ask_after_ms : now + 1000);
 	if (f->options->give_up_s > 0)
-		next = earlier(next, f->arrival_ms + (int64_t)f->options->give_up_s * 1000);
+		next = earlier(next, arrival_ms + (int64_t)f->options->give_up_s * 1000);
 	for (size_t i = 0; i < f->peer_count; i++) {
 		const struct peer *p = &f->peers[i];
 		if (p->connecting)
@@ -999,10 +1031,10 @@ static void wait_and_handle(struct fetch *f, bool share)
 	struct pollfd polled[ACTIVE_MAX + 2];
 	struct peer *who[ACTIVE_MAX + 2];
 	nfds_t count = 2;
-	int64_t next_ms = next_event_ms(f);
+	int64_t now = clock_ms(), next_ms = next_event_ms(f);
 
 	if (share)
-		next_ms = earlier(next_ms, clock_ms() + SHARE_MS);
+		next_ms = earlier(next_ms, now + SHARE_MS);
 	polled[0] = (struct pollfd){.fd = f->checker.from, .events = POLLIN};
 	polled[1] = (struct pollfd){.fd = f->query_fd, .events = POLLIN};
 	for (size_t i = 0; i < f->peer_count && count < ACTIVE_MAX + 2; i++) {
@@ -1011,7 +1043,8 @@ static void wait_and_handle(struct fetch *f, bool share)
 			continue;
 		who[count] = p;
 		polled[count++] = (struct pollfd){
-			.fd = p->fd, .events = p->connecting || p->out_used > 0 ? POLLIN | POLLOUT : POLLIN};
+			.fd = p->fd, .events = p->connecting || (p->out_used > 0 && p->rest_until_ms <= now)
+				? POLLIN | POLLOUT : POLLIN};
 	}
 	int ready = f->unchecked.count > 0 ? poll(polled, count, 0) : 0;
 	if (ready == 0) {
@@ -1059,7 +1092,7 @@ static bool gives_up(struct fetch *f)
 {
 	unsigned seconds = f->options->give_up_s;
 
-	if (seconds == 0 || clock_ms() - f->arrival_ms < (int64_t)seconds * 1000)
+	if (seconds == 0 || clock_ms() - arrival_ms < (int64_t)seconds * 1000)
 		return false;
 	log_warnx("%s: nothing has arrived for %u s; given up, with %llu bytes missing", f->file->path,
 		  seconds, (unsigned long long)datafile_missing_bytes(f->file));
@@ -1103,8 +1136,7 @@ static bool begin(struct fetch *f, struct datafile *d, const struct fetch_option
 {
 	uint64_t chunks = d->meta.chunks;
 
-	*f = (struct fetch){.file = d, .options = options, .query_fd = -1, .arrival_ms = clock_ms(),
-		.begun_ms = clock_ms()};
+	*f = (struct fetch){.file = d, .options = options, .query_fd = -1, .begun_ms = clock_ms()};
 	f->held = held_count(d->held);
 	f->untaken = chunks;
 	if ((!is_complete(f) || d->too_long) && datafile_begin_write(d) < 0)
@@ -1117,6 +1149,9 @@ static bool begin(struct fetch *f, struct datafile *d, const struct fetch_option
 	f->peers = calloc(PEERS_MAX, sizeof f->peers[0]);
 	if (f->taken == NULL || f->peers == NULL || checker_start(&f->checker, &d->meta, d->fd, d->held) < 0) {
 		log_warn("%s: can't be downloaded", d->path);
+		free(f->taken);
+		free(f->peers);
+		f->peers = NULL;	/* it has no turn, and nothing to end */
 		return false;
 	}
 	for (uint64_t chunk = 0; chunk < chunks; chunk++)
@@ -1244,6 +1279,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 		else if (fetches[i].peers != NULL)
 			left++;
 	}
+	arrival_ms = clock_ms();
 	while (left > 0)
 		for (size_t i = 0; i < count; i++) {
 			struct fetch *f = &fetches[i];

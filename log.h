@@ -20,7 +20,9 @@
 
 enum log_level { LOG_QUIET, LOG_NORMAL, LOG_VERBOSE };
 
-/* Names the program. The text is kept, not copied. */
+/* Names the program; to be called first of all. The text is kept, not copied.
+ * Standard descriptors that are closed are opened to nothing: else the next
+ * file to be opened, a data file perhaps, would get one, and the messages. */
 void log_program(const char *name);
 
 /* Names what this process does from here on; NULL for nothing in particular. */

@@ -264,13 +264,15 @@ static uint64_t hash_file(const char *path, int fd, uint64_t chunk_size, FILE *o
 static void make_metafile(const char *path, const char *out_path, uint64_t chunk_size)
 {
 	uint8_t header[METAFILE_HEADER_SIZE] = {0}, data_hash[SHA256_HASH_SIZE];
-	struct stat st;
+	struct stat st, old;
 
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st) < 0)
 		fatal("%s", path);
 	if (!S_ISREG(st.st_mode))
 		fatalx("%s: not a regular file", path);
+	if (stat(out_path, &old) == 0 && old.st_ino == st.st_ino && old.st_dev == st.st_dev)
+		fatalx("%s: its metafile would overwrite it", path);
 	FILE *out = open_temporary(out_path);
 	Fwrite(header, 1, sizeof header, out);
 	uint64_t length = hash_file(path, fd, chunk_size, out, data_hash);
@@ -341,7 +343,8 @@ int main(int argc, char **argv)
 	Signal(SIGINT, on_signal);
 	Signal(SIGTERM, on_signal);
 	Signal(SIGHUP, on_signal);
-	Signal(SIGPIPE, SIG_IGN);	/* a dead child is an error of write */
+	Signal(SIGPIPE, SIG_IGN);	/* a dead child is an error of write, */
+	Signal(SIGXFSZ, SIG_IGN);	/* and so is a file that may not grow */
 	for (; optind < argc; optind++) {
 		char name[sizeof temporary];
 		int n = snprintf(name, sizeof name, "%s%s", out != NULL ? out : argv[optind],

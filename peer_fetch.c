@@ -35,6 +35,7 @@ int peer_connect(struct peer *p)
 	p->asked_first = p->asked_count = 0;
 	p->out_used = p->out_sent = 0;
 	p->header_got = 0;
+	p->body_got = 0;
 	return 0;
 failed:;
 	int saved = errno;
@@ -57,8 +58,11 @@ int peer_connected(struct peer *p)
 
 void peer_disconnect(struct peer *p)
 {
-	if (p->fd >= 0)
+	if (p->fd >= 0) {
+		/* A query to the tracker may hold a copy of the socket. */
+		shutdown(p->fd, SHUT_RDWR);
 		close(p->fd);
+	}
 	free(p->asked);
 	free(p->out);
 	p->fd = -1;

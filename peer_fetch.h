@@ -20,7 +20,6 @@ struct peer {
 	struct address address;
 	bool good;		/* the tracker's operator vouches for it */
 	bool direct;		/* named on the command line */
-	uint32_t last_seen;	/* by the tracker, seconds since the epoch */
 
 	/* What it showed of itself. */
 	bool banned;		/* for the rest of the run */

@@ -132,7 +132,7 @@ static void run_subscriber(void)
 		if (tracker_exchange(options->tracker_host, options->tracker_port, request, RETRY_MS,
 				     entries, why) >= 0)
 			continue;
-		if (!said_tracker_trouble && failures++ == 0)
+		if (failures == 0 && !said_tracker_trouble)
 			log_warnx("tracker %s:%s: %s: not subscribed; tried again every 10 s",
 				  options->tracker_host, options->tracker_port, why);
 		failures++;
@@ -457,7 +457,10 @@ static void wait_and_handle(int64_t *accept_at_ms)
 	int ms = clock_poll_timeout(next_ms);
 	struct timespec timeout = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
 	sigemptyset(&none);
-	int n = ppoll(polled, 2, &timeout, &none);
+	/* Where descriptors are ready at once, ppoll lets no signal in; this does. */
+	int n = ppoll(NULL, 0, &(struct timespec){0}, &none);
+	if (n == 0)
+		n = ppoll(polled, 2, &timeout, &none);
 	if (n < 0) {
 		if (errno == EINTR)
 			*accept_at_ms = 0;	/* a child has ended, maybe */
@@ -477,9 +480,9 @@ static void end_children(void)
 		if (clients->child[i].pid != 0)
 			kill(clients->child[i].pid, SIGKILL);
 	if (fetcher != 0)
-		kill(fetcher, SIGTERM);
+		kill(fetcher, SIGKILL);
 	if (subscriber != 0)
-		kill(subscriber, SIGTERM);
+		kill(subscriber, SIGKILL);
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 		;
 }

@@ -138,14 +138,14 @@ static size_t allowance(uint64_t size)
 
 	if (limit == NULL)
 		return size < SEND_MAX ? (size_t)size : SEND_MAX;
-	while (client.allowed == 0) {
-		client.allowed = atomic_exchange(&limit->unused, 0);
-		if (client.allowed > 0)
+	while (client.allowed < PEER_RESPONSE_SIZE) {	/* a header is not split */
+		client.allowed += atomic_exchange(&limit->unused, 0);
+		if (client.allowed >= PEER_RESPONSE_SIZE)
 			break;
 		set_state(CLIENT_WORKING, 0, 0);	/* for whoever looks meanwhile */
 		ssize_t n = read(limit->tokens[0], &token, 1);
 		if (n == 1)
-			client.allowed = limit->token_bytes;
+			client.allowed += limit->token_bytes;
 		else if (n == 0 || errno != EINTR)
 			return 0;
 	}
@@ -359,7 +359,7 @@ static int answer_and_close(enum peer_status status, const char *message)
 		return -1;
 	shutdown(client.fd, SHUT_WR);
 	set_state(CLIENT_SILENT, clock_ms(), 0);
-	while (n != 0 && wait_for(POLLIN, deadline_ms) == 0) {
+	while (n != 0 && clock_ms() < deadline_ms && wait_for(POLLIN, deadline_ms) == 0) {
 		n = recv(client.fd, client.in, sizeof client.in, 0);
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
 			break;

@@ -29,6 +29,7 @@
 #define FILES_MAX 4096		/* files tracked at a time */
 #define PEERS_MAX 1024		/* peers known of a file */
 #define CLIENTS_MAX 512		/* connections at a time */
+#define ACCEPTS_AT_ONCE 64	/* before those that have come are read from */
 #define ANSWER_PEERS_MAX 20	/* peers in one answer: more would overflow some peers' buffers */
 #define PEER_AGE_MAX_S 1800	/* a peer not seen for that long is left out */
 #define CLIENT_DEADLINE_MS 10000	/* for a request to arrive and its answer to leave */
@@ -167,7 +168,8 @@ static size_t pick_peers(const struct file *file, struct address requester,
 	for (size_t i = 0; i < file->count; i++) {
 		const struct peer *peer = &file->peers[i];
 		bool self = peer->address.ip == requester.ip && peer->address.port == requester.port;
-		if (!self && now_s() - peer->last_seen <= PEER_AGE_MAX_S)
+		/* The clock may have been set back, and wraps in 2106. */
+		if (!self && (int32_t)(now_s() - peer->last_seen) <= PEER_AGE_MAX_S)
 			candidates[count++] = i;
 	}
 	for (size_t i = 0; i + 1 < count; i++) {	/* Fisher and Yates */
@@ -335,10 +337,11 @@ static bool read_client(struct client *client)
 	return true;
 }
 
-/* Takes all that wait. Returns how long to leave the others waiting. */
+/* Takes clients that wait, but not so many that those taken before have to give
+ * way unheard. Returns how long to leave the others waiting. */
 static int accept_clients(int listen_fd)
 {
-	for (;;) {
+	for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
 		struct sockaddr_in sa;
 		socklen_t len = sizeof sa;
 		int fd = accept(listen_fd, (struct sockaddr *)&sa, &len);
@@ -359,6 +362,7 @@ static int accept_clients(int listen_fd)
 			.deadline_ms = clock_ms() + CLIENT_DEADLINE_MS,
 		};
 	}
+	return 0;
 }
 
 static void drop_late_clients(void)
