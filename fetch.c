@@ -775,11 +775,18 @@ static void hand_over(struct fetch *f, struct peer *p, const struct run *run)
 		flush_unchecked(f);
 }
 
-static void say_write_error(struct fetch *f)
+/* The disk is full, or so. What has been written whole is still checked, and is
+ * then held and served. */
+static void end_with_write_error(struct fetch *f)
 {
 	char missing[PROGRESS_BYTES_TEXT_SIZE];
-	uint64_t bytes = datafile_missing_bytes(f->file);
+	int error = errno;
 
+	flush_unchecked(f);
+	while (f->checker.waiting > 0 && !f->failed)
+		take_results(f);
+	uint64_t bytes = datafile_missing_bytes(f->file);
+	errno = error;
 	log_warn("%s: can't be written (%s, %llu bytes, still to come; what is verified is kept)",
 		 f->file->path, progress_bytes_text((double)bytes, missing), (unsigned long long)bytes);
 	f->failed = true;
@@ -795,7 +802,7 @@ static void write_out(struct fetch *f, struct peer *p, struct unwritten *u)
 		if (n <= 0) {
 			if (n == 0)
 				errno = ENOSPC;
-			say_write_error(f);
+			end_with_write_error(f);
 			return;
 		}
 		u->bytes += n;

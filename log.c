@@ -166,12 +166,26 @@ void fatalx(const char *format, ...)
 	exit(EXIT_FAILURE);
 }
 
+/* How many bytes the UTF-8 character at p has; 0 if it is none, or a control
+ * character. */
+static size_t printable_length(const unsigned char *p)
+{
+	size_t length = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;
+
+	if (*p < ' ' || *p == 0x7f || (p[0] == 0xc2 && p[1] < 0xa0))	/* U+0080 to U+009F */
+		return 0;
+	for (size_t i = 1; i < length; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	return length;
+}
+
 void log_clean(char *text)
 {
-	for (unsigned char *p = (unsigned char *)text; *p != '\0'; p++) {
-		if (*p < ' ' || *p == 0x7f)
+	for (unsigned char *p = (unsigned char *)text; *p != '\0'; ) {
+		size_t length = printable_length(p);
+		if (length == 0)
 			*p = '?';
-		else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] < 0xa0)	/* U+0080 to U+009F */
-			p[0] = p[1] = '?';
+		p += length == 0 ? 1 : length;
 	}
 }

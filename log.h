@@ -48,7 +48,7 @@ LOG_NORETURN LOG_FORMAT void fatal(const char *format, ...);
 LOG_NORETURN LOG_FORMAT void fatalx(const char *format, ...);
 
 /* Replaces what a terminal could take for a command by '?', in place: control
- * characters of ASCII, and those of Unicode in UTF-8. All messages are cleaned. */
+ * characters, and what is not UTF-8. All messages are cleaned. */
 void log_clean(char *text);
 
 /* Says that a line which is redrawn stands on the terminal (or no longer does):
