@@ -70,6 +70,7 @@ static int64_t counted_at_ms;
  * when it next writes to it. */
 static struct {
 	unsigned count, free_hint;	/* children; none before the hint is free */
+	unsigned leaving;		/* children that were told to give way */
 	unsigned gave_way, died;	/* not reported yet */
 	uint64_t served, sent_kib;	/* by children that have ended */
 	struct child child[];		/* max_clients of them */
@@ -181,7 +182,9 @@ static void child_ended(pid_t pid, int status)
 	for (unsigned i = 0; i < options->max_clients; i++) {
 		if (clients->child[i].pid != pid)
 			continue;
-		if (WIFSIGNALED(status) && !clients->child[i].leaving)
+		if (clients->child[i].leaving)
+			clients->leaving--;
+		else if (WIFSIGNALED(status))
 			clients->died++;
 		clients->served++;
 		clients->sent_kib += atomic_load(&slots[i].sent_kib);
@@ -225,6 +228,16 @@ static void reap(void)
 			child_ended(pid, status);
 		}
 	}
+}
+
+/* For a trouble that comes back with each client. */
+static void warn_now_and_then(const char *what)
+{
+	static int64_t again_ms;
+
+	if (clock_ms() >= again_ms)
+		log_warn("%s", what);
+	again_ms = clock_ms() + COUNTED_MS;
 }
 
 /* Says that there is no room, in the words of the protocol: a status that
@@ -277,9 +290,10 @@ static bool start_child(int fd, struct address address)
  * child is at work. */
 static int64_t idle_ms(unsigned i)
 {
+	uint32_t state = atomic_load(&slots[i].state);	/* first: it is written last */
 	uint32_t ms = (uint32_t)clock_ms() - atomic_load(&slots[i].since_ms);
 
-	switch (atomic_load(&slots[i].state)) {
+	switch (state) {
 	case CLIENT_SILENT:	/* a moment is everybody's right */
 		return ms >= SILENT_MS ? (int64_t)ms : -1;
 	case CLIENT_SLOW:
@@ -296,6 +310,8 @@ static bool make_way(void)
 	unsigned idlest = 0;
 	int64_t longest = -1;
 
+	if (clients->leaving > 0)
+		return true;	/* one is on its way */
 	for (unsigned i = 0; i < options->max_clients; i++) {
 		int64_t ms = clients->child[i].pid == 0 || clients->child[i].leaving ? -1 : idle_ms(i);
 		if (ms > longest) {
@@ -307,6 +323,7 @@ static bool make_way(void)
 		return false;
 	kill(clients->child[idlest].pid, SIGKILL);
 	clients->child[idlest].leaving = true;
+	clients->leaving++;
 	clients->gave_way++;
 	return true;
 }
@@ -336,12 +353,12 @@ static int accept_clients(void)
 				return 0;
 			if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
 				continue;
-			log_warn("can't accept a connection");
+			warn_now_and_then("can't accept a connection");
 			return PAUSE_MS;
 		}
 		bool started = start_child(fd, address_from_sockaddr(&sa));
 		if (!started) {
-			log_warn("can't fork for a client");
+			warn_now_and_then("can't fork for a client");
 			turn_away(fd);
 		}
 		close(fd);
