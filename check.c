@@ -120,6 +120,42 @@ static void check_lanes(struct lanes *lanes, struct metafile *m, int fd, struct 
 	lanes->count = 0;
 }
 
+/* The hash of the whole file, as far as it has been computed. */
+struct whole {
+	SHA256_CTX ctx;
+	uint64_t hashed;	/* bytes, from the beginning */
+};
+
+/* Checks a chunk with which the whole goes on: both hashes in one reading. */
+static void check_with_whole(struct whole *w, struct run *run, uint64_t chunk, struct metafile *m,
+			     int fd, struct held *held)
+{
+	struct lanes alone = {.count = 1, .chunk = {chunk}, .run = {run}};
+	SHA256_CTX before = w->ctx, *ctxs[] = {&alone.ctx[0], &w->ctx};
+	const uint8_t *data[] = {buffer, buffer};
+	uint64_t length = metafile_chunk_length(m, chunk), bad = run->bad;
+	int error = 0;
+
+	lanes_start(&alone);
+	for (uint64_t done = 0; done < length && error == 0; ) {
+		size_t piece = length - done < LANE_SIZE ? (size_t)(length - done) : LANE_SIZE;
+		error = read_at(fd, buffer, piece, metafile_chunk_offset(m, chunk) + done);
+		if (error == 0)
+			sha256_update_lanes(ctxs, data, piece, 2);
+		done += piece;
+	}
+	if (error == 0) {
+		lanes_finish(&alone, m, held);
+	} else {
+		run->error = error;
+		run->bad++;
+	}
+	if (run->bad == bad)
+		w->hashed += length;
+	else
+		w->ctx = before;
+}
+
 /* Adds a chunk to the lanes; hashes them when they are full, and the last
  * chunk, which may be shorter, by itself. */
 static void add_to_lanes(struct lanes *lanes, struct run *run, uint64_t chunk,
@@ -134,10 +170,12 @@ static void add_to_lanes(struct lanes *lanes, struct run *run, uint64_t chunk,
 		check_lanes(lanes, m, fd, held);
 }
 
-/* Small chunks: many of them in one read. They end before the last chunk. */
-static int check_small(struct run *run, uint64_t first, uint64_t count, struct metafile *m,
-		       int fd, struct held *held)
+/* Small chunks: many of them in one read, with which the whole goes on if it is
+ * there. They end before the last chunk. */
+static int check_small(struct whole *w, struct run *run, uint64_t first, uint64_t count,
+		       struct metafile *m, int fd, struct held *held)
 {
+	uint64_t bad = run->bad;
 	size_t size = (size_t)m->chunk_size;
 	struct lanes lanes = {0};
 	const uint8_t *data[SHA256_LANES];
@@ -156,10 +194,17 @@ static int check_small(struct run *run, uint64_t first, uint64_t count, struct m
 			lanes.count = 0;
 		}
 	}
+	if (w != NULL && run->bad == bad && w->hashed == metafile_chunk_offset(m, first)) {
+		sha256_update(&w->ctx, buffer, (size_t)count * size);
+		w->hashed += count * size;
+	}
 	return 0;
 }
 
-void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held)
+/* As check_runs; w: the whole, which goes on with the chunks that continue it,
+ * or NULL. */
+static void check_runs_and_whole(struct whole *w, struct metafile *m, int fd, struct run runs[],
+				 size_t count, struct held *held)
 {
 	struct lanes lanes = {0};
 	uint64_t at_once = BUFFER_SIZE / m->chunk_size;
@@ -176,13 +221,22 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 				whole = at_once;
 			if (whole == 0)
 				whole = 1;	/* a large chunk, or the last one */
-			if (whole == 1 || check_small(run, chunk, whole, m, fd, held) != 0)
+			if (whole > 1 && check_small(w, run, chunk, whole, m, fd, held) == 0)
+				;
+			else if (whole == 1 && w != NULL && w->hashed == metafile_chunk_offset(m, chunk))
+				check_with_whole(w, run, chunk, m, fd, held);
+			else
 				for (uint64_t i = 0; i < whole; i++)
 					add_to_lanes(&lanes, run, chunk + i, m, fd, held);
 			chunk += whole;
 		}
 	}
 	check_lanes(&lanes, m, fd, held);
+}
+
+void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held)
+{
+	check_runs_and_whole(NULL, m, fd, runs, count, held);
 }
 
 /* ---- what the file holds at the start ------------------------------------ */
@@ -370,11 +424,6 @@ bool check_any_match(struct metafile *m, int fd, uint64_t size)
 #define ABOUT_WHOLE UINT64_MAX
 #define WHOLE_NEWS (UINT64_C(64) << 20)	/* bytes between two such messages */
 
-struct whole {
-	SHA256_CTX ctx;
-	uint64_t hashed;	/* bytes */
-};
-
 /* How many bytes of the whole can be hashed next: of the chunk that they begin
  * in, which must be held, and a buffer full at most. */
 static size_t next_of_whole(const struct whole *w, const struct metafile *m, const struct held *held)
@@ -388,29 +437,39 @@ static size_t next_of_whole(const struct whole *w, const struct metafile *m, con
 	return end - w->hashed < BUFFER_SIZE ? (size_t)(end - w->hashed) : BUFFER_SIZE;
 }
 
-/* Hashes on, and tells the fetcher now and then. False: that can't be. */
-static bool hash_on(struct whole *w, size_t size, const struct metafile *m, int fd, int to_fetcher)
+/* Tells the fetcher how far the whole is, now and then, and at the end what came
+ * out. before: how far it was before. False: the fetcher is gone. */
+static bool tell_whole(struct whole *w, uint64_t before, const struct metafile *m, int to_fetcher)
 {
-	struct run news = {.first = ABOUT_WHOLE};
+	struct run news = {.first = ABOUT_WHOLE, .count = w->hashed};
 	uint8_t hash[SHA256_HASH_SIZE];
-	uint64_t before = w->hashed;
 
-	news.error = read_at(fd, buffer, size, w->hashed);
-	if (news.error == 0) {
-		sha256_update(&w->ctx, buffer, size);
-		w->hashed += size;
-	}
-	news.count = w->hashed;
+	if (before / WHOLE_NEWS == w->hashed / WHOLE_NEWS && (before == w->hashed || w->hashed < m->length))
+		return true;
 	if (w->hashed == m->length) {
 		sha256_final(&w->ctx, hash);
 		news.bad = memcmp(hash, m->data_hash, SHA256_HASH_SIZE) != 0;
-	} else if (news.error == 0 && before / WHOLE_NEWS == w->hashed / WHOLE_NEWS) {
-		return true;
 	}
-	return write(to_fetcher, &news, sizeof news) == sizeof news && news.error == 0;
+	return write(to_fetcher, &news, sizeof news) == sizeof news;
 }
 
-/* Takes runs, and while there are none, the whole. */
+/* Hashes on. False: that can't be, which the fetcher is told, or it is gone. */
+static bool hash_on(struct whole *w, size_t size, const struct metafile *m, int fd, int to_fetcher)
+{
+	struct run news = {.first = ABOUT_WHOLE, .count = w->hashed};
+
+	news.error = read_at(fd, buffer, size, w->hashed);
+	if (news.error != 0) {
+		(void)!write(to_fetcher, &news, sizeof news);
+		return false;
+	}
+	sha256_update(&w->ctx, buffer, size);
+	w->hashed += size;
+	return tell_whole(w, w->hashed - size, m, to_fetcher);
+}
+
+/* Takes runs; the whole goes on with those that continue it, and alone while
+ * there are none. */
 static void run_checker(int from_fetcher, int to_fetcher, struct metafile *m, int fd,
 			struct held *held)
 {
@@ -434,8 +493,10 @@ static void run_checker(int from_fetcher, int to_fetcher, struct metafile *m, in
 			continue;
 		if (got <= 0)
 			break;
-		check_runs(m, fd, runs, (size_t)got / sizeof runs[0], held);
-		if (write(to_fetcher, runs, (size_t)got) != got)
+		uint64_t before = whole.hashed;
+		check_runs_and_whole(&whole, m, fd, runs, (size_t)got / sizeof runs[0], held);
+		if (write(to_fetcher, runs, (size_t)got) != got ||
+		    !tell_whole(&whole, before, m, to_fetcher))
 			break;
 	}
 	_exit(EXIT_SUCCESS);
