@@ -36,7 +36,7 @@
 #define REST_MS 1000		/* after a failure; twice as long after each more, up to */
 #define REST_MAX_MS 60000
 #define NO_FILE_REST_MS 60000	/* for a peer that doesn't have the file */
-#define REFUSED_REST_MS 100	/* after so many times "not yet" that nothing can be hoped for; */
+#define REFUSED_REST_MS 50	/* after so many times "not yet" that nothing can be hoped for; */
 #define REFUSED_REST_MAX_MS 5000	/* twice as long after each more, up to this */
 
 #define SHARE_MS 1000		/* waited for one file while there are others */
@@ -210,8 +210,8 @@ static unsigned count_lacking(const struct fetch *f, uint64_t region)
 
 /* The same; but a peer that seems to hold all, while others hold parts, is
  * best asked for what most of the others lack, found by looking here and there,
- * and left in peace with what most of them have. If everybody does so, the only
- * holder of a chunk sends it once, and not to each. */
+ * and left in peace with what none of them lacks. If everybody does so, the only
+ * holder of a chunk sends it once or so, and not to each. */
 static bool find_for(const struct fetch *f, const struct peer *p, uint64_t *wanted)
 {
 	uint64_t chunks = f->file->meta.chunks, chunk;
@@ -230,7 +230,7 @@ static bool find_for(const struct fetch *f, const struct peer *p, uint64_t *want
 			*wanted = chunk;
 		}
 	}
-	if (4 * most >= partial)
+	if (most > 0)
 		return true;
 	for (size_t i = 0; i < f->peer_count; i++)
 		if (f->peers[i].partial && f->peers[i].asked_count > 0)
