@@ -513,7 +513,6 @@ static void ask_for_chunks(struct fetch *f, struct peer *p)
 		rest_refused(p);	/* it lacks all that is left */
 		return;
 	}
-
 	/* Many requests in one go, rather than one for each chunk that came. */
 	if (p->asked_count > 0 && left < p->asked_count / 2 && p->out_used == 0)
 		return;
@@ -536,8 +535,8 @@ static void ask_for_chunks(struct fetch *f, struct peer *p)
 	}
 }
 
-/* Of the peers that may be connected to: the fastest known one, or, so that
- * fast ones are found, any that was not tried yet. */
+/* Of the peers that may be connected to: the fastest known one; where no rate is
+ * known, one that failed least, and is good, and else any. */
 static struct peer *choose_peer(struct fetch *f)
 {
 	struct peer *best = NULL;

@@ -19,8 +19,8 @@ enum client_state {
 
 struct client_slot {
 	_Atomic uint32_t state;		/* an enum client_state */
-	_Atomic uint32_t since_ms;	/* when the state began; for CLIENT_SLOW, when counting did */
-	_Atomic uint32_t taken;		/* bytes that the client took since then */
+	_Atomic uint32_t since_ms;	/* when the state began; for CLIENT_SLOW, the first wait of this batch */
+	_Atomic uint32_t taken;		/* CLIENT_SLOW: bytes that the client took of this batch of answers */
 	_Atomic uint32_t chunks;	/* sent to the client */
 	_Atomic uint32_t sent_kib;	/* likewise, in KiB */
 };
