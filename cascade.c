@@ -51,6 +51,7 @@ static const char help_text[] =
 	"  -p, --peer HOST:PORT     fetch from this peer too; may be given several times\n"
 	"  -m, --max-clients N      serve so many clients at a time (default 256)\n"
 	"      --max-upload RATE    serve so many bytes a second at most; K, M, G as in 10M\n"
+	"      --verify-whole       hash a complete file once more, as a whole\n"
 	"      --verify-on-send     hash each chunk again before it is sent\n"
 	"  -u, --user NAME          become this user once files and port are open\n"
 	"  -j, --jobs N             check local files with N processes (default: one a CPU)\n"
@@ -74,7 +75,7 @@ struct settings {
 	unsigned max_clients;
 	uint64_t max_upload;
 	const struct passwd *user;	/* to become; NULL: nobody else */
-	bool client_only, force, verify;
+	bool client_only, force, verify_on_send;
 	struct fetch_options fetch;
 };
 
@@ -139,7 +140,7 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { ORDER = 256, TIMEOUT, GIVE_UP, MAX_UPLOAD, VERIFY };
+	enum { ORDER = 256, TIMEOUT, GIVE_UP, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
@@ -147,7 +148,8 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"peer", required_argument, NULL, 'p'},
 		{"max-clients", required_argument, NULL, 'm'},
 		{"max-upload", required_argument, NULL, MAX_UPLOAD},
-		{"verify-on-send", no_argument, NULL, VERIFY},
+		{"verify-whole", no_argument, NULL, VERIFY_WHOLE},
+		{"verify-on-send", no_argument, NULL, VERIFY_ON_SEND},
 		{"user", required_argument, NULL, 'u'},
 		{"jobs", required_argument, NULL, 'j'},
 		{"order", required_argument, NULL, ORDER},
@@ -172,7 +174,8 @@ static void parse_options(struct settings *s, int argc, char **argv)
 			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->max_upload))
 				misuse("not a rate from 1K to 1024G: %s", optarg);
 			break;
-		case VERIFY: s->verify = true; break;
+		case VERIFY_WHOLE: s->fetch.verify_whole = true; break;
+		case VERIFY_ON_SEND: s->verify_on_send = true; break;
 		case 'u':
 			s->user = getpwnam(optarg);
 			if (s->user == NULL)
@@ -339,16 +342,13 @@ static int fetch_only(struct settings *s, struct datafile *files, size_t count)
 	Signal(SIGTERM, on_end);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
-	/* Nobody fetches from here, so nobody gains from another order, and in
-	 * this one the whole is hashed on the way. */
-	s->fetch.ascending = true;
 	return fetch_files(files, count, &s->fetch) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 static int fetch_and_serve(struct settings *s, struct datafile *files, size_t count)
 {
 	struct serve_options serving = {.files = files, .count = count, .max_clients = s->max_clients,
-		.max_upload = s->max_upload, .verify = s->verify,
+		.max_upload = s->max_upload, .verify = s->verify_on_send,
 		.tracker_host = s->tracker_host, .tracker_port = s->tracker_port};
 	int news[2];
 

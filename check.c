@@ -4,7 +4,6 @@
 #include "check.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,42 +119,6 @@ static void check_lanes(struct lanes *lanes, struct metafile *m, int fd, struct 
 	lanes->count = 0;
 }
 
-/* The hash of the whole file, as far as it has been computed. */
-struct whole {
-	SHA256_CTX ctx;
-	uint64_t hashed;	/* bytes, from the beginning */
-};
-
-/* Checks a chunk with which the whole goes on: both hashes in one reading. */
-static void check_with_whole(struct whole *w, struct run *run, uint64_t chunk, struct metafile *m,
-			     int fd, struct held *held)
-{
-	struct lanes alone = {.count = 1, .chunk = {chunk}, .run = {run}};
-	SHA256_CTX before = w->ctx, *ctxs[] = {&alone.ctx[0], &w->ctx};
-	const uint8_t *data[] = {buffer, buffer};
-	uint64_t length = metafile_chunk_length(m, chunk), bad = run->bad;
-	int error = 0;
-
-	lanes_start(&alone);
-	for (uint64_t done = 0; done < length && error == 0; ) {
-		size_t piece = length - done < LANE_SIZE ? (size_t)(length - done) : LANE_SIZE;
-		error = read_at(fd, buffer, piece, metafile_chunk_offset(m, chunk) + done);
-		if (error == 0)
-			sha256_update_lanes(ctxs, data, piece, 2);
-		done += piece;
-	}
-	if (error == 0) {
-		lanes_finish(&alone, m, held);
-	} else {
-		run->error = error;
-		run->bad++;
-	}
-	if (run->bad == bad)
-		w->hashed += length;
-	else
-		w->ctx = before;
-}
-
 /* Adds a chunk to the lanes; hashes them when they are full, and the last
  * chunk, which may be shorter, by itself. */
 static void add_to_lanes(struct lanes *lanes, struct run *run, uint64_t chunk,
@@ -170,12 +133,10 @@ static void add_to_lanes(struct lanes *lanes, struct run *run, uint64_t chunk,
 		check_lanes(lanes, m, fd, held);
 }
 
-/* Small chunks: many of them in one read, with which the whole goes on if it is
- * there. They end before the last chunk. */
-static int check_small(struct whole *w, struct run *run, uint64_t first, uint64_t count,
-		       struct metafile *m, int fd, struct held *held)
+/* Small chunks: many of them in one read. They end before the last chunk. */
+static int check_small(struct run *run, uint64_t first, uint64_t count, struct metafile *m, int fd,
+		       struct held *held)
 {
-	uint64_t bad = run->bad;
 	size_t size = (size_t)m->chunk_size;
 	struct lanes lanes = {0};
 	const uint8_t *data[SHA256_LANES];
@@ -194,17 +155,10 @@ static int check_small(struct whole *w, struct run *run, uint64_t first, uint64_
 			lanes.count = 0;
 		}
 	}
-	if (w != NULL && run->bad == bad && w->hashed == metafile_chunk_offset(m, first)) {
-		sha256_update(&w->ctx, buffer, (size_t)count * size);
-		w->hashed += count * size;
-	}
 	return 0;
 }
 
-/* As check_runs; w: the whole, which goes on with the chunks that continue it,
- * or NULL. */
-static void check_runs_and_whole(struct whole *w, struct metafile *m, int fd, struct run runs[],
-				 size_t count, struct held *held)
+void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held)
 {
 	struct lanes lanes = {0};
 	uint64_t at_once = BUFFER_SIZE / m->chunk_size;
@@ -216,27 +170,18 @@ static void check_runs_and_whole(struct whole *w, struct metafile *m, int fd, st
 		run->bad = 0;
 		run->error = 0;
 		while (chunk < end) {
-			uint64_t whole = (end < m->chunks ? end : m->chunks - 1) - chunk;
-			if (whole > at_once)
-				whole = at_once;
-			if (whole == 0)
-				whole = 1;	/* a large chunk, or the last one */
-			if (whole > 1 && check_small(w, run, chunk, whole, m, fd, held) == 0)
-				;
-			else if (whole == 1 && w != NULL && w->hashed == metafile_chunk_offset(m, chunk))
-				check_with_whole(w, run, chunk, m, fd, held);
-			else
-				for (uint64_t i = 0; i < whole; i++)
+			uint64_t some = (end < m->chunks ? end : m->chunks - 1) - chunk;
+			if (some > at_once)
+				some = at_once;
+			if (some == 0)
+				some = 1;	/* a large chunk, or the last one */
+			if (some == 1 || check_small(run, chunk, some, m, fd, held) != 0)
+				for (uint64_t i = 0; i < some; i++)
 					add_to_lanes(&lanes, run, chunk + i, m, fd, held);
-			chunk += whole;
+			chunk += some;
 		}
 	}
 	check_lanes(&lanes, m, fd, held);
-}
-
-void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held)
-{
-	check_runs_and_whole(NULL, m, fd, runs, count, held);
 }
 
 /* ---- what the file holds at the start ------------------------------------ */
@@ -419,84 +364,18 @@ bool check_any_match(struct metafile *m, int fd, uint64_t size)
 
 /* ---- what arrives -------------------------------------------------------- */
 
-/* A message in the pipe to the fetcher that is about the whole, not a run:
- * count is how many bytes of it are hashed, bad whether the hash is wrong. */
-#define ABOUT_WHOLE UINT64_MAX
-#define WHOLE_NEWS (UINT64_C(64) << 20)	/* bytes between two such messages */
-
-/* How many bytes of the whole can be hashed next: of the chunk that they begin
- * in, which must be held, and a buffer full at most. */
-static size_t next_of_whole(const struct whole *w, const struct metafile *m, const struct held *held)
-{
-	uint64_t chunk = w->hashed / m->chunk_size, end = w->hashed;
-
-	while (chunk < m->chunks && end - w->hashed < BUFFER_SIZE && held_has(held, chunk)) {
-		end = metafile_chunk_offset(m, chunk) + metafile_chunk_length(m, chunk);
-		chunk++;
-	}
-	return end - w->hashed < BUFFER_SIZE ? (size_t)(end - w->hashed) : BUFFER_SIZE;
-}
-
-/* Tells the fetcher how far the whole is, now and then, and at the end what came
- * out. before: how far it was before. False: the fetcher is gone. */
-static bool tell_whole(struct whole *w, uint64_t before, const struct metafile *m, int to_fetcher)
-{
-	struct run news = {.first = ABOUT_WHOLE, .count = w->hashed};
-	uint8_t hash[SHA256_HASH_SIZE];
-
-	if (before / WHOLE_NEWS == w->hashed / WHOLE_NEWS && (before == w->hashed || w->hashed < m->length))
-		return true;
-	if (w->hashed == m->length) {
-		sha256_final(&w->ctx, hash);
-		news.bad = memcmp(hash, m->data_hash, SHA256_HASH_SIZE) != 0;
-	}
-	return write(to_fetcher, &news, sizeof news) == sizeof news;
-}
-
-/* Hashes on. False: that can't be, which the fetcher is told, or it is gone. */
-static bool hash_on(struct whole *w, size_t size, const struct metafile *m, int fd, int to_fetcher)
-{
-	struct run news = {.first = ABOUT_WHOLE, .count = w->hashed};
-
-	news.error = read_at(fd, buffer, size, w->hashed);
-	if (news.error != 0) {
-		(void)!write(to_fetcher, &news, sizeof news);
-		return false;
-	}
-	sha256_update(&w->ctx, buffer, size);
-	w->hashed += size;
-	return tell_whole(w, w->hashed - size, m, to_fetcher);
-}
-
-/* Takes runs; the whole goes on with those that continue it, and alone while
- * there are none. */
 static void run_checker(int from_fetcher, int to_fetcher, struct metafile *m, int fd,
 			struct held *held)
 {
-	struct pollfd p = {.fd = from_fetcher, .events = POLLIN};
 	struct run runs[CHECKER_WAITING_MAX];
-	struct whole whole = {.hashed = 0};
+	ssize_t got;
 
-	sha256_init(&whole.ctx);
-	for (;;) {
-		size_t size = next_of_whole(&whole, m, held);
-		int n = poll(&p, 1, size > 0 ? 0 : -1);
-		if (n < 0 && errno != EINTR)
-			break;
-		if (n == 0 && !hash_on(&whole, size, m, fd, to_fetcher))
-			break;
-		if (n <= 0)
+	/* Runs are written whole, so that only whole ones are there to read. */
+	while ((got = read(from_fetcher, runs, sizeof runs)) > 0 || (got < 0 && errno == EINTR)) {
+		if (got < 0)
 			continue;
-		/* Runs are written whole, so that only whole ones are there to read. */
-		ssize_t got = read(from_fetcher, runs, sizeof runs);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got <= 0)
-			break;
-		uint64_t before = whole.hashed;
-		check_runs_and_whole(&whole, m, fd, runs, (size_t)got / sizeof runs[0], held);
-		if (write(to_fetcher, runs, (size_t)got) != got ||
-		    !tell_whole(&whole, before, m, to_fetcher))
+		check_runs(m, fd, runs, (size_t)got / sizeof runs[0], held);
+		if (write(to_fetcher, runs, (size_t)got) != got)
 			break;
 	}
 	_exit(EXIT_SUCCESS);
@@ -524,9 +403,6 @@ int checker_start(struct checker *c, struct metafile *m, int fd, struct held *he
 	c->to = to[1];
 	c->from = from[0];
 	c->waiting = 0;
-	c->whole_hashed = 0;
-	c->whole_known = false;
-	c->length = m->length;
 	if (c->pid < 0) {
 		close(c->to);
 		close(c->from);
@@ -559,25 +435,34 @@ int checker_send(struct checker *c, const struct run *run)
 
 ssize_t checker_receive(struct checker *c, struct run runs[CHECKER_WAITING_MAX])
 {
-	ssize_t n, kept = 0;
+	ssize_t n;
 
 	while ((n = read(c->from, runs, CHECKER_WAITING_MAX * sizeof runs[0])) < 0 && errno == EINTR)
 		;
 	if (n <= 0 || (size_t)n % sizeof runs[0] != 0)
 		return -1;
-	for (ssize_t i = 0; i < n / (ssize_t)sizeof runs[0]; i++) {
-		if (runs[i].first != ABOUT_WHOLE) {
-			runs[kept++] = runs[i];
-			continue;
-		}
-		c->whole_hashed = runs[i].count;
-		c->whole_known = c->whole_hashed == c->length;
-		c->whole_right = runs[i].bad == 0;
-		if (runs[i].error != 0) {
-			errno = runs[i].error;
+	n /= (ssize_t)sizeof runs[0];
+	c->waiting -= (unsigned)n;
+	return n;
+}
+
+/* ---- the whole ------------------------------------------------------------ */
+
+int check_whole(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes), void *arg)
+{
+	uint8_t hash[SHA256_HASH_SIZE];
+	SHA256_CTX ctx;
+
+	sha256_init(&ctx);
+	for (uint64_t done = 0; done < m->length; ) {
+		size_t piece = m->length - done < BUFFER_SIZE ? (size_t)(m->length - done) : BUFFER_SIZE;
+		errno = read_at(fd, buffer, piece, done);
+		if (errno != 0)
 			return -1;
-		}
+		sha256_update(&ctx, buffer, piece);
+		done += piece;
+		progress(arg, done);
 	}
-	c->waiting -= (unsigned)kept;
-	return kept;
+	sha256_final(&ctx, hash);
+	return memcmp(hash, m->data_hash, SHA256_HASH_SIZE) == 0;
 }

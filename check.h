@@ -25,9 +25,9 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 
 #define CHECK_WORKERS_MAX 64
 
-/* Checks the whole data file with that many (CHECK_WORKERS_MAX at most) worker processes, and adds what
- * matches to held; calls progress with the bytes checked so far every now and
- * then. What lies in the file's holes costs nothing. Chunks that can't be read
+/* Checks every chunk of the data file with that many (CHECK_WORKERS_MAX at most)
+ * worker processes, and adds what matches to held; calls progress with the bytes
+ * checked so far every now and then. What lies in the file's holes costs nothing. Chunks that can't be read
  * are not held, with a message. Returns 0, or -1 with errno if there could be
  * no pipe to the workers. */
 int check_data_file(struct metafile *m, int fd, struct held *held, unsigned workers,
@@ -36,16 +36,16 @@ int check_data_file(struct metafile *m, int fd, struct held *held, unsigned work
 /* Whether at least one chunk of a file of that many bytes matches. */
 bool check_any_match(struct metafile *m, int fd, uint64_t size);
 
-/* The process that checks what arrives. While there is nothing to check, it
- * hashes the whole file, from its beginning on, as far as that is held. */
+/* Whether the whole data file has the metafile's hash of the whole: 1 or 0, or
+ * -1 with errno if it can't be read (EIO: it is too short). Calls progress with
+ * the bytes read so far every now and then. */
+int check_whole(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes), void *arg);
+
+/* The process that checks what arrives. */
 struct checker {
 	pid_t pid;
 	int to, from;		/* pipes of struct run */
 	unsigned waiting;	/* runs sent and not yet returned */
-	uint64_t length;	/* of the data file, in bytes */
-	uint64_t whole_hashed;	/* bytes of the whole that have been hashed, as far as is known */
-	bool whole_known;	/* all of it, with this result: */
-	bool whole_right;	/* it has the metafile's hash of the whole */
 };
 
 #define CHECKER_WAITING_MAX 80	/* so many fit into any pipe: 4096 bytes */
@@ -59,9 +59,8 @@ void checker_stop(struct checker *c);
  * -1 with errno if the checker is gone. */
 int checker_send(struct checker *c, const struct run *run);
 
-/* Takes results of runs, as many as there are, and updates what is known of the
- * whole; blocks if there is no news (poll the pipe `from` before). Returns how
- * many runs there are, maybe none, or -1 if the checker is gone. */
+/* Takes results of runs, as many as there are; blocks if there are none (poll
+ * the pipe `from` before). Returns how many, or -1 if the checker is gone. */
 ssize_t checker_receive(struct checker *c, struct run runs[CHECKER_WAITING_MAX]);
 
 #endif

@@ -3,6 +3,7 @@
 #define CLOCK_H
 
 #include <stdint.h>
+#include <stdlib.h>
 #include <time.h>
 
 /* Milliseconds since some moment in the past; setting the date changes nothing. */
@@ -21,6 +22,17 @@ static inline int clock_poll_timeout(int64_t deadline_ms)
 	int64_t left = deadline_ms - clock_ms();
 
 	return left <= 0 ? 0 : left > 3600000 ? 3600000 : (int)left;
+}
+
+static inline int64_t clock_earlier(int64_t a_ms, int64_t b_ms)
+{
+	return a_ms < b_ms ? a_ms : b_ms;
+}
+
+/* A time somewhere around ms, so that many processes don't move in step. */
+static inline int64_t clock_jittered(int64_t ms)
+{
+	return ms * 3 / 4 + random() % (ms / 2 + 1);
 }
 
 #endif

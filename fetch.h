@@ -18,6 +18,7 @@ struct fetch_options {
 	unsigned give_up_s;		/* end when nothing has come for so long; 0: never */
 	double time_scale;		/* of every time limit; 1 is normal */
 	bool ascending;			/* begin with chunk 0, not anywhere */
+	bool verify_whole;		/* hash the complete file as a whole, too */
 	int news;			/* a pipe that gets a byte when more is held; or -1 */
 };
 

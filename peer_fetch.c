@@ -12,6 +12,8 @@
 
 #include "clock.h"
 
+#define RATE_MS 250	/* over which a peer's rate is measured */
+
 int peer_connect(struct peer *p)
 {
 	struct sockaddr_in sa = address_to_sockaddr(p->address);
@@ -112,4 +114,25 @@ int peer_send(struct peer *p)
 	}
 	p->out_used = p->out_sent = 0;
 	return 0;
+}
+
+void peer_heard(struct peer *p, size_t bytes)
+{
+	int64_t now = clock_ms(), ms = now - p->rate_since_ms;
+
+	p->heard_ms = now;
+	p->rate_bytes += bytes;
+	if (ms < RATE_MS)
+		return;
+	double rate = (double)p->rate_bytes * 1000 / (double)ms;
+	p->rate = rate > p->rate ? rate : (3 * p->rate + rate) / 4;
+	p->rate_bytes = 0;
+	p->rate_since_ms = now;
+}
+
+double peer_rate_ahead(const struct peer *p)
+{
+	double so_far = (double)p->rate_bytes * 1000 / RATE_MS;	/* at least the rate to come */
+
+	return so_far > p->rate ? so_far : p->rate;
 }

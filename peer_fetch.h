@@ -2,7 +2,7 @@
  * it: requests go out ahead of their responses, in order, and the responses
  * come in whatever pieces the network makes of them. PROTOCOL.md, section 3.
  *
- * Nothing here blocks. Which chunk is asked of whom is fetch.c's business. */
+ * Nothing here blocks. Which chunk is asked of whom is swarm.c's business. */
 #ifndef PEER_FETCH_H
 #define PEER_FETCH_H
 
@@ -32,7 +32,7 @@ struct peer {
 	bool partial;		/* it has refused a chunk: it doesn't hold all of the file */
 	uint8_t lacks[PEER_REGIONS / 8];	/* a bit for each region that it refused a chunk of */
 	bool stale;		/* that was too long ago to count */
-	double rate;		/* bytes a second, lately */
+	double rate;		/* bytes a second, lately; 0: not known */
 	uint64_t chunks;	/* good ones that it delivered */
 	uint64_t next;		/* where to look for the next chunk to ask it for */
 	unsigned unchecked;	/* runs of its chunks that the checker has not returned */
@@ -80,6 +80,13 @@ bool peer_can_ask(const struct peer *p);
 
 /* Puts down a request for a chunk, which peer_send sends. */
 void peer_ask(struct peer *p, uint64_t chunk, const uint8_t cascade_hash[SHA256_HASH_SIZE]);
+
+/* So many bytes have come from it. */
+void peer_heard(struct peer *p, size_t bytes);
+
+/* What the peer can be expected to deliver, in bytes a second: the rate, or more
+ * if it has been quicker since that was measured. */
+double peer_rate_ahead(const struct peer *p);
 
 /* Sends what was put down, as far as the socket takes it. 0, or an errno. */
 int peer_send(struct peer *p);

@@ -293,9 +293,15 @@ class Order(Choosing):
         self.end(fetcher)
         return silent.requests[0]
 
-    def test_client_only_goes_in_ascending_order(self):
+    def test_chunks_come_in_order_from_the_first_one_and_wrap_round(self):
         peer = Peer(self, self.file)
         self.fetch_from(peer)
+        first = peer.requests[0]
+        self.assertEqual(peer.requests, [*range(first, 2000), *range(first)])
+
+    def test_ascending_order_begins_with_the_first_chunk(self):
+        peer = Peer(self, self.file)
+        self.fetch_from(peer, options=["--order=ascending"])
         self.assertEqual(peer.requests, list(range(2000)))
 
     def test_an_ascending_serving_fetcher_starts_at_the_first_chunk(self):

@@ -271,19 +271,27 @@ class Ends(Case):
         file.hash = hashlib.sha256(file.metafile).digest()
         return file
 
-    def test_a_metafile_that_contradicts_itself_is_not_complete(self):
+    def test_a_metafile_that_contradicts_itself(self):
         file = self.make_contradiction()
         peer = Peer(self, file)
-        program = self.fetch(file, peers=[peer.address], status=1)
+        program = self.fetch(file, "--verify-whole", peers=[peer.address], status=1)
         self.assert_one_sentence(program, file.metafile_path)
         self.assertNotIn("complete", program.stderr)
+        self.assert_same(file.path, file.data)  # every chunk is what the metafile says
 
     def test_a_complete_local_file_whose_metafile_contradicts_itself(self):
         file = self.make_contradiction()
         file.path.write_bytes(file.data)
-        program = self.fetch(file, peers=[(LOOPBACK, 1)], status=1)
+        program = self.fetch(file, "--verify-whole", peers=[(LOOPBACK, 1)], status=1)
         self.assertIn(str(file.metafile_path), program.stderr)
         self.assertNotIn("complete", program.stderr)
+
+    def test_a_whole_that_is_right(self):
+        file = self.describe_file("data", 10_000, 1000)
+        program = self.fetch(file, "--verify-whole", peers=[Peer(self, file).address])
+        self.assertIn("complete and verified", program.stderr)
+        again = self.fetch(file, "--verify-whole", peers=[(LOOPBACK, 1)])
+        self.assertIn("complete", again.stderr)
 
     def test_giving_up(self):
         file = self.describe_file("data", 10_000, 1000)

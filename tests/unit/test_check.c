@@ -649,35 +649,10 @@ static void test_checker(void)
 	struct run gone = a_run(90, 20);
 	CHECK(checker_send(&c, &gone) == 0 && receive_all(&c, runs) == 1);
 	CHECK(is_run(&runs[0], 90, 20, 10, EIO));
-	CHECK(!c.whole_known);
 	checker_stop(&c);
 	CHECK(!has_children());
 	close_both();
 	CHECK(open_fds() == before);
-}
-
-/* When all is held, the checker tells whether the whole has the metafile's hash. */
-static void test_checker_and_the_whole(void)
-{
-	static struct run runs[2 * CHECKER_WAITING_MAX];
-	struct checker c;
-
-	for (int right = 0; right < 2; right++) {
-		open_full(9 * MIB + 1, MIB);
-		m.data_hash[0] ^= !right;
-		CHECK(checker_start(&c, &m, fd, held) == 0 && !c.whole_known);
-		for (uint64_t i = m.chunks; i-- > 0; ) {
-			struct run run = a_run(i, 1);
-			CHECK(!c.whole_known);
-			CHECK(checker_send(&c, &run) == 0 && receive_all(&c, runs) == 1);
-		}
-		while (!c.whole_known)		/* the alarm ends it if that never comes */
-			if (!CHECK(checker_receive(&c, runs) == 0))
-				break;
-		CHECK(c.whole_known && c.whole_right == right && c.whole_hashed == m.length);
-		checker_stop(&c);
-		close_both();
-	}
 }
 
 /* No answer before a question. */
@@ -771,29 +746,22 @@ static void test_any_match(void)
 	close_both();
 }
 
-/* Starts a checker for a file whose chunks are all held, and waits for what it says of the
- * whole: 1, right; 0, wrong; -1 with errno, it can't be read. */
+static void count_up(void *arg, uint64_t bytes)
+{
+	uint64_t *before = arg;
+
+	CHECK(bytes > *before && bytes <= m.length);
+	*before = bytes;
+}
+
 static int check_the_whole(int from)
 {
-	struct run runs[CHECKER_WAITING_MAX];
-	struct checker c;
-	uint64_t before = 0;
-	int error = 0;
+	uint64_t shown = 0;
+	int right = check_whole(&m, from, count_up, &shown), saved = errno;
 
-	for (uint64_t i = 0; i < m.chunks; i++)
-		held_add(held, i);
-	CHECK(checker_start(&c, &m, from, held) == 0);
-	while (!c.whole_known && error == 0) {
-		ssize_t n = checker_receive(&c, runs);
-		if (n < 0)
-			error = errno;
-		else
-			CHECK(n == 0 && c.whole_hashed >= before);
-		before = c.whole_hashed;
-	}
-	checker_stop(&c);
-	errno = error;
-	return error != 0 ? -1 : c.whole_right;
+	CHECK(right < 0 || shown == m.length);
+	errno = saved;
+	return right;
 }
 
 static void test_whole_hash(void)
@@ -817,27 +785,6 @@ static void test_whole_hash(void)
 		CHECK(check_the_whole(fd) == -1 && errno == EIO);
 		close_both();
 	}
-}
-
-/* Only what is held is hashed: the rest as soon as it is. */
-static void test_whole_hash_grows(void)
-{
-	struct run runs[CHECKER_WAITING_MAX], run = a_run(0, 60);
-	struct checker c;
-
-	open_full(100 * KIB, KIB);
-	CHECK(checker_start(&c, &m, fd, held) == 0);
-	CHECK(checker_send(&c, &run) == 0);
-	while (c.waiting > 0)
-		CHECK(checker_receive(&c, runs) >= 0);
-	CHECK(!c.whole_known);
-	run = a_run(60, 40);
-	CHECK(checker_send(&c, &run) == 0);
-	while (!c.whole_known)
-		CHECK(checker_receive(&c, runs) >= 0);
-	CHECK(c.whole_right && c.whole_hashed == m.length && c.waiting == 0);
-	checker_stop(&c);
-	close_both();
 }
 
 static int run_all(void)
@@ -864,14 +811,12 @@ static int run_all(void)
 	RUN(test_holes_without_forks);
 	RUN(test_worker_killed);
 	RUN(test_checker);
-	RUN(test_checker_and_the_whole);
 	RUN(test_checker_waits);
 	RUN(test_checker_stopped_at_work);
 	RUN(test_checker_gone);
 	RUN(test_checker_without_fork);
 	RUN(test_any_match);
 	RUN(test_whole_hash);
-	RUN(test_whole_hash_grows);
 	return unit_result();
 }
 

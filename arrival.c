@@ -1,0 +1,329 @@
+/* arrival.c - from the socket to the data file, and to the checker; used by the
+ * fetcher. */
+#include "arrival.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "progress.h"
+
+#define RECEIVE_SIZE ((size_t)256 << 10)	/* bytes taken from a socket at a time */
+#define HAND_OVER_SIZE (1u << 20)	/* bytes, and so many chunks as are hashed at once */
+#define MERGE_MAX ((size_t)16 << 10)	/* copying less is cheaper than one more write */
+#define MESSAGE_MAX 65536		/* bytes of an error message that are put up with */
+
+int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s)
+{
+	*a = (struct arrival){.file = d, .swarm = s, .held = held_count(d->held)};
+	return checker_start(&a->checker, &d->meta, d->fd, d->held);
+}
+
+void arrival_end(struct arrival *a)
+{
+	checker_stop(&a->checker);
+}
+
+bool arrival_is_idle(const struct arrival *a)
+{
+	return a->checker.waiting == 0 && a->unchecked.count == 0;
+}
+
+/* ---- the checker ------------------------------------------------------------- */
+
+/* What didn't match is wanted again, from somebody else. */
+static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
+{
+	for (uint64_t chunk = run->first; chunk < run->first + run->count; chunk++)
+		if (!held_has(a->file->held, chunk)) {
+			wanted_give_back(&a->swarm->wanted, chunk);
+			a->swarm->wasted += metafile_chunk_length(&a->file->meta, chunk);
+		}
+	if (run->error != 0) {
+		errno = run->error;
+		log_warn("%s: can't be read back", a->file->path);
+		a->failed = true;
+	} else if (!p->banned) {
+		log_warnx("%s: sent a wrong chunk (%llu); it is not asked again", swarm_name(p),
+			  (unsigned long long)run->first);
+		p->banned = true;	/* disconnected by swarm_manage */
+	}
+}
+
+void arrival_take_results(struct arrival *a)
+{
+	struct run runs[CHECKER_WAITING_MAX];
+	ssize_t n = checker_receive(&a->checker, runs);
+
+	if (n < 0) {
+		log_warnx("%s: the checker has died; was the file cut by somebody else?", a->file->path);
+		a->failed = true;
+		return;
+	}
+	for (ssize_t i = 0; i < n; i++) {
+		const struct run *run = &runs[i];
+		struct peer *p = &a->swarm->peers[run->peer];
+		uint64_t good = run->count - run->bad;
+		p->unchecked--;
+		a->held += good;
+		if (good > 0)
+			swarm_delivered(a->swarm, p, good);
+		if (run->bad > 0)
+			take_bad(a, run, p);
+	}
+}
+
+void arrival_flush(struct arrival *a)
+{
+	while (a->checker.waiting == CHECKER_WAITING_MAX && !a->failed)
+		arrival_take_results(a);
+	if (a->unchecked.count == 0 || a->failed)
+		return;
+	if (checker_send(&a->checker, &a->unchecked) < 0) {
+		log_warn("%s: the checker is gone", a->file->path);
+		a->failed = true;
+	}
+	a->unchecked.count = 0;
+}
+
+/* Gives written chunks to the checker; not one by one while more keep coming,
+ * since it hashes several in little more time than one. */
+static void hand_over(struct arrival *a, struct peer *p, const struct run *run)
+{
+	struct run *u = &a->unchecked;
+	uint32_t peer = (uint32_t)(p - a->swarm->peers);
+
+	if (u->count > 0 && (u->peer != peer || u->first + u->count != run->first))
+		arrival_flush(a);
+	if (u->count == 0) {
+		*u = (struct run){.first = run->first, .peer = peer};
+		p->unchecked++;
+	}
+	u->count += run->count;
+	if (u->count >= SHA256_LANES && u->count >= HAND_OVER_SIZE / a->file->meta.chunk_size)
+		arrival_flush(a);
+}
+
+/* ---- the data file ----------------------------------------------------------- */
+
+/* Bytes that were received and not yet written, and chunks that are complete
+ * once they are. */
+struct unwritten {
+	uint8_t *bytes;
+	size_t size;
+	uint64_t offset;	/* in the data file */
+	struct run run;
+};
+
+/* The disk is full, or so. What has been written whole is still checked, and is
+ * then held and served. */
+static void end_with_write_error(struct arrival *a)
+{
+	char missing[PROGRESS_BYTES_TEXT_SIZE];
+	int error = errno;
+
+	arrival_flush(a);
+	while (a->checker.waiting > 0 && !a->failed)
+		arrival_take_results(a);
+	uint64_t bytes = datafile_missing_bytes(a->file);
+	errno = error;
+	log_warn("%s: can't be written (%s, %llu bytes, still to come; what is verified is kept)",
+		 a->file->path, progress_bytes_text((double)bytes, missing), (unsigned long long)bytes);
+	a->failed = true;
+}
+
+/* Writes the bytes, and gives the chunks that they complete to the checker. */
+static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
+{
+	while (u->size > 0) {
+		ssize_t n = pwrite(a->file->fd, u->bytes, u->size, (off_t)u->offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0) {
+			if (n == 0)
+				errno = ENOSPC;
+			end_with_write_error(a);
+			return;
+		}
+		u->bytes += n;
+		u->size -= (size_t)n;
+		u->offset += (uint64_t)n;
+	}
+	if (u->run.count > 0)
+		hand_over(a, p, &u->run);
+	u->run.count = 0;
+}
+
+/* Adds a piece of a chunk to what is unwritten, where it continues that. */
+static void add_bytes(struct arrival *a, struct peer *p, struct unwritten *u, uint8_t *bytes,
+		      size_t size, uint64_t offset)
+{
+	bool continues = u->size > 0 && u->offset + u->size == offset;
+
+	if (continues && u->bytes + u->size != bytes) {
+		/* A response's header lies between. */
+		if (size > MERGE_MAX)
+			continues = false;
+		else
+			memmove(u->bytes + u->size, bytes, size);
+	}
+	if (!continues) {
+		write_out(a, p, u);
+		u->bytes = bytes;
+		u->offset = offset;
+		u->size = 0;
+	}
+	u->size += size;
+}
+
+/* The bytes added last completed the chunk. What is unwritten lies in one
+ * piece in the file, so the chunks that it completes are neighbours. */
+static void add_chunk(struct unwritten *u, uint64_t chunk)
+{
+	if (u->run.count == 0)
+		u->run.first = chunk;
+	u->run.count++;
+}
+
+/* ---- responses ----------------------------------------------------------------- */
+
+/* Looks at the response's header, which has come. The peer may be disconnected
+ * for it. */
+static void begin_response(struct arrival *a, struct peer *p)
+{
+	struct swarm *s = a->swarm;
+
+	peer_response_decode(&p->response, p->header);
+	p->body_got = 0;
+	bool chunk_comes = p->response.status == PEER_OK;
+	if (p->asked_count == 0 && !chunk_comes)
+		swarm_fail(s, p, "has too much to do");
+	else if (p->asked_count == 0)
+		swarm_ban(s, p, "answers what it wasn't asked");
+	else if (chunk_comes && p->response.length != metafile_chunk_length(&a->file->meta, peer_awaited(p)))
+		swarm_ban(s, p, "sends a chunk of the wrong length");
+	else if (p->response.status > PEER_BAD_REQUEST)
+		swarm_ban(s, p, "answers with an unknown status");
+	else if (!chunk_comes && p->response.length > MESSAGE_MAX)
+		swarm_ban(s, p, "sends an error message without end");
+	else if (chunk_comes)
+		p->refusals = p->rests = 0;
+}
+
+/* Takes what is missing of a header. Returns how many bytes it took. */
+static size_t take_header(struct arrival *a, struct peer *p, const uint8_t *bytes, size_t size)
+{
+	size_t missing = PEER_RESPONSE_SIZE - p->header_got, n = missing < size ? missing : size;
+
+	memcpy(p->header + p->header_got, bytes, n);
+	p->header_got += (unsigned)n;
+	if (n == missing)
+		begin_response(a, p);
+	return n;
+}
+
+/* Takes a piece of a chunk, or of a message, which nobody reads. */
+static size_t take_body(struct arrival *a, struct peer *p, struct unwritten *u, uint8_t *bytes, size_t size)
+{
+	uint64_t missing = p->response.length - p->body_got;
+	size_t n = missing < size ? (size_t)missing : size;
+
+	if (p->response.status == PEER_OK)
+		add_bytes(a, p, u, bytes, n,
+			  metafile_chunk_offset(&a->file->meta, peer_awaited(p)) + p->body_got);
+	p->body_got += n;
+	return n;
+}
+
+static bool has_whole_response(const struct peer *p)
+{
+	return p->header_got == PEER_RESPONSE_SIZE && p->body_got == p->response.length;
+}
+
+static void finish_error(struct swarm *s, struct peer *p)
+{
+	uint64_t chunk = peer_awaited(p);
+
+	switch (p->response.status) {
+	case PEER_NO_CHUNK_YET:
+		wanted_give_back(&s->wanted, chunk);
+		peer_forget_awaited(p);
+		swarm_lacks_chunk(s, p, chunk);
+		break;
+	case PEER_NO_FILE:
+		swarm_lacks_file(s, p);
+		break;
+	case PEER_BAD_REQUEST:
+		if (p->one_at_a_time || (p->asked_count == 1 && p->answers == 0)) {
+			swarm_ban(s, p, "can't parse a request");
+		} else {
+			log_debug("%s: takes one request at a time", swarm_name(p));
+			swarm_disconnect(s, p);
+			p->one_at_a_time = true;
+		}
+		break;
+	default:
+		swarm_ban(s, p, "denies that there is such a chunk");
+	}
+}
+
+static void finish_response(struct arrival *a, struct peer *p, struct unwritten *u)
+{
+	p->header_got = 0;
+	if (p->response.status == PEER_OK) {
+		add_chunk(u, peer_awaited(p));
+		peer_forget_awaited(p);
+	} else {
+		finish_error(a->swarm, p);
+	}
+	p->answers++;
+}
+
+/* Takes apart what has come: headers, bodies, in any pieces. */
+static void take_bytes(struct arrival *a, struct peer *p, uint8_t *bytes, size_t size)
+{
+	struct unwritten u = {0};
+
+	while (size > 0 && p->fd >= 0 && !a->failed) {
+		size_t n = p->header_got < PEER_RESPONSE_SIZE ? take_header(a, p, bytes, size)
+							      : take_body(a, p, &u, bytes, size);
+		bytes += n;
+		size -= n;
+		if (p->fd >= 0 && has_whole_response(p))
+			finish_response(a, p, &u);
+	}
+	if (!a->failed)
+		write_out(a, p, &u);
+}
+
+static void handle_end(struct swarm *s, struct peer *p, const char *why)
+{
+	if (p->asked_count == 0) {
+		log_debug("%s: closed the connection", swarm_name(p));
+		swarm_disconnect(s, p);
+	} else if (p->answers > 0 && p->header_got == 0) {
+		/* Its right, after a response; what was asked for is asked again. */
+		if (p->answers == 1)
+			p->one_at_a_time = true;
+		swarm_disconnect(s, p);
+	} else {
+		swarm_fail(s, p, why);
+	}
+}
+
+void arrival_receive(struct arrival *a, struct peer *p)
+{
+	static uint8_t buffer[RECEIVE_SIZE];
+	ssize_t n = recv(p->fd, buffer, sizeof buffer, 0);
+
+	if (n > 0) {
+		peer_heard(p, (size_t)n);
+		take_bytes(a, p, buffer, (size_t)n);
+	} else if (n == 0) {
+		handle_end(a->swarm, p, "closed the connection before it answered");
+	} else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
+		handle_end(a->swarm, p, strerror(errno));
+	}
+}

@@ -1,0 +1,43 @@
+/* wanted.c - a bit for each chunk; used by the fetcher. */
+#include "wanted.h"
+
+#include <stdlib.h>
+
+int wanted_init(struct wanted *w, uint64_t chunks)
+{
+	w->chunks = w->count = chunks;
+	w->taken = calloc((size_t)(chunks / 8 + 1), 1);
+	return w->taken != NULL ? 0 : -1;
+}
+
+void wanted_free(struct wanted *w)
+{
+	free(w->taken);
+	w->taken = NULL;
+}
+
+bool wanted_has(const struct wanted *w, uint64_t chunk)
+{
+	return !(w->taken[chunk / 8] >> chunk % 8 & 1);
+}
+
+void wanted_take(struct wanted *w, uint64_t chunk)
+{
+	w->taken[chunk / 8] |= (unsigned char)(1u << chunk % 8);
+	w->count--;
+}
+
+void wanted_give_back(struct wanted *w, uint64_t chunk)
+{
+	w->taken[chunk / 8] &= (unsigned char)~(1u << chunk % 8);
+	w->count++;
+}
+
+uint64_t wanted_next(const struct wanted *w, uint64_t from, uint64_t end)
+{
+	uint64_t chunk = from;
+
+	while (chunk < end && !wanted_has(w, chunk))
+		chunk += chunk % 8 == 0 && w->taken[chunk / 8] == 0xff ? 8 : 1;
+	return chunk < end ? chunk : end;
+}
