@@ -48,9 +48,9 @@ tests/unit/rooms.a: $(PEER) $(COMMON)
 	ar rcs $@ $(PEER) $(COMMON)
 
 # Each object, and the headers that it is made from.
-args.o: args.h sha256.h wire.h
+args.o: args.h log.h sha256.h wire.h
 arrival.o: arrival.h check.h datafile.h fetch.h log.h metafile.h peer_fetch.h progress.h sha256.h swarm.h wanted.h wire.h
-cascade.o: args.h check.h csapp.h datafile.h fetch.h log.h metafile.h peer_serve.h process.h sha256.h version.h wire.h
+cascade.o: args.h check.h csapp.h datafile.h fetch.h log.h metafile.h peer_serve.h process.h sha256.h wire.h
 check.o: check.h log.h metafile.h process.h sha256.h
 confine.o: confine.h
 csapp.o: csapp.h
@@ -58,18 +58,18 @@ datafile.o: check.h datafile.h log.h metafile.h sha256.h
 fetch.o: arrival.h check.h clock.h datafile.h fetch.h log.h metafile.h peer_fetch.h progress.h sha256.h swarm.h tracker_query.h wanted.h wire.h
 log.o: log.h
 metafile.o: csapp.h metafile.h sha256.h wire.h
-mkcascade.o: args.h csapp.h log.h metafile.h sha256.h version.h wire.h
+mkcascade.o: args.h csapp.h log.h metafile.h sha256.h wire.h
 peer_fetch.o: clock.h peer_fetch.h sha256.h wire.h
-peer_serve.o: clock.h confine.h datafile.h log.h metafile.h peer_serve.h process.h progress.h serve_client.h sha256.h wire.h
+peer_serve.o: clock.h confine.h datafile.h log.h metafile.h peer_serve.h process.h progress.h serve_client.h sha256.h wanted.h wire.h
 process.o: log.h process.h
-progress.o: clock.h datafile.h log.h metafile.h progress.h sha256.h
+progress.o: clock.h datafile.h log.h metafile.h progress.h sha256.h wanted.h
 serve_client.o: clock.h datafile.h log.h metafile.h serve_client.h sha256.h wire.h
 sha256.o: sha256.h
 swarm.o: clock.h datafile.h fetch.h log.h metafile.h peer_fetch.h sha256.h swarm.h wanted.h wire.h
-tracker.o: args.h clock.h csapp.h log.h metafile.h sha256.h version.h wire.h
+tracker.o: args.h clock.h csapp.h log.h metafile.h sha256.h wire.h
 tracker_query.o: process.h sha256.h tracker_query.h wire.h
 wanted.o: wanted.h
-wire.o: clock.h log.h sha256.h wire.h
+wire.o: clock.h csapp.h log.h sha256.h wire.h
 
 demo: all
 	sh tests/demo.sh

@@ -1,9 +1,60 @@
-/* args.c - reading the values on a command line; the three programs use it. */
+/* args.c - reading a command line; the three programs use it. */
 #include "args.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "log.h"
+
+#define VERSION "1.0"
+
+static const char *program, *usage_text, *help_text;
+
+void args_program(const char *name, const char *usage, const char *help)
+{
+	log_program(name);
+	program = name;
+	usage_text = usage;
+	help_text = help;
+}
+
+void args_misuse(const char *format, ...)
+{
+	char what[1024];
+	va_list args;
+
+	if (format != NULL) {
+		va_start(args, format);
+		vsnprintf(what, sizeof what, format, args);
+		va_end(args);
+		log_warnx("%s", what);
+	}
+	fputs(usage_text, stderr);
+	exit(2);
+}
+
+ARGS_NORETURN static void end_output(void)
+{
+	if (fflush(stdout) != 0)
+		fatal("standard output");
+	exit(EXIT_SUCCESS);
+}
+
+void args_help(void)
+{
+	printf("%s%s", usage_text, help_text);
+	end_output();
+}
+
+void args_version(void)
+{
+	printf("%s %s\n", program, VERSION);
+	end_output();
+}
 
 /* Reads the digits at *text and moves *text behind them. */
 static bool read_digits(const char **text, uint64_t max, uint64_t *number)

@@ -33,6 +33,15 @@ bool arrival_is_idle(const struct arrival *a)
 
 /* ---- the checker ------------------------------------------------------------- */
 
+static void tell_chunks(const struct arrival *a, const struct run *run, const struct peer *p)
+{
+	if (log_get_level() < LOG_VERBOSE)
+		return;
+	for (uint64_t chunk = run->first; chunk < run->first + run->count; chunk++)
+		if (held_has(a->file->held, chunk))
+			log_debug("%s: chunk %llu came from it", swarm_name(p), (unsigned long long)chunk);
+}
+
 /* What didn't match is wanted again, from somebody else. */
 static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 {
@@ -70,6 +79,7 @@ void arrival_take_results(struct arrival *a)
 		a->held += good;
 		if (good > 0)
 			swarm_delivered(a->swarm, p, good);
+		tell_chunks(a, run, p);
 		if (run->bad > 0)
 			take_bad(a, run, p);
 	}

@@ -17,7 +17,6 @@
 #include <grp.h>
 #include <netdb.h>
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -35,7 +34,6 @@
 #include "log.h"
 #include "peer_serve.h"
 #include "process.h"
-#include "version.h"
 #include "wire.h"
 
 static const char usage_text[] =
@@ -79,13 +77,6 @@ struct settings {
 	struct fetch_options fetch;
 };
 
-static void misuse(const char *format, const char *text)
-{
-	log_warnx(format, text);
-	fputs(usage_text, stderr);
-	exit(2);
-}
-
 /* ---- command line --------------------------------------------------------- */
 
 /* Cuts "HOST:PORT" in two, in place. */
@@ -107,9 +98,9 @@ static void parse_peer(struct settings *s, char *text)
 	char *port, *host = strdup(text);
 
 	if (s->fetch.peer_count == PEERS_MAX)
-		misuse("too many peers: %s", text);
+		args_misuse("too many peers: %s", text);
 	if (host == NULL || !cut_port(host, &port) || !args_port(port, 1, &peer->port))
-		misuse("not HOST:PORT: %s", text);
+		args_misuse("not HOST:PORT: %s", text);
 	int error = getaddrinfo(host, NULL, &hints, &list);
 	if (error != 0)
 		fatalx("%s: %s", text, gai_strerror(error));
@@ -123,11 +114,8 @@ static unsigned parse_number(const char *what, const char *text, unsigned max)
 {
 	uint64_t n;
 
-	if (!args_number(text, 1, max, &n)) {
-		log_warnx("not %s: %s", what, text);
-		fputs(usage_text, stderr);
-		exit(2);
-	}
+	if (!args_number(text, 1, max, &n))
+		args_misuse("not %s: %s", what, text);
 	return (unsigned)n;
 }
 
@@ -172,7 +160,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case 'm': s->max_clients = parse_number("a number of clients", optarg, 65536); break;
 		case MAX_UPLOAD:
 			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->max_upload))
-				misuse("not a rate from 1K to 1024G: %s", optarg);
+				args_misuse("not a rate from 1K to 1024G: %s", optarg);
 			break;
 		case VERIFY_WHOLE: s->fetch.verify_whole = true; break;
 		case VERIFY_ON_SEND: s->verify_on_send = true; break;
@@ -185,7 +173,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 								optarg, CHECK_WORKERS_MAX); break;
 		case ORDER:
 			if (strcmp(optarg, "ascending") != 0)
-				misuse("unknown order: %s", optarg);
+				args_misuse("unknown order: %s", optarg);
 			s->fetch.ascending = true;
 			break;
 		case TIMEOUT:
@@ -194,15 +182,9 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case GIVE_UP: s->fetch.give_up_s = parse_number("a number of seconds", optarg, 1u << 30); break;
 		case 'q': log_set_level(LOG_QUIET); break;
 		case 'v': log_set_level(LOG_VERBOSE); break;
-		case 'h':
-			printf("%s%s", usage_text, help_text);
-			exit(0);
-		case 'V':
-			puts("cascade " CASCADE_VERSION);
-			exit(0);
-		default:
-			fputs(usage_text, stderr);
-			exit(2);
+		case 'h': args_help();
+		case 'V': args_version();
+		default: args_misuse(NULL);
 		}
 }
 
@@ -214,31 +196,31 @@ static void parse_operands(struct settings *s, int count, char **operands)
 	uint16_t number;
 
 	if (count != 3 && count != 5 && !(count == 4 && strcmp(operands[1], "-") == 0))
-		misuse("%s", count < 3 ? "too few arguments" : "wrong number of arguments");
+		args_misuse("%s", count < 3 ? "too few arguments" : "wrong number of arguments");
 	s->metafiles = operands[0];
 	tracker = operands[1];
 	if (strcmp(tracker, "-") != 0) {
 		if (count == 5)
 			tracker_port = operands[2];
 		else if (!cut_port(tracker, &tracker_port))
-			misuse("not TRACKER:PORT: %s", tracker);
+			args_misuse("not TRACKER:PORT: %s", tracker);
 		if (!args_port(tracker_port, 1, &number))
-			misuse("not a port: %s", tracker_port);
+			args_misuse("not a port: %s", tracker_port);
 		s->tracker_host = tracker;
 		s->tracker_port = tracker_port;
 	}
 	if (count == 3) {
 		ip = operands[2];
 		if (!cut_port(ip, &port))
-			misuse("not MY_IP:PORT: %s", ip);
+			args_misuse("not MY_IP:PORT: %s", ip);
 	} else {
 		ip = operands[count - 2];
 		port = operands[count - 1];
 	}
 	if (!args_ip(ip, &s->self.ip))
-		misuse("not an IPv4 address: %s", ip);
+		args_misuse("not an IPv4 address: %s", ip);
 	if (!args_port(port, 0, &s->self.port))
-		misuse("not a port: %s", port);
+		args_misuse("not a port: %s", port);
 }
 
 /* ---- start-up ------------------------------------------------------------- */
@@ -261,9 +243,9 @@ static struct datafile *open_files(struct settings *s, size_t *count)
 
 	*count = count_parts(metafiles);
 	if (outputs != NULL && count_parts(outputs) != *count)
-		misuse("%s", "--output needs one data file for each metafile");
+		args_misuse("--output needs one data file for each metafile");
 	if (*count > FILES_MAX)
-		misuse("%s", "too many metafiles");
+		args_misuse("too many metafiles");
 	struct datafile *files = Calloc(*count, sizeof *files);
 	for (size_t i = 0; i < *count; i++) {
 		char *metafile = metafiles, *output = outputs;
@@ -280,36 +262,6 @@ static struct datafile *open_files(struct settings *s, size_t *count)
 	if (failed || datafile_overlap(files, *count))
 		exit(EXIT_FAILURE);
 	return files;
-}
-
-/* Listens where others are told to connect; or, when that address is another
- * machine's (this one is behind a NAT), on every address of this machine. */
-static int listen_as(struct address *self)
-{
-	char text[ADDRESS_TEXT_SIZE];
-	struct address bound = *self;
-	struct sockaddr_in sa = address_to_sockaddr(*self);
-	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	/* The sockets of clients inherit TCP_NODELAY: without it the end of a
-	 * chunk could wait a round trip for more to send. */
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
-		fatal("can't make a socket");
-	int result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
-	if (result < 0 && errno == EADDRNOTAVAIL) {
-		log_info("%s is no address of this machine: listening on all of them", address_text(*self, text));
-		sa.sin_addr.s_addr = htonl(INADDR_ANY);
-		result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
-	}
-	if (result < 0 || listen(fd, LISTENQ) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
-	    fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || address_of_socket(fd, &bound) < 0)
-		fatal("can't listen on %s", address_text(*self, text));
-	self->port = bound.port;
-	printf("listening on %s\n", address_text(bound, text));
-	if (fflush(stdout) != 0)
-		fatal("standard output");
-	return fd;
 }
 
 /* Gives up root's rights for those of another user. The files are open, but
@@ -353,7 +305,7 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 	int news[2];
 
 	serve_block_signals();
-	serving.listen_fd = listen_as(&s->self);
+	serving.listen_fd = address_listen(&s->self, true);
 	if (s->user != NULL)
 		become_user(s->user, files, count);
 	if (pipe(news) < 0)
@@ -395,14 +347,14 @@ int main(int argc, char **argv)
 	};
 	size_t count;
 
-	log_program("cascade");
+	args_program("cascade", usage_text, help_text);
 	parse_options(&s, argc, argv);
 	parse_operands(&s, argc - optind, argv + optind);
 	s.fetch.peers = s.peers;
 	s.fetch.tracker_host = s.tracker_host;
 	s.fetch.tracker_port = s.tracker_port;
 	if (s.tracker_host == NULL && s.fetch.peer_count == 0 && s.client_only)
-		misuse("%s", "without a tracker, --client-only needs a --peer");
+		args_misuse("without a tracker, --client-only needs a --peer");
 	Signal(SIGPIPE, SIG_IGN);	/* whoever hangs up is an error of write, */
 	Signal(SIGXFSZ, SIG_IGN);	/* and so is a file that may not grow */
 	allow_descriptors();

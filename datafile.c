@@ -145,14 +145,17 @@ int datafile_begin_write(struct datafile *d)
 	return 0;
 }
 
+uint64_t datafile_held_bytes(const struct datafile *d, uint64_t held_chunks)
+{
+	const struct metafile *m = &d->meta;
+	uint64_t bytes = held_chunks * m->chunk_size;
+
+	if (held_chunks > 0 && held_has(d->held, m->chunks - 1))
+		bytes -= m->chunk_size - metafile_chunk_length(m, m->chunks - 1);
+	return bytes;
+}
+
 uint64_t datafile_missing_bytes(const struct datafile *d)
 {
-	uint64_t last = d->meta.chunks - 1;
-
-	if (d->meta.chunks == 0)
-		return 0;
-	uint64_t held = held_count(d->held) * d->meta.chunk_size;
-	if (held_has(d->held, last))
-		held -= d->meta.chunk_size - metafile_chunk_length(&d->meta, last);
-	return d->meta.length - held;
+	return d->meta.length - datafile_held_bytes(d, held_count(d->held));
 }

@@ -39,7 +39,9 @@ bool datafile_overlap(const struct datafile files[], size_t count);
  * message. */
 int datafile_begin_write(struct datafile *d);
 
-/* How many bytes the chunks have that are not held. */
+/* How many bytes the chunks have that are held, given how many those are; and
+ * those that are not. */
+uint64_t datafile_held_bytes(const struct datafile *d, uint64_t held_chunks);
 uint64_t datafile_missing_bytes(const struct datafile *d);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -27,6 +28,7 @@
 #define LIST_AGE_MS 300000	/* a list that old is asked for again; at first one of 10 s is */
 #define SECOND_LIST_MS 1000	/* from the first chunk to one more list: who began with us subscribes now */
 #define SHARE_MS 1000		/* waited for one file while there are others */
+#define SENDERS_TOLD 8		/* in the summary, each with its chunks */
 
 /* One file being fetched. */
 struct fetch {
@@ -132,10 +134,7 @@ static bool is_complete(const struct fetch *f)
 
 static uint64_t held_bytes(const struct fetch *f)
 {
-	const struct metafile *m = &f->file->meta;
-	uint64_t bytes = f->arrival.held * m->chunk_size, last = m->chunks - 1;
-
-	return held_has(f->file->held, last) ? bytes - m->chunk_size + metafile_chunk_length(m, last) : bytes;
+	return datafile_held_bytes(f->file, f->arrival.held);
 }
 
 /* When something must be done even if nothing comes. */
@@ -228,7 +227,7 @@ static bool gives_up(struct fetch *f)
 static void fetch_file(struct fetch *f, bool share)
 {
 	f->swarm.good_ms = good_ms;
-	progress_begin("downloading", f->file, held_bytes(f));
+	progress_begin("downloading", f->file, held_bytes(f), &f->swarm.wanted);
 	while (!is_complete(f) && !f->arrival.failed && !gives_up(f)) {
 		swarm_manage(&f->swarm);
 		ask_tracker_if_due(f);
@@ -251,20 +250,13 @@ static void show_checked(void *arg, uint64_t bytes)
 /* Finds out what the data file holds already. */
 static void check_local(struct datafile *d, const struct fetch_options *options)
 {
-	char held[PROGRESS_BYTES_TEXT_SIZE], missing_text[PROGRESS_BYTES_TEXT_SIZE];
-
 	if (!d->empty) {
-		progress_begin("checking", d, 0);
+		progress_begin("checking", d, 0, NULL);
 		if (check_data_file(&d->meta, d->fd, d->held, options->check_workers, show_checked, NULL) < 0)
 			log_warn("%s: can't be checked", d->path);
 		progress_end();
 	}
 	atomic_store(&d->held->checked, true);
-	uint64_t missing = datafile_missing_bytes(d);
-	if (missing > 0 && atomic_load(&d->held->some))
-		log_info("%s: %s of it are verified, %s missing", d->path,
-			 progress_bytes_text((double)(d->meta.length - missing), held),
-			 progress_bytes_text((double)missing, missing_text));
 }
 
 /* With --verify-whole, hashes the complete file once more, as a whole. False,
@@ -273,7 +265,7 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 {
 	if (!options->verify_whole)
 		return true;
-	progress_begin("verifying", d, 0);
+	progress_begin("verifying", d, 0, NULL);
 	int right = check_whole(&d->meta, d->fd, show_checked, NULL);
 	progress_end();
 	if (right == 0)
@@ -282,6 +274,18 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 	else if (right < 0)
 		log_warn("%s: can't be read back", d->path);
 	return right == 1;
+}
+
+static void say_begin(const struct fetch *f)
+{
+	char here[PROGRESS_BYTES_TEXT_SIZE], missing[PROGRESS_BYTES_TEXT_SIZE];
+
+	progress_bytes_text((double)f->start_bytes, here);
+	progress_bytes_text((double)(f->file->meta.length - f->start_bytes), missing);
+	if (f->start_bytes > 0)
+		log_info("%s: %s of it are verified, %s missing", f->file->path, here, missing);
+	else if (!progress_on_terminal())
+		log_info("%s: %s to fetch", f->file->path, missing);
 }
 
 /* Prepares to fetch what is missing. Returns 0, and f->running tells whether
@@ -311,27 +315,46 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 	}
 	f->start_bytes = held_bytes(f);
 	f->running = true;
+	say_begin(f);
 	return 0;
 }
 
-static void say_complete(const struct fetch *f)
+static int by_chunks(const void *a, const void *b)
+{
+	const struct peer *p = a, *q = b;
+
+	return p->chunks < q->chunks ? 1 : p->chunks > q->chunks ? -1 : 0;
+}
+
+/* Writes from whom the chunks came, beginning with the peer that sent most. The
+ * peers are sorted for it: nothing is asked of them any more. */
+static void tell_senders(struct swarm *s, char *text, size_t size)
+{
+	uint64_t others = 0;
+	size_t used = 0;
+
+	qsort(s->peers, s->count, sizeof s->peers[0], by_chunks);
+	for (size_t i = 0; i < s->count && s->peers[i].chunks > 0; i++)
+		if (i < SENDERS_TOLD)
+			used += (size_t)snprintf(text + used, size - used, "%s%llu from %s", i == 0 ? "" : ", ",
+						 (unsigned long long)s->peers[i].chunks, swarm_name(&s->peers[i]));
+		else
+			others += s->peers[i].chunks;
+	if (others > 0)
+		snprintf(text + used, size - used, ", %llu from others", (unsigned long long)others);
+}
+
+static void say_complete(struct fetch *f)
 {
 	char bytes[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
-	char wasted[PROGRESS_BYTES_TEXT_SIZE];
-	const struct swarm *s = &f->swarm;
-	uint64_t fetched = f->file->meta.length - f->start_bytes;
-	unsigned senders = 0;
+	char wasted[PROGRESS_BYTES_TEXT_SIZE], senders[SENDERS_TOLD * (ADDRESS_TEXT_SIZE + 32) + 64];
+	double fetched = (double)(f->file->meta.length - f->start_bytes);
 
-	for (size_t i = 0; i < s->count; i++)
-		senders += s->peers[i].chunks > 0;
-	log_info("%s: complete and verified: %s in %.1f s (%s/s) from %u peer%s, %s wasted", f->file->path,
-		 progress_bytes_text((double)fetched, bytes), f->seconds,
-		 progress_bytes_text(f->seconds > 0 ? (double)fetched / f->seconds : 0, per_second),
-		 senders, senders == 1 ? "" : "s", progress_bytes_text((double)s->wasted, wasted));
-	for (size_t i = 0; i < s->count; i++)
-		if (s->peers[i].chunks > 0)
-			log_debug("%s: %llu chunks came from it", swarm_name(&s->peers[i]),
-				  (unsigned long long)s->peers[i].chunks);
+	tell_senders(&f->swarm, senders, sizeof senders);
+	log_info("%s: complete and verified: %s in %.1f s (%s/s), chunks: %s; %s wasted", f->file->path,
+		 progress_bytes_text(fetched, bytes), f->seconds,
+		 progress_bytes_text(f->seconds > 0 ? fetched / f->seconds : 0, per_second), senders,
+		 progress_bytes_text((double)f->swarm.wasted, wasted));
 }
 
 /* Ends a download that came to an end. Returns whether that was a good one. */

@@ -21,7 +21,6 @@
 #include "log.h"
 #include "metafile.h"
 #include "sha256.h"
-#include "version.h"
 
 #define DEFAULT_CHUNK_SIZE (UINT64_C(1) << 20)
 #define PIECE_SIZE ((size_t)256 << 10)	/* bytes read at a time: they stay in the CPU's cache */
@@ -292,13 +291,6 @@ static void make_metafile(const char *path, const char *out_path, uint64_t chunk
 
 /* ---- command line -------------------------------------------------------- */
 
-static void misuse(const char *format, const char *text)
-{
-	log_warnx(format, text);
-	fputs(usage_text, stderr);
-	exit(2);
-}
-
 int main(int argc, char **argv)
 {
 	static const struct option options[] = {
@@ -312,32 +304,26 @@ int main(int argc, char **argv)
 	const char *out = NULL;
 	int option;
 
-	log_program("mkcascade");
+	args_program("mkcascade", usage_text, help_text);
 	while ((option = getopt_long(argc, argv, "b:o:hV", options, NULL)) != -1)
 		switch (option) {
 		case 'b':
 			if (!args_size(optarg, 1, METAFILE_LENGTH_MAX, &chunk_size))
-				misuse("not a chunk size: %s", optarg);
+				args_misuse("not a chunk size: %s", optarg);
 			break;
 		case 'o':
 			out = optarg;
 			break;
-		case 'h':
-			printf("%s%s", usage_text, help_text);
-			return 0;
-		case 'V':
-			puts("mkcascade " CASCADE_VERSION);
-			return 0;
-		default:
-			fputs(usage_text, stderr);
-			return 2;
+		case 'h': args_help();
+		case 'V': args_version();
+		default: args_misuse(NULL);
 		}
 	if (optind == argc)
-		misuse("%s", "no FILE");
+		args_misuse("no FILE");
 	if (out != NULL && argc - optind > 1)
-		misuse("%s", "--output goes with one FILE");
+		args_misuse("--output goes with one FILE");
 	if (out != NULL && strlen(out) == 0)
-		misuse("%s", "--output needs a name");
+		args_misuse("--output needs a name");
 
 	atexit(remove_temporary);
 	Signal(SIGINT, on_signal);

@@ -21,6 +21,7 @@
 static struct {
 	const char *verb;
 	const struct datafile *file;
+	const struct wanted *wanted;
 	bool terminal;
 	uint64_t had;
 	int64_t start_ms, next_ms;
@@ -61,12 +62,18 @@ static unsigned percent(uint64_t bytes)
 	return length == 0 || bytes >= length ? 100 : (unsigned)((double)bytes * 100 / (double)length);
 }
 
-void progress_begin(const char *verb, const struct datafile *d, uint64_t had)
+bool progress_on_terminal(void)
+{
+	return isatty(STDERR_FILENO) == 1;
+}
+
+void progress_begin(const char *verb, const struct datafile *d, uint64_t had, const struct wanted *wanted)
 {
 	memset(&shown, 0, sizeof shown);
 	shown.verb = verb;
 	shown.file = d;
-	shown.terminal = isatty(STDERR_FILENO) == 1;
+	shown.wanted = wanted;
+	shown.terminal = progress_on_terminal();
 	shown.had = had;
 	shown.start_ms = clock_ms();
 	shown.next_ms = shown.start_ms + (shown.terminal ? 0 : PLAIN_MS);
@@ -105,24 +112,34 @@ static size_t terminal_columns(void)
 	return 80;
 }
 
-/* Of the file's parts, one a column: all of it held '#', some '+', none '.'. */
+/* A part of the file, from the chunk first up to end, as one character: all of
+ * it held '#', some of it arriving '>', some of it held '+', none '.'. */
+static char part_symbol(uint64_t first, uint64_t end)
+{
+	const struct held *held = shown.file->held;
+	uint64_t step = (end - first) / 64 + 1;	/* a sample is enough to look at */
+	bool all = true, some = false, arriving = false;
+
+	for (uint64_t chunk = first; chunk < end; chunk += step) {
+		bool has = held_has(held, chunk);
+		all &= has;
+		some |= has;
+		arriving |= !has && shown.wanted != NULL && !wanted_has(shown.wanted, chunk);
+	}
+	return all ? '#' : arriving ? '>' : some ? '+' : '.';
+}
+
 static void draw_map(char *map, size_t columns)
 {
-	const struct datafile *d = shown.file;
+	const uint64_t chunks = shown.file->meta.chunks;
+	double per_column = (double)chunks / (double)columns;
 
 	for (size_t i = 0; i < columns; i++) {
-		uint64_t chunks = d->meta.chunks;
-		uint64_t first = (uint64_t)((double)chunks * (double)i / (double)columns);
-		uint64_t end = (uint64_t)((double)chunks * (double)(i + 1) / (double)columns);
-		uint64_t step, looked = 0, held = 0;
+		uint64_t first = (uint64_t)(per_column * (double)i);
+		uint64_t end = (uint64_t)(per_column * (double)(i + 1));
 		if (end <= first)
 			end = first + 1;
-		step = (end - first) / 64 + 1;	/* a sample is enough to look at */
-		for (uint64_t chunk = first; chunk < end && chunk < chunks; chunk += step) {
-			looked++;
-			held += held_has(d->held, chunk);
-		}
-		map[i] = held == 0 ? '.' : held == looked ? '#' : '+';
+		map[i] = part_symbol(first, end < chunks ? end : chunks);
 	}
 	map[columns] = '\0';
 }
@@ -134,37 +151,60 @@ static const char *base_name(const char *path)
 	return slash != NULL ? slash + 1 : path;
 }
 
+/* How many bytes of the UTF-8 text fit into so many columns, and how many columns
+ * those take. A character of three or four bytes may be two columns wide, and is
+ * taken to be. */
+static size_t fit_columns(const char *text, size_t columns, size_t *used)
+{
+	size_t bytes = 0;
+
+	*used = 0;
+	while (text[bytes] != '\0') {
+		unsigned char first = (unsigned char)text[bytes];
+		size_t width = first >= 0xe0 ? 2 : 1, length = 1;
+		while (first >= 0xc0 && ((unsigned char)text[bytes + length] & 0xc0) == 0x80)
+			length++;
+		if (*used + width > columns)
+			break;
+		*used += width;
+		bytes += length;
+	}
+	return bytes;
+}
+
 static void draw_line(uint64_t bytes, double rate, int peers)
 {
-	char line[512], map[BAR_MAX + 1], held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE];
-	char per_second[PROGRESS_BYTES_TEXT_SIZE], left[24], peers_text[24] = "";
+	char numbers[160], map[BAR_MAX + 4] = "", line[1024], drawn[1100], tail[24];
+	char held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	char left[24], name[512];
 	const uint64_t length = shown.file->meta.length;
-	size_t columns = terminal_columns();
+	size_t columns = terminal_columns(), name_columns;
 
 	if (peers >= 0)
-		snprintf(peers_text, sizeof peers_text, "  %d peer%s", peers, peers == 1 ? "" : "s");
-	int n = snprintf(line, sizeof line, "%s/%s  %s/s  %s left%s",
-			 progress_bytes_text((double)bytes, held),
-			 progress_bytes_text((double)length, whole),
+		snprintf(tail, sizeof tail, "%d peer%s", peers, peers == 1 ? "" : "s");
+	else
+		snprintf(tail, sizeof tail, "%s", shown.verb);
+	int n = snprintf(numbers, sizeof numbers, "%s/%s  %s/s  %s left  %s",
+			 progress_bytes_text((double)bytes, held), progress_bytes_text((double)length, whole),
 			 progress_bytes_text(rate, per_second),
-			 rate > 0 ? duration_text((double)(length - bytes) / rate, left) : "?", peers_text);
+			 rate > 0 ? duration_text((double)(length - bytes) / rate, left) : "?", tail);
 	/* The name, the percentage and the map get what the numbers leave. */
 	size_t spare = (size_t)n + 8 < columns ? columns - (size_t)n - 8 : 0;
-	size_t name = strlen(base_name(shown.file->path));
-	if (name > spare / 2)
-		name = spare / 2;
-	size_t bar = spare - name > 4 ? spare - name - 4 : 0;
-	if (bar > BAR_MAX)
-		bar = BAR_MAX;
-	draw_map(map, bar);
-	char whole_line[1024];
-	n = snprintf(whole_line, sizeof whole_line, "%.*s %3u%% [%s] %s", (int)name,
-		     base_name(shown.file->path), percent(bytes), map, line);
-	if (n > 0 && (size_t)n >= columns)
-		whole_line[columns - 1] = '\0';	/* a full line would wrap */
-	log_clean(whole_line);
-	n = snprintf(line, sizeof line, "\r%.500s\033[K", whole_line);
-	(void)!write(STDERR_FILENO, line, (size_t)n < sizeof line ? (size_t)n : sizeof line - 1);
+	snprintf(name, sizeof name, "%s", base_name(shown.file->path));
+	log_clean(name);
+	name[fit_columns(name, spare / 2, &name_columns)] = '\0';
+	size_t bar = spare - name_columns > 4 ? spare - name_columns - 4 : 0;
+	if (bar > 0) {
+		bar = bar < BAR_MAX ? bar : BAR_MAX;
+		map[0] = '[';
+		draw_map(map + 1, bar);
+		strcpy(map + 1 + bar, "] ");
+	}
+	snprintf(line, sizeof line, "%s%s%3u%% %s%s", name, name_columns > 0 ? " " : "", percent(bytes), map,
+		 numbers);
+	line[fit_columns(line, columns - 1, &name_columns)] = '\0';	/* a full line would wrap */
+	n = snprintf(drawn, sizeof drawn, "\r%s\033[K", line);
+	(void)!write(STDERR_FILENO, drawn, (size_t)n);
 	log_transient_line(true);
 }
 

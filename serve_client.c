@@ -70,18 +70,6 @@ static void set_state(enum client_state state, int64_t since_ms, uint64_t taken)
 	atomic_store_explicit(&client.slot->state, state, memory_order_release);
 }
 
-static int wait_for(short events, int64_t deadline_ms)
-{
-	struct pollfd p = {.fd = client.fd, .events = events};
-	int n;
-
-	while ((n = poll(&p, 1, clock_poll_timeout(deadline_ms))) < 0 && errno == EINTR)
-		;
-	if (n == 0)
-		errno = ETIMEDOUT;
-	return n > 0 ? 0 : -1;
-}
-
 /* How many bytes the client has taken, in all: not what lies in the socket
  * still, where the system can tell that. */
 static uint64_t bytes_taken(void)
@@ -116,7 +104,7 @@ static int wait_to_send(void)
 		/* At the bound, a client is judged by all that it took of these
 		 * answers: a large buffer on its side makes it take data in leaps. */
 		set_state(CLIENT_SLOW, client.wait_start_ms, taken - client.batch_start);
-		result = wait_for(POLLOUT, now + LOOK_MS);
+		result = wait_ready(client.fd, POLLOUT, now + LOOK_MS);
 	} while (result < 0 && errno == ETIMEDOUT);
 	set_state(CLIENT_WORKING, client.wait_start_ms, 0);
 	return result;
@@ -359,7 +347,7 @@ static int answer_and_close(enum peer_status status, const char *message)
 		return -1;
 	shutdown(client.fd, SHUT_WR);
 	set_state(CLIENT_SILENT, clock_ms(), 0);
-	while (n != 0 && clock_ms() < deadline_ms && wait_for(POLLIN, deadline_ms) == 0) {
+	while (n != 0 && clock_ms() < deadline_ms && wait_ready(client.fd, POLLIN, deadline_ms) == 0) {
 		n = recv(client.fd, client.in, sizeof client.in, 0);
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
 			break;
@@ -422,7 +410,7 @@ static int read_more(void)
 			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS : now_ms + IDLE_MS;
 			set_state(CLIENT_SILENT, now_ms, 0);
 		}
-		if (wait_for(POLLIN, deadline_ms) < 0)
+		if (wait_ready(client.fd, POLLIN, deadline_ms) < 0)
 			return client.in_used == 0 ? -1
 				: answer_and_close(PEER_BAD_REQUEST, "the request took too long");
 	}

@@ -22,7 +22,6 @@
 #include "csapp.h"
 #include "log.h"
 #include "metafile.h"
-#include "version.h"
 #include "wire.h"
 
 #define DEFAULT_PORT 8888
@@ -422,18 +421,11 @@ static void serve(int listen_fd)
 
 /* ---- start-up ------------------------------------------------------------ */
 
-static void misuse(const char *format, const char *text)
-{
-	log_warnx(format, text);
-	fputs(usage_text, stderr);
-	exit(2);
-}
-
 static void add_good_ip(const char *text)
 {
 	good_ips = Realloc(good_ips, (good_ip_count + 1) * sizeof *good_ips);
 	if (!args_ip(text, &good_ips[good_ip_count++]))
-		misuse("not an IPv4 address: %s", text);
+		args_misuse("not an IPv4 address: %s", text);
 }
 
 /* Reads an operand: a hash, or a metafile that has it. */
@@ -477,11 +469,11 @@ static struct address parse_arguments(int argc, char **argv)
 		switch (option) {
 		case 'a':
 			if (!args_ip(optarg, &listen_on.ip))
-				misuse("not an IPv4 address: %s", optarg);
+				args_misuse("not an IPv4 address: %s", optarg);
 			break;
 		case 'p':
 			if (!args_port(optarg, 0, &listen_on.port))
-				misuse("not a port: %s", optarg);
+				args_misuse("not a port: %s", optarg);
 			break;
 		case 'g':
 			add_good_ip(optarg);
@@ -495,37 +487,15 @@ static struct address parse_arguments(int argc, char **argv)
 		case 'v':
 			log_set_level(LOG_VERBOSE);
 			break;
-		case 'h':
-			printf("%s%s", usage_text, help_text);
-			exit(0);
-		case 'V':
-			puts("tracker " CASCADE_VERSION);
-			exit(0);
-		default:
-			fputs(usage_text, stderr);
-			exit(2);
+		case 'h': args_help();
+		case 'V': args_version();
+		default: args_misuse(NULL);
 		}
 	for (; optind < argc; optind++) {
 		only_these_files = true;
 		add_operand(argv[optind]);
 	}
 	return listen_on;
-}
-
-static int listen_on_address(struct address a)
-{
-	char text[ADDRESS_TEXT_SIZE];
-	struct sockaddr_in sa = address_to_sockaddr(a);
-	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-	    bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(fd, LISTENQ) < 0 ||
-	    fcntl(fd, F_SETFL, O_NONBLOCK) < 0 || address_of_socket(fd, &a) < 0)
-		fatal("can't listen on %s", address_text(a, text));
-	printf("listening on %s\n", address_text(a, text));
-	if (fflush(stdout) != 0)
-		fatal("standard output");
-	return fd;
 }
 
 static void set_up_signals(void)
@@ -540,10 +510,10 @@ static void set_up_signals(void)
 
 int main(int argc, char **argv)
 {
-	log_program("tracker");
+	args_program("tracker", usage_text, help_text);
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid());
 	struct address listen_at = parse_arguments(argc, argv);
 	set_up_signals();
-	serve(listen_on_address(listen_at));
+	serve(address_listen(&listen_at, false));
 	return 0;
 }

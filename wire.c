@@ -6,6 +6,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +15,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "csapp.h"
 #include "log.h"
 
 void encode_be16(uint8_t *p, uint16_t value)
@@ -82,6 +85,46 @@ int address_of_socket(int fd, struct address *a)
 		return -1;
 	*a = address_from_sockaddr(&sa);
 	return 0;
+}
+
+int address_listen(struct address *a, bool anywhere)
+{
+	char text[ADDRESS_TEXT_SIZE];
+	struct address bound;
+	struct sockaddr_in sa = address_to_sockaddr(*a);
+	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	/* The sockets of clients inherit TCP_NODELAY: without it the end of a
+	 * chunk could wait a round trip for more to send. */
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
+		fatal("can't make a socket");
+	int result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
+	if (result < 0 && errno == EADDRNOTAVAIL && anywhere) {
+		log_info("%s is no address of this machine: listening on all of them", address_text(*a, text));
+		sa.sin_addr.s_addr = htonl(INADDR_ANY);
+		result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
+	}
+	if (result < 0 || listen(fd, LISTENQ) < 0 || fcntl(fd, F_SETFL, O_NONBLOCK) < 0 ||
+	    fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 || address_of_socket(fd, &bound) < 0)
+		fatal("can't listen on %s", address_text(*a, text));
+	a->port = bound.port;
+	printf("listening on %s\n", address_text(bound, text));
+	if (fflush(stdout) != 0)
+		fatal("standard output");
+	return fd;
+}
+
+int wait_ready(int fd, short events, int64_t deadline_ms)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+	int n;
+
+	while ((n = poll(&p, 1, clock_poll_timeout(deadline_ms))) < 0 && errno == EINTR)
+		;
+	if (n == 0)
+		errno = ETIMEDOUT;
+	return n > 0 ? 0 : -1;
 }
 
 /* ---- peer and peer ------------------------------------------------------- */
@@ -193,19 +236,6 @@ void tracker_entry_decode(struct tracker_entry *entry, const uint8_t bytes[TRACK
 	entry->address.port = decode_be16(bytes + 4);
 	entry->last_seen = decode_be32(bytes + 6);
 	entry->good = bytes[10] == 1;
-}
-
-/* Waits until the non-blocking socket fd is ready for the events. */
-static int wait_ready(int fd, short events, int64_t deadline_ms)
-{
-	struct pollfd p = {.fd = fd, .events = events};
-	int n;
-
-	while ((n = poll(&p, 1, clock_poll_timeout(deadline_ms))) < 0 && errno == EINTR)
-		;
-	if (n == 0)
-		errno = ETIMEDOUT;
-	return n > 0 ? 0 : -1;
 }
 
 /* Connects to one of the addresses; the socket is non-blocking. */

@@ -38,6 +38,17 @@ struct address address_from_sockaddr(const struct sockaddr_in *sa);
 /* The address that the socket fd is bound to, or has for this connection. */
 int address_of_socket(int fd, struct address *a);
 
+/* Listens at *a, fills in the port that was chosen if it is 0 there, and prints
+ * "listening on IP:PORT" to standard output. Where *a is no address of this
+ * machine (it is behind a NAT, maybe), all of them will do if anywhere is true.
+ * Returns the socket, non-blocking; else the process ends, with a message. */
+int address_listen(struct address *a, bool anywhere);
+
+/* Waits until the non-blocking socket fd is ready for the events of poll(2), or
+ * has failed. Returns 0; or -1 with errno, ETIMEDOUT when the time (as of
+ * clock_ms) has passed. */
+int wait_ready(int fd, short events, int64_t deadline_ms);
+
 /* ---- peer and peer ------------------------------------------------------- */
 
 enum { PEER_REQUEST_SIZE = 64, PEER_RESPONSE_SIZE = 9 };	/* bytes */

@@ -455,8 +455,8 @@ class Case(unittest.TestCase):
         return program
 
     def assert_one_sentence(self, program, name):
-        """Its standard error must be one line that names this thing."""
-        lines = program.stderr.splitlines()
+        """Its standard error must be one line that names this thing, after what it set out to do."""
+        lines = [line for line in program.stderr.splitlines() if not line.endswith(" to fetch")]
         self.assertEqual(len(lines), 1, program.stderr)
         self.assertIn(str(name), lines[0])
         self.assertEqual(program.stdout, "")

@@ -8,6 +8,7 @@ import struct
 import termios
 import threading
 import time
+import unicodedata
 import unittest
 
 from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, chunk_response, random_bytes,
@@ -136,7 +137,7 @@ class Showing(Case):
 
 
 class OnTerminal(Showing):
-    LINE = re.compile(r"some-film\.mkv +(\d+)% \[([#+.]+)\] "
+    LINE = re.compile(r"some-film\.mkv +(\d+)% \[([#>+.]+)\] "
                       r"([\d.]+) (?:B|[KM]iB)/3\.0 MiB  [\d.]+ (?:B|[KM]iB)/s  (?:\?|\d+:\d\d) left  [01] peers?")
 
     def test_all_that_is_to_be_told_stands_in_one_line(self):
@@ -148,8 +149,11 @@ class OnTerminal(Showing):
         self.assertEqual(percents, sorted(percents))
         self.assertTrue(any(20 < percent < 80 for percent in percents), percents)
         for match in found:  # the map is what the percentage says
-            full = match[2].count("#") + match[2].count("+") / 2
-            self.assertAlmostEqual(full / len(match[2]) * 100, int(match[1]), delta=10, msg=match[0])
+            held, missing = (100 * match[2].count(symbol) / len(match[2]) for symbol in "#.")
+            self.assertLessEqual(held, int(match[1]) + 5, match[0])
+            self.assertLessEqual(missing, 100 - int(match[1]) + 5, match[0])
+        for symbol in "#>.":
+            self.assertTrue(any(symbol in match[2] for match in found), text)
         self.assertIn("1 peer", text)
 
     def test_the_rate_and_the_time_left(self):
@@ -197,6 +201,27 @@ class OnTerminal(Showing):
             self.assertGreater(len(draw), min(columns, 80) * 0.7)
         self.assertFalse(program.has_ended())
 
+    def test_letters_beyond_ascii_take_the_columns_that_they_take(self):
+        self.seconds = 0.3
+        for columns, name in ((80, "Ærø på dansk"), (60, "ærlig" * 20), (80, "電影" * 20), (20, "電影" * 20)):
+            with self.subTest(columns=columns, name=name):
+                draws = draws_of(self.fetch_on(columns, self.make_description(name)))
+                for draw in draws:
+                    width = sum(2 if unicodedata.east_asian_width(letter) == "W" else 1 for letter in draw)
+                    self.assertLess(width, columns, draw)
+                    self.assertNotIn("?" * 2, draw)
+                    self.assertNotIn("\ufffd", draw)  # a letter cut in two
+                    self.assertTrue(draw.startswith(name[0]) or columns == 20, draw)
+
+    def test_no_map_where_there_is_no_room(self):
+        for draw in draws_of(self.fetch_on(20, self.make_description())):
+            self.assertNotIn("[", draw)
+
+    def test_what_is_being_done_is_told(self):
+        file = self.make_description()
+        file.path.write_bytes(file.data)
+        self.assertRegex(draws_of(self.fetch_on(80, file))[0], r" checking$")
+
     def test_a_terminal_of_unknown_width(self):
         for draw in draws_of(self.fetch_on(0, self.make_description())):
             self.assertLess(len(draw), 80)
@@ -208,7 +233,7 @@ class OnTerminal(Showing):
             screen = screen_of(text)
             self.assertEqual(len(screen), 2, screen)
             self.assertRegex(screen[0], r"^cascade: .*film-%d: complete and verified: 3\.0 MiB in [\d.]+ s "
-                             r"\([\d.]+ MiB/s\) from 1 peer, 0 B wasted$" % columns)
+                             r"\([\d.]+ MiB/s\), chunks: 192 from [\d.:]+; 0 B wasted$" % columns)
             self.assertEqual(screen[1], "")
 
     def test_messages_stand_on_their_own_lines(self):
@@ -249,9 +274,9 @@ class Names(Showing):
         return SharedFile(self.scratch / name, random_bytes(self.SIZE), self.CHUNK_SIZE)
 
     def assert_clean(self, text):
-        """It must be one line, and nothing in it a command."""
+        """It must be one line, after what is to be done, and nothing in it a command."""
         self.assertNotRegex(text, CONTROL)
-        self.assertEqual(text.count("\n"), 1, text)
+        self.assertEqual(text.count("\n"), 1 + text.count(" to fetch\n"), text)
 
     def test_on_a_terminal(self):
         self.seconds = 0.1
@@ -311,17 +336,18 @@ class Elsewhere(Showing):
         self.assertNotRegex(text, CONTROL)
         lines = text.splitlines()
         self.assertTrue(3 <= len(lines) <= 6, text)
-        for line in lines[:-1]:
+        for line in lines[1:-1]:
             self.assertRegex(line, r"^cascade: %s: downloading: \d+%%, [\d.]+ [KM]iB, [\d.]+ [KM]iB/s$"
                              % re.escape(str(file.path)))
         percents = [int(percent) for percent in re.findall(r"(\d+)%", text)]
         self.assertEqual(percents, sorted(set(percents)))
-        self.assertRegex(lines[-1], r": complete and verified: 3\.0 MiB in 2\.\d s \([\d.]+ [KM]iB/s\) "
-                         "from 1 peer, 0 B wasted$")
+        self.assertRegex(lines[0], r": 3\.0 MiB to fetch$")
+        self.assertRegex(lines[-1], r": complete and verified: 3\.0 MiB in 2\.\d s \([\d.]+ [KM]iB/s\), "
+                         r"chunks: 192 from [\d.:]+; 0 B wasted$")
 
-    def test_a_quick_download_is_one_line(self):
+    def test_a_quick_download_is_two_lines(self):
         self.seconds = 0.01
-        self.assertEqual(len(self.fetch_slowly(self.make_description()).splitlines()), 1)
+        self.assertEqual(len(self.fetch_slowly(self.make_description()).splitlines()), 2)
 
     def test_quiet_says_nothing_of_success(self):
         self.seconds = 1.2  # longer than the time between two lines
@@ -361,7 +387,7 @@ class Elsewhere(Showing):
             honest.send_chunk(connection, number)
         liar, honest = Peer(self, file, lie), Peer(self, file, answer)
         text = self.fetch(file, peers=[liar.address, honest.address]).stderr
-        self.assertRegex(text, r"from 1 peer, 16\.0 KiB wasted\n$")
+        self.assertRegex(text, r"16\.0 KiB wasted\n$")
 
     def test_verbose_tells_of_each_peers_fate(self):
         file = self.make_description()
@@ -399,7 +425,9 @@ class Elsewhere(Showing):
             self.assertRegex(text, re.escape(name) + "connected")
             self.assertRegex(text, re.escape(name) + fate)
         self.assertIn("%s:%d: connected\n" % honest.address, text)
-        self.assertIn(f"%s:%d: {file.count} chunks came from it\n" % honest.address, text)
+        for number in range(file.count):
+            self.assertIn(f"%s:%d: chunk {number} came from it\n" % honest.address, text)
+        self.assertIn(f"chunks: {file.count} from %s:%d; " % honest.address, text)
         self.assertIn(f"{LOOPBACK}:1: Connection refused\n", text)
         self.assertNotRegex(text, CONTROL)
 
