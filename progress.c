@@ -16,6 +16,7 @@
 #define RATE_MS 4000		/* over which the rate is taken */
 #define RATE_LOOKS 32		/* looks remembered for it */
 #define BAR_MAX 40		/* columns */
+#define NARROW 64		/* with fewer columns than this, less is told */
 
 /* The one thing that is shown at a time. */
 static struct {
@@ -176,18 +177,21 @@ static void draw_line(uint64_t bytes, double rate, int peers)
 {
 	char numbers[160], map[BAR_MAX + 4] = "", line[1024], drawn[1100], tail[24];
 	char held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
-	char left[24], name[512];
+	char left[24] = "?", name[512];
 	const uint64_t length = shown.file->meta.length;
 	size_t columns = terminal_columns(), name_columns;
 
+	progress_bytes_text(rate, per_second);
+	if (rate > 0)
+		duration_text((double)(length - bytes) / rate, left);
 	if (peers >= 0)
 		snprintf(tail, sizeof tail, "%d peer%s", peers, peers == 1 ? "" : "s");
 	else
 		snprintf(tail, sizeof tail, "%s", shown.verb);
-	int n = snprintf(numbers, sizeof numbers, "%s/%s  %s/s  %s left  %s",
-			 progress_bytes_text((double)bytes, held), progress_bytes_text((double)length, whole),
-			 progress_bytes_text(rate, per_second),
-			 rate > 0 ? duration_text((double)(length - bytes) / rate, left) : "?", tail);
+	int n = columns < NARROW ? snprintf(numbers, sizeof numbers, "%s/s  %s left", per_second, left)
+				 : snprintf(numbers, sizeof numbers, "%s/%s  %s/s  %s left  %s",
+					    progress_bytes_text((double)bytes, held),
+					    progress_bytes_text((double)length, whole), per_second, left, tail);
 	/* The name, the percentage and the map get what the numbers leave. */
 	size_t spare = (size_t)n + 8 < columns ? columns - (size_t)n - 8 : 0;
 	snprintf(name, sizeof name, "%s", base_name(shown.file->path));
