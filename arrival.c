@@ -11,7 +11,8 @@
 #include "progress.h"
 
 #define RECEIVE_SIZE ((size_t)256 << 10)	/* bytes taken from a socket at a time */
-#define HAND_OVER_SIZE (1u << 20)	/* bytes, and so many chunks as are hashed at once */
+#define HAND_OVER_MIN (1u << 20)	/* bytes that are worth waking the checker up for, */
+#define HAND_OVER_MAX (32u << 20)	/* and that are worth it though it could hash more chunks at once */
 #define MERGE_MAX ((size_t)16 << 10)	/* copying less is cheaper than one more write */
 #define MESSAGE_MAX 65536		/* bytes of an error message that are put up with */
 
@@ -104,6 +105,7 @@ static void hand_over(struct arrival *a, struct peer *p, const struct run *run)
 {
 	struct run *u = &a->unchecked;
 	uint32_t peer = (uint32_t)(p - a->swarm->peers);
+	uint64_t size = a->file->meta.chunk_size;
 
 	if (u->count > 0 && (u->peer != peer || u->first + u->count != run->first))
 		arrival_flush(a);
@@ -112,7 +114,7 @@ static void hand_over(struct arrival *a, struct peer *p, const struct run *run)
 		p->unchecked++;
 	}
 	u->count += run->count;
-	if (u->count >= SHA256_LANES && u->count >= HAND_OVER_SIZE / a->file->meta.chunk_size)
+	if (u->count >= HAND_OVER_MIN / size && (u->count >= sha256_lanes() || u->count >= HAND_OVER_MAX / size))
 		arrival_flush(a);
 }
 

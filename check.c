@@ -1,4 +1,4 @@
-/* check.c - reading chunks back and hashing them, SHA256_LANES at a time.
+/* check.c - reading chunks back and hashing them, several at a time.
  * Run by the workers at the start, and by the checker after that. */
 #define _GNU_SOURCE	/* SEEK_DATA, where the system has it */
 #include "check.h"
@@ -15,8 +15,8 @@
 
 /* Bytes read at a time for one lane. All lanes' buffers fit into the cache
  * nearest to a core that is not tiny, so that hashing reads from there. */
-#define LANE_SIZE ((size_t)128 << 10)
-#define BUFFER_SIZE (SHA256_LANES * LANE_SIZE)
+#define LANE_SIZE ((size_t)32 << 10)
+#define BUFFER_SIZE (SHA256_LANES_MAX * LANE_SIZE)
 
 static uint8_t buffer[BUFFER_SIZE];
 
@@ -41,9 +41,9 @@ static int read_at(int fd, uint8_t *to, size_t len, uint64_t offset)
  * same length. */
 struct lanes {
 	size_t count;
-	uint64_t chunk[SHA256_LANES];
-	struct run *run[SHA256_LANES];	/* that the chunk is part of */
-	SHA256_CTX ctx[SHA256_LANES], *ctxs[SHA256_LANES];
+	uint64_t chunk[SHA256_LANES_MAX];
+	struct run *run[SHA256_LANES_MAX];	/* that the chunk is part of */
+	SHA256_CTX ctx[SHA256_LANES_MAX], *ctxs[SHA256_LANES_MAX];
 };
 
 static void lanes_start(struct lanes *lanes)
@@ -57,7 +57,7 @@ static void lanes_start(struct lanes *lanes)
 /* Compares the hashes, and puts each chunk down as held or bad. */
 static void lanes_finish(struct lanes *lanes, struct metafile *m, struct held *held)
 {
-	uint8_t hash[SHA256_LANES][SHA256_HASH_SIZE], *hashes[SHA256_LANES];
+	uint8_t hash[SHA256_LANES_MAX][SHA256_HASH_SIZE], *hashes[SHA256_LANES_MAX];
 
 	for (size_t l = 0; l < lanes->count; l++)
 		hashes[l] = hash[l];
@@ -76,7 +76,7 @@ static void lanes_finish(struct lanes *lanes, struct metafile *m, struct held *h
 /* Hashes the lanes' chunks, each a piece at a time. 0, or an errno. */
 static int hash_lanes(struct lanes *lanes, const struct metafile *m, int fd)
 {
-	const uint8_t *data[SHA256_LANES];
+	const uint8_t *data[SHA256_LANES_MAX];
 	uint64_t length = metafile_chunk_length(m, lanes->chunk[0]);
 
 	lanes_start(lanes);
@@ -129,7 +129,7 @@ static void add_to_lanes(struct lanes *lanes, struct run *run, uint64_t chunk,
 	lanes->chunk[lanes->count] = chunk;
 	lanes->run[lanes->count] = run;
 	lanes->count++;
-	if (lanes->count == SHA256_LANES || chunk == m->chunks - 1)
+	if (lanes->count == sha256_lanes() || chunk == m->chunks - 1)
 		check_lanes(lanes, m, fd, held);
 }
 
@@ -139,7 +139,7 @@ static int check_small(struct run *run, uint64_t first, uint64_t count, struct m
 {
 	size_t size = (size_t)m->chunk_size;
 	struct lanes lanes = {0};
-	const uint8_t *data[SHA256_LANES];
+	const uint8_t *data[SHA256_LANES_MAX];
 
 	int error = read_at(fd, buffer, (size_t)count * size, metafile_chunk_offset(m, first));
 	if (error != 0)
@@ -148,7 +148,7 @@ static int check_small(struct run *run, uint64_t first, uint64_t count, struct m
 		data[lanes.count] = buffer + (size_t)i * size;
 		lanes.chunk[lanes.count] = first + i;
 		lanes.run[lanes.count] = run;
-		if (++lanes.count == SHA256_LANES || i == count - 1) {
+		if (++lanes.count == sha256_lanes() || i == count - 1) {
 			lanes_start(&lanes);
 			sha256_update_lanes(lanes.ctxs, data, size, lanes.count);
 			lanes_finish(&lanes, m, held);

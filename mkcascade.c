@@ -157,29 +157,31 @@ static void write_hash(struct chunk_hasher *c, SHA256_CTX *ctx)
 	Fwrite(hash, 1, sizeof hash, c->out);
 }
 
-/* Takes SHA256_LANES whole chunks. */
-static void hash_whole_chunks(struct chunk_hasher *c, const uint8_t *bytes)
+/* Takes that many whole chunks. */
+static void hash_whole_chunks(struct chunk_hasher *c, const uint8_t *bytes, size_t lanes)
 {
-	SHA256_CTX ctx[SHA256_LANES], *lane[SHA256_LANES];
-	const uint8_t *data[SHA256_LANES];
+	SHA256_CTX ctx[SHA256_LANES_MAX], *lane[SHA256_LANES_MAX];
+	const uint8_t *data[SHA256_LANES_MAX];
 
-	for (size_t l = 0; l < SHA256_LANES; l++) {
+	for (size_t l = 0; l < lanes; l++) {
 		sha256_init(&ctx[l]);
 		lane[l] = &ctx[l];
 		data[l] = bytes + l * (size_t)c->chunk_size;
 	}
-	sha256_update_lanes(lane, data, (size_t)c->chunk_size, SHA256_LANES);
-	for (size_t l = 0; l < SHA256_LANES; l++)
+	sha256_update_lanes(lane, data, (size_t)c->chunk_size, lanes);
+	for (size_t l = 0; l < lanes; l++)
 		write_hash(c, &ctx[l]);
 }
 
 static void hash_chunks(struct chunk_hasher *c, const uint8_t *bytes, size_t len)
 {
+	size_t lanes = sha256_lanes();
+
 	while (len > 0) {
 		size_t take;
-		if (c->got == 0 && c->chunk_size <= len / SHA256_LANES) {
-			hash_whole_chunks(c, bytes);
-			take = SHA256_LANES * (size_t)c->chunk_size;
+		if (c->got == 0 && c->chunk_size <= len / lanes) {
+			hash_whole_chunks(c, bytes, lanes);
+			take = lanes * (size_t)c->chunk_size;
 		} else {
 			uint64_t missing = c->chunk_size - c->got;
 			take = missing < len ? (size_t)missing : len;

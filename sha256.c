@@ -1,16 +1,18 @@
 /* sha256.c - SHA-256 as FIPS 180-4 defines it.
  *
  * One function does the work: it compresses whole blocks into the states of
- * several independent messages. There is a portable one, and one for the SHA
- * instructions of x86 (chosen when the program runs) and of ARMv8 (chosen by
- * the compiler's target). What surrounds it, buffering and padding, is shared. */
+ * several independent messages. There is a portable one, one for the SHA
+ * instructions of x86 and one for its vectors of 512 bits (chosen when the
+ * program runs), and one for the SHA instructions of ARMv8 (chosen by the
+ * compiler's target). What surrounds it, buffering and padding, is shared. */
 #include "sha256.h"
 
 #include <stdatomic.h>
 #include <string.h>
+#include <time.h>
 
 #if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
-#define HAVE_X86_SHA 1
+#define HAVE_X86 1
 #include <cpuid.h>
 #include <immintrin.h>
 #elif defined(__ARM_FEATURE_SHA2) || defined(__ARM_FEATURE_CRYPTO)
@@ -41,72 +43,90 @@ static const uint32_t initial_state[8] = {
 
 /* ---- portable ---------------------------------------------------------- */
 
-static uint32_t rotate_right(uint32_t x, unsigned n)
-{
-	return x >> n | x << (32 - n);
-}
+/* FIPS 180-4, 4.1.2: the functions, of words or of vectors of words. */
+#define ROTR(x, n) ((x) >> (n) | (x) << (32 - (n)))
+#define CH(x, y, z) (((x) & (y)) ^ (~(x) & (z)))
+#define MAJ(x, y, z) (((x) & (y)) ^ ((x) & (z)) ^ ((y) & (z)))
+#define SUM0(x) (ROTR(x, 2) ^ ROTR(x, 13) ^ ROTR(x, 22))
+#define SUM1(x) (ROTR(x, 6) ^ ROTR(x, 11) ^ ROTR(x, 25))
+#define SIGMA0(x) (ROTR(x, 7) ^ ROTR(x, 18) ^ (x) >> 3)
+#define SIGMA1(x) (ROTR(x, 17) ^ ROTR(x, 19) ^ (x) >> 10)
+
+/* What follows is unrolled, so that its indices are constants. */
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 16")
+#else
+#define UNROLL
+#endif
+
+/* FIPS 180-4, 6.2.2: takes a block, the 16 words in w, into the state s; uses w
+ * up. A macro, since `word` is a type: uint32_t, or a vector of those, one from
+ * each of several messages. */
+#define COMPRESS_BLOCK(word, s, w) do {						\
+	word a = s[0], b = s[1], c = s[2], d = s[3];				\
+	word e = s[4], f = s[5], g = s[6], h = s[7];				\
+	for (const uint32_t *k = K; ; k += 16) {				\
+		UNROLL								\
+		for (unsigned t = 0; t < 16; t++) {				\
+			word t1 = h + SUM1(e) + CH(e, f, g) + k[t] + w[t];	\
+			word t2 = SUM0(a) + MAJ(a, b, c);			\
+			h = g, g = f, f = e, e = d + t1;			\
+			d = c, c = b, b = a, a = t1 + t2;			\
+		}								\
+		if (k == K + 48)						\
+			break;							\
+		UNROLL	/* the words for the next 16 rounds */			\
+		for (unsigned t = 0; t < 16; t++)				\
+			w[t] += SIGMA1(w[(t + 14) % 16]) + w[(t + 9) % 16] +	\
+				SIGMA0(w[(t + 1) % 16]);			\
+	}									\
+	s[0] += a, s[1] += b, s[2] += c, s[3] += d;				\
+	s[4] += e, s[5] += f, s[6] += g, s[7] += h;				\
+} while (0)
 
 static uint32_t load_be32(const uint8_t *p)
 {
 	return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
 }
 
-static void compress_block(uint32_t state[8], const uint8_t *block)
+static void compress_one_portable(uint32_t state[8], const uint8_t *data, size_t blocks)
 {
-	uint32_t w[64];
-	uint32_t a = state[0], b = state[1], c = state[2], d = state[3];
-	uint32_t e = state[4], f = state[5], g = state[6], h = state[7];
+	uint32_t w[16];
 
-	for (unsigned t = 0; t < 16; t++)
-		w[t] = load_be32(block + 4 * t);
-	for (unsigned t = 16; t < 64; t++) {
-		uint32_t x = w[t - 15], y = w[t - 2];
-		uint32_t s0 = rotate_right(x, 7) ^ rotate_right(x, 18) ^ x >> 3;
-		uint32_t s1 = rotate_right(y, 17) ^ rotate_right(y, 19) ^ y >> 10;
-		w[t] = s1 + w[t - 7] + s0 + w[t - 16];
+	for (; blocks > 0; blocks--, data += SHA256_BLOCK_SIZE) {
+		for (unsigned t = 0; t < 16; t++)
+			w[t] = load_be32(data + 4 * t);
+		COMPRESS_BLOCK(uint32_t, state, w);
 	}
-	for (unsigned t = 0; t < 64; t++) {
-		uint32_t S1 = rotate_right(e, 6) ^ rotate_right(e, 11) ^ rotate_right(e, 25);
-		uint32_t S0 = rotate_right(a, 2) ^ rotate_right(a, 13) ^ rotate_right(a, 22);
-		uint32_t t1 = h + S1 + ((e & f) ^ (~e & g)) + K[t] + w[t];
-		uint32_t t2 = S0 + ((a & b) ^ (a & c) ^ (b & c));
-		h = g, g = f, f = e, e = d + t1;
-		d = c, c = b, b = a, a = t1 + t2;
-	}
-	state[0] += a, state[1] += b, state[2] += c, state[3] += d;
-	state[4] += e, state[5] += f, state[6] += g, state[7] += h;
 }
 
 static void compress_portable(uint32_t *const state[], const uint8_t *const data[],
 			      size_t blocks, size_t lanes)
 {
-	for (size_t lane = 0; lane < lanes; lane++)
-		for (size_t i = 0; i < blocks; i++)
-			compress_block(state[lane], data[lane] + i * SHA256_BLOCK_SIZE);
+	for (size_t l = 0; l < lanes; l++)
+		compress_one_portable(state[l], data[l], blocks);
 }
 
-/* ---- the CPU's own instructions ---------------------------------------- */
+/* ---- SHA instructions -------------------------------------------------- */
 
 /* Both units do four rounds in a few instructions whose results come late: the
  * lanes fill the time in between. The loops over them are written for a number
  * that is known where they are inlined, so that the compiler unrolls them and
  * every state lives in registers; x86 has enough of those for three. */
 
-#if defined(HAVE_X86_SHA)
+#if defined(HAVE_X86)
 
+#define SHA_LANES 3
 #define SHA_TARGET __attribute__((target("sha,sse4.1,ssse3")))
-#ifdef __clang__
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 SHA_TARGET __attribute__((always_inline)) static inline void
 x86_rounds(uint32_t *const state[], const uint8_t *const data[], size_t blocks,
 	   const size_t lanes)
 {
 	const __m128i byte_swap = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
-	__m128i abef[SHA256_LANES], cdgh[SHA256_LANES];
+	__m128i abef[SHA_LANES], cdgh[SHA_LANES];
 
 	UNROLL
 	for (size_t l = 0; l < lanes; l++) {
@@ -116,7 +136,7 @@ x86_rounds(uint32_t *const state[], const uint8_t *const data[], size_t blocks,
 		cdgh[l] = _mm_blend_epi16(hgfe, badc, 0xf0);
 	}
 	for (size_t i = 0; i < blocks; i++) {
-		__m128i w[SHA256_LANES][4], abef_before[SHA256_LANES], cdgh_before[SHA256_LANES];
+		__m128i w[SHA_LANES][4], abef_before[SHA_LANES], cdgh_before[SHA_LANES];
 
 		UNROLL
 		for (size_t l = 0; l < lanes; l++) {
@@ -126,7 +146,7 @@ x86_rounds(uint32_t *const state[], const uint8_t *const data[], size_t blocks,
 		UNROLL
 		for (unsigned t = 0; t < 16; t++) {	/* four rounds each */
 			const __m128i k = _mm_loadu_si128((const __m128i *)(K + 4 * t));
-			__m128i sum[SHA256_LANES];
+			__m128i sum[SHA_LANES];
 
 			UNROLL
 			for (size_t l = 0; l < lanes; l++) {
@@ -165,31 +185,20 @@ x86_rounds(uint32_t *const state[], const uint8_t *const data[], size_t blocks,
 	}
 }
 
-SHA_TARGET static void compress_cpu(uint32_t *const state[], const uint8_t *const data[],
+SHA_TARGET static void compress_sha(uint32_t *const state[], const uint8_t *const data[],
 				    size_t blocks, size_t lanes)
 {
+	for (; lanes > 4 || lanes == 3; lanes -= 3, state += 3, data += 3)
+		x86_rounds(state, data, blocks, 3);
+	for (; lanes > 1; lanes -= 2, state += 2, data += 2)
+		x86_rounds(state, data, blocks, 2);
 	if (lanes == 1)
 		x86_rounds(state, data, blocks, 1);
-	else if (lanes == 2)
-		x86_rounds(state, data, blocks, 2);
-	else
-		x86_rounds(state, data, blocks, 3);
 }
-
-static bool cpu_has_sha(void)
-{
-	unsigned a, b, c, d;
-
-	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_SSSE3) || !(c & bit_SSE4_1))
-		return false;
-	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_SHA);
-}
-
-static const char cpu_name[] = "x86 SHA";
 
 #elif defined(HAVE_ARM_SHA)
 
-static void compress_cpu(uint32_t *const state[], const uint8_t *const data[],
+static void compress_sha(uint32_t *const state[], const uint8_t *const data[],
 			 size_t blocks, size_t lanes)
 {
 	for (size_t l = 0; l < lanes; l++) {
@@ -217,51 +226,196 @@ static void compress_cpu(uint32_t *const state[], const uint8_t *const data[],
 	}
 }
 
-static bool cpu_has_sha(void)
+#endif
+
+/* ---- AVX-512: a word of each of 16 messages in one vector ---------------- */
+
+#if defined(HAVE_X86)
+
+#define WIDE_TARGET __attribute__((target("avx512f,avx512bw")))
+#define WIDE_LANES 16
+
+typedef uint32_t words __attribute__((vector_size(4 * WIDE_LANES)));
+
+/* Riffles 16 vectors as one does cards: the first half of the words and the
+ * second, by turns. In bits, the place of a word (4 of its vector, 4 in it) is
+ * rotated left by one. */
+WIDE_TARGET __attribute__((always_inline)) static inline void riffle(words to[16], const words from[16])
 {
-	return true;
+	const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+	const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+
+	UNROLL
+	for (unsigned i = 0; i < 8; i++) {
+		__m512i a = (__m512i)from[i], b = (__m512i)from[i + 8];
+		to[2 * i] = (words)_mm512_permutex2var_epi32(a, low, b);
+		to[2 * i + 1] = (words)_mm512_permutex2var_epi32(a, high, b);
+	}
 }
 
-static const char cpu_name[] = "ARMv8 SHA2";
-
-#else
-
-#define compress_cpu compress_portable
-
-static bool cpu_has_sha(void)
+/* Makes w[t] the t-th words of the 16 messages' blocks, at that offset. */
+WIDE_TARGET __attribute__((always_inline)) static inline void
+load_words(words w[16], const uint8_t *const data[], size_t offset)
 {
-	return false;
+	const __m512i byte_swap = _mm512_broadcast_i32x4(
+		_mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203));
+	words between[16];
+
+	UNROLL
+	for (unsigned l = 0; l < WIDE_LANES; l++)
+		w[l] = (words)_mm512_shuffle_epi8(_mm512_loadu_si512(data[l] + offset), byte_swap);
+	/* Four times make vector t, word l of vector l, word t. */
+	riffle(between, w);
+	riffle(w, between);
+	riffle(between, w);
+	riffle(w, between);
 }
 
-static const char cpu_name[] = "portable";
+WIDE_TARGET static void compress_wide(uint32_t *const state[], const uint8_t *const data[],
+				      size_t blocks, size_t lanes)
+{
+	const uint8_t *at[WIDE_LANES];
+	words s[8] = {0};
+
+	for (size_t l = 0; l < WIDE_LANES; l++)
+		at[l] = data[l < lanes ? l : 0];	/* an idle lane needs something to read */
+	for (size_t l = 0; l < lanes; l++)
+		for (unsigned j = 0; j < 8; j++)
+			s[j][l] = state[l][j];
+	for (size_t i = 0; i < blocks; i++) {
+		words w[16];
+
+		load_words(w, at, i * SHA256_BLOCK_SIZE);
+		COMPRESS_BLOCK(words, s, w);
+	}
+	for (size_t l = 0; l < lanes; l++)
+		for (unsigned j = 0; j < 8; j++)
+			state[l][j] = s[j][l];
+}
 
 #endif
 
 /* ---- choosing, once ------------------------------------------------------ */
 
-static compress_fn compress_first;
+enum { X86_SHA = 1, X86_WIDE = 2 };
 
-/* The implementation in use; compress_first replaces itself. */
-static _Atomic(compress_fn *) compress = compress_first;
-
-void sha256_force_portable(bool portable)
+/* Which of those this CPU has. */
+static unsigned cpu_features(void)
 {
-	atomic_store_explicit(&compress, portable || !cpu_has_sha() ? compress_portable : compress_cpu,
-			      memory_order_relaxed);
+	unsigned features = 0;
+#if defined(HAVE_X86)
+	unsigned a, b, c, d, basic;
+
+	/* As few cpuids as can be: in a virtual machine each takes microseconds. */
+	if (__get_cpuid_max(0, NULL) < 7)
+		return 0;
+	__cpuid(1, a, b, basic, d);
+	__cpuid_count(7, 0, a, b, c, d);
+	if ((basic & bit_SSSE3) && (basic & bit_SSE4_1) && (b & bit_SHA))
+		features |= X86_SHA;
+	if ((basic & bit_OSXSAVE) && (b & bit_AVX512F) && (b & bit_AVX512BW)) {
+		/* Does the system save what the vectors hold? 0xe6: of xmm, of
+		 * the rest of ymm, of the masks, of the rest of zmm, of zmm16-31. */
+		__asm__ volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+		if ((a & 0xe6) == 0xe6)
+			features |= X86_WIDE;
+	}
+#endif
+	return features;
 }
 
-static void compress_first(uint32_t *const state[], const uint8_t *const data[],
-			   size_t blocks, size_t lanes)
+static const struct implementation {
+	const char *name;
+	compress_fn *compress;
+	size_t lanes;		/* how many messages it likes to be given at once */
+	unsigned needs;		/* features of the CPU */
+} implementations[] = {		/* the better the later */
+	{"portable", compress_portable, 1, 0},
+#if defined(HAVE_X86)
+	{"x86 SHA", compress_sha, SHA_LANES, X86_SHA},
+	{"AVX-512", compress_wide, WIDE_LANES, X86_WIDE},
+#elif defined(HAVE_ARM_SHA)
+	{"ARMv8 SHA2", compress_sha, 1, 0},
+#endif
+};
+#define IMPLEMENTATIONS (sizeof implementations / sizeof implementations[0])
+
+/* What is in use: `many` for that number of messages and for more. */
+static _Atomic(const struct implementation *) few, many;
+static atomic_size_t many_from;		/* 0: nothing is chosen yet */
+
+/* Nanoseconds for SHA256_LANES_MAX messages of a few blocks: of several times
+ * the shortest, in which nothing came between. */
+static uint64_t time_of(compress_fn *compress)
 {
-	sha256_force_portable(false);
-	atomic_load_explicit(&compress, memory_order_relaxed)(state, data, blocks, lanes);
+	uint32_t state[SHA256_LANES_MAX][8] = {{0}}, *states[SHA256_LANES_MAX];
+	const uint8_t *data[SHA256_LANES_MAX];
+	uint64_t best = UINT64_MAX;
+
+	for (size_t l = 0; l < SHA256_LANES_MAX; l++) {
+		states[l] = state[l];
+		data[l] = (const uint8_t *)K;	/* any bytes will do */
+	}
+	for (int i = 0; i < 5; i++) {
+		struct timespec from, to;
+		clock_gettime(CLOCK_MONOTONIC, &from);
+		compress(states, data, sizeof K / SHA256_BLOCK_SIZE, SHA256_LANES_MAX);
+		clock_gettime(CLOCK_MONOTONIC, &to);
+		uint64_t ns = (uint64_t)(to.tv_sec - from.tv_sec) * 1000000000 +
+			      (uint64_t)to.tv_nsec - (uint64_t)from.tv_nsec;
+		if (ns < best)
+			best = ns;
+	}
+	return best;
 }
 
-const char *sha256_implementation(void)
+/* The wide implementation takes as long for few messages as for many; the
+ * others take as long for each. Where they meet differs so much from CPU to CPU
+ * (Sapphire Rapids: at 10 messages; Zen 4: never) that a rule would soon be
+ * wrong: both are timed, which takes 20 microseconds. */
+static size_t crossover(compress_fn *narrow, compress_fn *wide)
 {
-	if (atomic_load(&compress) == compress_first)
-		sha256_force_portable(false);
-	return atomic_load(&compress) == compress_portable ? "portable" : cpu_name;
+	uint64_t narrow_ns = time_of(narrow), wide_ns = time_of(wide);
+
+	return wide_ns >= narrow_ns ? SIZE_MAX : 1 + (size_t)(SHA256_LANES_MAX * wide_ns / narrow_ns);
+}
+
+bool sha256_force(const char *name)
+{
+	const struct implementation *f = NULL, *m = NULL;
+	unsigned lacks = ~cpu_features();
+
+	for (size_t i = 0; i < IMPLEMENTATIONS; i++) {
+		const struct implementation *it = &implementations[i];
+		if ((it->needs & lacks) || (name != NULL && strcmp(it->name, name) != 0))
+			continue;
+		m = it;
+		if (f == NULL || it->lanes < SHA256_LANES_MAX)
+			f = it;
+	}
+	if (m == NULL)
+		return false;
+	atomic_store(&few, f);
+	atomic_store(&many, m);
+	atomic_store(&many_from, f == m ? 1 : crossover(f->compress, m->compress));
+	return true;
+}
+
+static const struct implementation *best_for(size_t lanes)
+{
+	if (atomic_load(&many_from) == 0)
+		sha256_force(NULL);
+	return lanes < atomic_load(&many_from) ? atomic_load(&few) : atomic_load(&many);
+}
+
+size_t sha256_lanes(void)
+{
+	return best_for(SHA256_LANES_MAX)->lanes;
+}
+
+const char *sha256_implementation(size_t lanes)
+{
+	return best_for(lanes)->name;
 }
 
 /* ---- messages ------------------------------------------------------------ */
@@ -270,7 +424,7 @@ static void compress_one(SHA256_CTX *ctx, const uint8_t *data, size_t blocks)
 {
 	uint32_t *state = ctx->state;
 
-	atomic_load_explicit(&compress, memory_order_relaxed)(&state, &data, blocks, 1);
+	best_for(1)->compress(&state, &data, blocks, 1);
 }
 
 void sha256_init(SHA256_CTX *ctx)
@@ -315,9 +469,9 @@ void sha256_update(SHA256_CTX *ctx, const uint8_t data[], size_t len)
 void sha256_update_lanes(SHA256_CTX *const ctx[], const uint8_t *const data[],
 			 size_t len, size_t lanes)
 {
-	uint32_t *state[SHA256_LANES];
-	const uint8_t *at[SHA256_LANES];
-	size_t left[SHA256_LANES], blocks = len / SHA256_BLOCK_SIZE;
+	uint32_t *state[SHA256_LANES_MAX];
+	const uint8_t *at[SHA256_LANES_MAX];
+	size_t left[SHA256_LANES_MAX], blocks = len / SHA256_BLOCK_SIZE;
 
 	for (size_t l = 0; l < lanes; l++) {
 		size_t done = fill_pending(ctx[l], data[l], len);
@@ -328,7 +482,7 @@ void sha256_update_lanes(SHA256_CTX *const ctx[], const uint8_t *const data[],
 			blocks = left[l] / SHA256_BLOCK_SIZE;
 	}
 	if (blocks > 0)
-		atomic_load_explicit(&compress, memory_order_relaxed)(state, at, blocks, lanes);
+		best_for(lanes)->compress(state, at, blocks, lanes);
 	for (size_t l = 0; l < lanes; l++) {
 		size_t done = blocks * SHA256_BLOCK_SIZE;
 		ctx[l]->length += done;
@@ -341,14 +495,14 @@ void sha256_final_lanes(SHA256_CTX *const ctx[], uint8_t *const hash[], size_t l
 	/* FIPS 180-4, 5.1.1: a one bit, zeros, and in the last 8 bytes of a
 	 * block the message's length in bits. */
 	uint8_t padding[2 * SHA256_BLOCK_SIZE] = {0x80};
-	const uint8_t *same[SHA256_LANES];
+	const uint8_t *same[SHA256_LANES_MAX];
 	size_t used = ctx[0]->length % SHA256_BLOCK_SIZE;
 	size_t size = (used < 56 ? SHA256_BLOCK_SIZE : 2 * SHA256_BLOCK_SIZE) - used;
 	uint64_t bits = ctx[0]->length * 8;
 
 	for (unsigned i = 0; i < 8; i++)
 		padding[size - 8 + i] = (uint8_t)(bits >> (56 - 8 * i));
-	for (size_t l = 0; l < SHA256_LANES; l++)
+	for (size_t l = 0; l < SHA256_LANES_MAX; l++)
 		same[l] = padding;
 	sha256_update_lanes(ctx, same, size, lanes);
 	for (size_t l = 0; l < lanes; l++)

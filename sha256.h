@@ -11,7 +11,7 @@
 
 #define SHA256_HASH_SIZE 32	/* bytes in a hash */
 #define SHA256_BLOCK_SIZE 64	/* bytes that the algorithm takes at a time */
-#define SHA256_LANES 3		/* messages that sha256_update_lanes takes at most */
+#define SHA256_LANES_MAX 16	/* messages that sha256_update_lanes takes at most */
 
 typedef struct {
 	uint32_t state[8];
@@ -30,9 +30,9 @@ void sha256_update(SHA256_CTX *ctx, const uint8_t data[], size_t len);
 void sha256_final(SHA256_CTX *ctx, uint8_t hash[SHA256_HASH_SIZE]);
 
 /* Appends len bytes of data[i] to the message of ctx[i], for each i < lanes;
- * lanes is SHA256_LANES at most. The result is that of sha256_update on each;
- * with the CPU's SHA instructions three take hardly longer than one, because
- * one message alone leaves the unit waiting for its own last result. */
+ * lanes is SHA256_LANES_MAX at most. The result is that of sha256_update on
+ * each; it takes less time, because one message alone leaves most of the CPU
+ * waiting for its own last result. */
 void sha256_update_lanes(SHA256_CTX *const ctx[], const uint8_t *const data[],
 			 size_t len, size_t lanes);
 
@@ -40,11 +40,17 @@ void sha256_update_lanes(SHA256_CTX *const ctx[], const uint8_t *const data[],
  * into hash[i]. */
 void sha256_final_lanes(SHA256_CTX *const ctx[], uint8_t *const hash[], size_t lanes);
 
-/* The name of the implementation in use: "x86 SHA", "ARMv8 SHA2", "portable". */
-const char *sha256_implementation(void);
+/* How many messages at once take this CPU the least time for each, from 1 to
+ * SHA256_LANES_MAX. */
+size_t sha256_lanes(void);
 
-/* Makes the portable implementation the one in use, or with false the fastest
- * that this CPU has. For tests and benchmarks. */
-void sha256_force_portable(bool portable);
+/* The name of the implementation in use for that many messages at once:
+ * "portable", "x86 SHA", "AVX-512" or "ARMv8 SHA2". */
+const char *sha256_implementation(size_t lanes);
+
+/* Makes the implementation of that name the only one in use, or with NULL the
+ * best ones that this CPU has. Returns false, and changes nothing, if it has not
+ * that one. For tests and benchmarks. */
+bool sha256_force(const char *name);
 
 #endif

@@ -1,5 +1,5 @@
-/* test_sha256.c - SHA-256 against FIPS 180-4 and against itself: the portable implementation
- * and the CPU's own, messages whole and in pieces, one at a time and in lanes.
+/* test_sha256.c - SHA-256 against FIPS 180-4 and against itself: every implementation that this
+ * CPU has, messages whole and in pieces, one at a time and in any number of lanes.
  *
  * What is not from FIPS 180-4 was computed with another implementation (Python's hashlib). */
 #include "../../sha256.h"
@@ -14,20 +14,37 @@
 #define BIG_PIECE ((size_t)1 << 20)
 #define QUICK_MS 1500		/* what the long run may take */
 
-static uint8_t message[MESSAGE_SIZE], other[SHA256_LANES][MESSAGE_SIZE];
+static uint8_t message[MESSAGE_SIZE];
 static uint8_t zeros[BIG_PIECE];
 
-static const bool is_portable[] = {true, false};
-#define BOTH (sizeof is_portable / sizeof is_portable[0])
+/* A message for each lane, and the hashes of its beginnings by the portable implementation. */
+static uint8_t other[SHA256_LANES_MAX][MESSAGE_SIZE];
+static uint8_t expected[SHA256_LANES_MAX][MESSAGE_SIZE + 1][SHA256_HASH_SIZE];
+
+/* Each implementation alone, and last what is chosen among them. */
+static const char *const names[] = {"portable", "x86 SHA", "AVX-512", "ARMv8 SHA2", NULL};
+#define NAMES (sizeof names / sizeof names[0])
+#define FOR_EACH_IMPLEMENTATION \
+	for (size_t name_ = 0; name_ < NAMES; name_++) if (sha256_force(names[name_]))
 
 static void fill_messages(void)
 {
 	for (size_t i = 0; i < MESSAGE_SIZE; i++)
 		message[i] = (uint8_t)(i * 167 + (i >> 8) * 13 + 5);
 	srand(4711);
-	for (size_t l = 0; l < SHA256_LANES; l++)
-		for (size_t i = 0; i < MESSAGE_SIZE; i++)
-			other[l][i] = (uint8_t)(rand() >> 7);
+	sha256_force("portable");
+	for (size_t l = 0; l < SHA256_LANES_MAX; l++) {
+		SHA256_CTX ctx, ended;
+		sha256_init(&ctx);
+		for (size_t i = 0; i <= MESSAGE_SIZE; i++) {
+			ended = ctx;
+			sha256_final(&ended, expected[l][i]);
+			if (i < MESSAGE_SIZE) {
+				other[l][i] = (uint8_t)(rand() >> 7);
+				sha256_update(&ctx, &other[l][i], 1);
+			}
+		}
+	}
 }
 
 static void hash_of(const uint8_t *data, size_t len, uint8_t hash[SHA256_HASH_SIZE])
@@ -56,24 +73,25 @@ static bool same(const uint8_t a[SHA256_HASH_SIZE], const uint8_t b[SHA256_HASH_
 
 /* ---- One message ---- */
 
+static const struct {
+	const char *message, *hash;
+} vector[] = {
+	{"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+	{"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
+	{"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
+	 "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
+	{"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmn"
+	 "hijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu",
+	 "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1"},
+};
+#define VECTORS (sizeof vector / sizeof vector[0])
+
 static void test_fips_vectors(void)
 {
-	static const struct {
-		const char *message, *hash;
-	} vector[] = {
-		{"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
-		{"abc", "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"},
-		{"abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq",
-		 "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1"},
-		{"abcdefghbcdefghicdefghijdefghijkefghijklfghijklmghijklmn"
-		 "hijklmnoijklmnopjklmnopqklmnopqrlmnopqrsmnopqrstnopqrstu",
-		 "cf5b16a778af8380036ce59e7b0492370b249b11e8f07a51afac45037afee9d1"},
-	};
 	uint8_t hash[SHA256_HASH_SIZE];
 
-	for (size_t b = 0; b < BOTH; b++) {
-		sha256_force_portable(is_portable[b]);
-		for (size_t i = 0; i < sizeof vector / sizeof vector[0]; i++) {
+	FOR_EACH_IMPLEMENTATION {
+		for (size_t i = 0; i < VECTORS; i++) {
 			const char *text = vector[i].message;
 			hash_of((const uint8_t *)text, strlen(text), hash);
 			CHECK(has_hex(hash, vector[i].hash));
@@ -88,8 +106,7 @@ static void test_million(void)
 	SHA256_CTX ctx;
 
 	memset(a, 'a', sizeof a);
-	for (size_t b = 0; b < BOTH; b++) {
-		sha256_force_portable(is_portable[b]);
+	FOR_EACH_IMPLEMENTATION {
 		sha256_init(&ctx);
 		for (int i = 0; i < 1000; i++)
 			sha256_update(&ctx, a, sizeof a);
@@ -104,8 +121,7 @@ static void test_every_length(void)
 	static uint8_t hashes[301][SHA256_HASH_SIZE];
 	uint8_t hash[SHA256_HASH_SIZE];
 
-	for (size_t b = 0; b < BOTH; b++) {
-		sha256_force_portable(is_portable[b]);
+	FOR_EACH_IMPLEMENTATION {
 		for (size_t len = 0; len <= 300; len++)
 			hash_of(message, len, hashes[len]);
 		hash_of(hashes[0], sizeof hashes, hash);
@@ -121,8 +137,7 @@ static void test_every_split(void)
 	uint8_t whole[SHA256_HASH_SIZE], hash[SHA256_HASH_SIZE];
 	SHA256_CTX ctx;
 
-	for (size_t b = 0; b < BOTH; b++) {
-		sha256_force_portable(is_portable[b]);
+	FOR_EACH_IMPLEMENTATION {
 		hash_of(message, SIZE, whole);
 		for (size_t at = 0; at <= SIZE; at++) {
 			sha256_init(&ctx);
@@ -141,7 +156,7 @@ static void test_nothing_appended(void)
 	uint8_t hash[SHA256_HASH_SIZE], abc[SHA256_HASH_SIZE];
 	SHA256_CTX ctx;
 
-	sha256_force_portable(false);
+	sha256_force(NULL);
 	hash_of((const uint8_t *)"abc", 3, abc);
 	sha256_init(&ctx);
 	sha256_update(&ctx, NULL, 0);
@@ -155,102 +170,122 @@ static void test_nothing_appended(void)
 	CHECK(same(hash, abc));
 }
 
-/* The same random message in the same random pieces, by both implementations: they may even
- * change in the middle of it. */
+/* Random pieces, each of them by any of the implementations. */
 static void test_random_pieces(void)
 {
-	uint8_t hash[3][SHA256_HASH_SIZE];
-	SHA256_CTX ctx[3];
+	uint8_t hash[SHA256_HASH_SIZE];
+	SHA256_CTX ctx;
 
 	srand(42);
-	for (int round = 0; round < 500; round++) {
-		size_t from = (size_t)rand() % 100, len = (size_t)rand() % (MESSAGE_SIZE - 100);
-		const uint8_t *data = other[round % SHA256_LANES] + from;
-		for (size_t i = 0; i < 3; i++)
-			sha256_init(&ctx[i]);
+	for (int round = 0; round < 200; round++) {
+		size_t len = (size_t)rand() % MESSAGE_SIZE, l = (size_t)round % SHA256_LANES_MAX;
+		sha256_init(&ctx);
 		for (size_t done = 0; done < len; ) {
 			size_t piece = (size_t)rand() % (rand() % 2 == 0 ? 20 : 300);
 			if (piece > len - done)
 				piece = len - done;
-			for (size_t i = 0; i < 3; i++) {
-				sha256_force_portable(i == 0 || (i == 2 && rand() % 2 == 0));
-				sha256_update(&ctx[i], data + done, piece);
-			}
+			sha256_force(names[(size_t)rand() % NAMES]);
+			sha256_update(&ctx, other[l] + done, piece);
 			done += piece;
 		}
-		for (size_t i = 0; i < 3; i++) {
-			sha256_force_portable(i == 0);
-			sha256_final(&ctx[i], hash[i]);
-		}
-		CHECK(same(hash[0], hash[1]));
-		CHECK(same(hash[0], hash[2]));
-		sha256_force_portable(true);
-		hash_of(data, len, hash[1]);
-		CHECK(same(hash[0], hash[1]));
+		sha256_final(&ctx, hash);
+		CHECK(same(hash, expected[l][len]));
 	}
 }
 
 /* ---- Several messages at once ---- */
 
+/* A part of lane l's message, moved so that it may begin at any address. */
+static const uint8_t *moved(size_t l, size_t from, size_t len, size_t shift)
+{
+	static uint8_t space[SHA256_LANES_MAX][MESSAGE_SIZE + SHA256_BLOCK_SIZE];
+
+	return memcpy(space[l] + shift % SHA256_BLOCK_SIZE, other[l] + from, len);
+}
+
+/* Each FIPS vector in each lane, among other messages of its length. */
+static void test_fips_vectors_in_lanes(void)
+{
+	FOR_EACH_IMPLEMENTATION
+		for (size_t v = 0; v < VECTORS; v++)
+			for (size_t lanes = 1; lanes <= SHA256_LANES_MAX; lanes++)
+				for (size_t mine = 0; mine < lanes; mine++) {
+					SHA256_CTX ctx[SHA256_LANES_MAX], *ctxs[SHA256_LANES_MAX] = {NULL};
+					uint8_t hash[SHA256_LANES_MAX][SHA256_HASH_SIZE];
+					uint8_t *hashes[SHA256_LANES_MAX] = {NULL};
+					const uint8_t *data[SHA256_LANES_MAX] = {NULL};
+					size_t len = strlen(vector[v].message);
+					for (size_t l = 0; l < lanes; l++) {
+						data[l] = l == mine ? (const uint8_t *)vector[v].message
+							: moved(l, 0, len, l);
+						hashes[l] = hash[l];
+						ctxs[l] = &ctx[l];
+						sha256_init(&ctx[l]);
+					}
+					sha256_update_lanes(ctxs, data, len, lanes);
+					sha256_final_lanes(ctxs, hashes, lanes);
+					for (size_t l = 0; l < lanes; l++)
+						CHECK(l == mine ? has_hex(hash[l], vector[v].hash)
+								: same(hash[l], expected[l][len]));
+				}
+}
+
 /* Appends `piece` bytes at once to `lanes` messages that hold before[i] bytes already, and one
  * byte more by itself at the end: so that it matters what was left pending. */
 static bool lanes_agree(const size_t before[], size_t piece, size_t lanes)
 {
-	SHA256_CTX ctx[SHA256_LANES], *ctxs[SHA256_LANES] = {NULL};
-	const uint8_t *data[SHA256_LANES] = {NULL};
-	uint8_t hash[SHA256_HASH_SIZE], alone[SHA256_HASH_SIZE];
+	SHA256_CTX ctx[SHA256_LANES_MAX], *ctxs[SHA256_LANES_MAX] = {NULL};
+	const uint8_t *data[SHA256_LANES_MAX] = {NULL};
+	uint8_t hash[SHA256_HASH_SIZE];
 	bool agree = true;
 
 	for (size_t l = 0; l < lanes; l++) {
 		ctxs[l] = &ctx[l];
-		data[l] = other[l] + before[l];
+		data[l] = moved(l, before[l], piece, l + before[l]);
 		sha256_init(&ctx[l]);
 		sha256_update(&ctx[l], other[l], before[l]);
 	}
 	sha256_update_lanes(ctxs, data, piece, lanes);
 	for (size_t l = 0; l < lanes; l++) {
-		agree = agree && ctx[l].length == before[l] + piece;
-		sha256_update(&ctx[l], other[l] + before[l] + piece, 1);
+		size_t len = before[l] + piece;
+		agree = agree && ctx[l].length == len;
+		sha256_update(&ctx[l], other[l] + len, 1);
 		sha256_final(&ctx[l], hash);
-		hash_of(other[l], before[l] + piece + 1, alone);
-		agree = agree && same(hash, alone);
+		agree = agree && same(hash, expected[l][len + 1]);
 	}
 	return agree;
 }
 
 static void test_lanes_in_different_phases(void)
 {
-	static const size_t second[] = {0, 1, 31, 63}, piece[] = {0, 1, 63, 64, 65, 127, 128, 200};
-	bool agree = true;
+	static const size_t step[] = {0, 1, 13}, piece[] = {0, 1, 63, 64, 65, 127, 128, 129, 300};
+	size_t before[SHA256_LANES_MAX];
 
-	for (size_t b = 0; b < BOTH; b++) {
-		sha256_force_portable(is_portable[b]);
-		for (size_t lanes = 1; lanes <= SHA256_LANES; lanes++)
+	FOR_EACH_IMPLEMENTATION
+		for (size_t lanes = 1; lanes <= SHA256_LANES_MAX; lanes++)
 			for (size_t first = 0; first < SHA256_BLOCK_SIZE; first++)
-				for (size_t s = 0; s < sizeof second / sizeof second[0]; s++)
-					for (size_t p = 0; p < sizeof piece / sizeof piece[0]; p++) {
-						const size_t before[] = {
-							first, second[s], (first + second[s] + 13) % 64};
+				for (size_t s = 0; s < sizeof step / sizeof step[0]; s++) {
+					bool agree = true;
+					for (size_t l = 0; l < lanes; l++)
+						before[l] = (first + l * step[s]) % SHA256_BLOCK_SIZE;
+					for (size_t p = 0; p < sizeof piece / sizeof piece[0]; p++)
 						agree = agree && lanes_agree(before, piece[p], lanes);
-					}
-		CHECK(agree);
-	}
+					CHECK(agree);
+				}
 }
 
 /* Each message of its own, and the result must not go to another's place, nor to one too many. */
 static void test_final_lanes(void)
 {
-	uint8_t hash[SHA256_LANES][SHA256_HASH_SIZE], alone[SHA256_HASH_SIZE];
-	uint8_t untouched[SHA256_HASH_SIZE];
-	SHA256_CTX ctx[SHA256_LANES];
+	uint8_t hash[SHA256_LANES_MAX][SHA256_HASH_SIZE], untouched[SHA256_HASH_SIZE];
+	SHA256_CTX ctx[SHA256_LANES_MAX];
 
 	memset(untouched, 0x5a, sizeof untouched);
-	for (size_t b = 0; b < BOTH; b++)
+	FOR_EACH_IMPLEMENTATION
 		for (size_t len = 0; len <= 130; len++)
-			for (size_t lanes = 1; lanes <= SHA256_LANES; lanes++) {
-				SHA256_CTX *ctxs[SHA256_LANES] = {NULL};
-				uint8_t *hashes[SHA256_LANES] = {NULL};
-				sha256_force_portable(is_portable[b]);
+			for (size_t lanes = 1; lanes <= SHA256_LANES_MAX; lanes++) {
+				SHA256_CTX *ctxs[SHA256_LANES_MAX] = {NULL};
+				uint8_t *hashes[SHA256_LANES_MAX] = {NULL};
 				memset(hash, 0x5a, sizeof hash);
 				for (size_t l = 0; l < lanes; l++) {
 					ctxs[l] = &ctx[l];
@@ -259,46 +294,39 @@ static void test_final_lanes(void)
 					sha256_update(&ctx[l], other[l], len);
 				}
 				sha256_final_lanes(ctxs, hashes, lanes);
-				sha256_force_portable(true);
-				for (size_t l = 0; l < SHA256_LANES; l++) {
-					hash_of(other[l], len, alone);
-					CHECK(same(hash[l], l < lanes ? alone : untouched));
-				}
+				for (size_t l = 0; l < SHA256_LANES_MAX; l++)
+					CHECK(same(hash[l], l < lanes ? expected[l][len] : untouched));
 			}
 }
 
 static void test_lanes_random(void)
 {
-	SHA256_CTX ctx[SHA256_LANES], *ctxs[SHA256_LANES];
-	uint8_t hash[SHA256_LANES][SHA256_HASH_SIZE], *hashes[SHA256_LANES];
-	uint8_t alone[SHA256_HASH_SIZE];
+	SHA256_CTX ctx[SHA256_LANES_MAX], *ctxs[SHA256_LANES_MAX];
+	uint8_t hash[SHA256_LANES_MAX][SHA256_HASH_SIZE], *hashes[SHA256_LANES_MAX];
 
 	srand(99);
-	for (int round = 0; round < 300; round++) {
-		size_t lanes = 1 + (size_t)rand() % SHA256_LANES, len = (size_t)rand() % MESSAGE_SIZE;
-		sha256_force_portable(round % 2 == 0);
-		for (size_t l = 0; l < lanes; l++) {
-			ctxs[l] = &ctx[l];
-			hashes[l] = hash[l];
-			sha256_init(&ctx[l]);
-		}
-		for (size_t done = 0; done < len; ) {
-			const uint8_t *data[SHA256_LANES];
-			size_t piece = (size_t)rand() % 400;
-			if (piece > len - done)
-				piece = len - done;
+	FOR_EACH_IMPLEMENTATION
+		for (size_t round = 0; round < 20 * SHA256_LANES_MAX; round++) {
+			size_t lanes = 1 + round % SHA256_LANES_MAX, len = (size_t)rand() % MESSAGE_SIZE;
+			for (size_t l = 0; l < lanes; l++) {
+				ctxs[l] = &ctx[l];
+				hashes[l] = hash[l];
+				sha256_init(&ctx[l]);
+			}
+			for (size_t done = 0; done < len; ) {
+				const uint8_t *data[SHA256_LANES_MAX];
+				size_t piece = (size_t)rand() % 400;
+				if (piece > len - done)
+					piece = len - done;
+				for (size_t l = 0; l < lanes; l++)
+					data[l] = moved(l, done, piece, (size_t)rand());
+				sha256_update_lanes(ctxs, data, piece, lanes);
+				done += piece;
+			}
+			sha256_final_lanes(ctxs, hashes, lanes);
 			for (size_t l = 0; l < lanes; l++)
-				data[l] = other[l] + done;
-			sha256_update_lanes(ctxs, data, piece, lanes);
-			done += piece;
+				CHECK(same(hash[l], expected[l][len]));
 		}
-		sha256_final_lanes(ctxs, hashes, lanes);
-		sha256_force_portable(true);
-		for (size_t l = 0; l < lanes; l++) {
-			hash_of(other[l], len, alone);
-			CHECK(same(hash[l], alone));
-		}
-	}
 }
 
 /* ---- More than 2^32 bits ---- */
@@ -312,8 +340,7 @@ static void test_long_length(void)
 	uint8_t hash[SHA256_HASH_SIZE];
 	SHA256_CTX ctx;
 
-	for (size_t b = 0; b < BOTH; b++) {
-		sha256_force_portable(is_portable[b]);
+	FOR_EACH_IMPLEMENTATION {
 		sha256_init(&ctx);
 		memcpy(ctx.state, after_512_mib, sizeof ctx.state);
 		ctx.length = UINT64_C(512) << 20;
@@ -340,7 +367,7 @@ static void test_long_message(void)
 	double began = now_ms();
 	SHA256_CTX ctx;
 
-	sha256_force_portable(false);
+	sha256_force(NULL);
 	sha256_init(&ctx);
 	for (int i = 0; i < PIECES; i++) {
 		sha256_update(&ctx, zeros, BIG_PIECE);
@@ -357,18 +384,28 @@ static void test_long_message(void)
 
 static void test_implementation(void)
 {
-	static const char *const name[] = {"x86 SHA", "ARMv8 SHA2", "portable"};
-	const char *fastest;
-	bool known = false;
+	const char *one, *all;
+	size_t lanes;
 
-	sha256_force_portable(true);
-	CHECK(strcmp(sha256_implementation(), "portable") == 0);
-	sha256_force_portable(false);
-	fastest = sha256_implementation();
-	for (size_t i = 0; i < sizeof name / sizeof name[0]; i++)
-		known = known || strcmp(fastest, name[i]) == 0;
-	CHECK(known);
-	CHECK(strcmp(sha256_implementation(), fastest) == 0);
+	CHECK(sha256_force("portable"));
+	CHECK(strcmp(sha256_implementation(1), "portable") == 0);
+	CHECK(strcmp(sha256_implementation(SHA256_LANES_MAX), "portable") == 0);
+	CHECK(sha256_lanes() == 1);
+	CHECK(!sha256_force("no such thing"));
+	CHECK(sha256_lanes() == 1);
+	if (sha256_force("AVX-512")) {
+		CHECK(strcmp(sha256_implementation(1), "AVX-512") == 0);
+		CHECK(sha256_lanes() == SHA256_LANES_MAX);
+	}
+	CHECK(sha256_force(NULL));
+	one = sha256_implementation(1);
+	all = sha256_implementation(SHA256_LANES_MAX);
+	lanes = sha256_lanes();
+	CHECK(strcmp(one, "AVX-512") != 0);	/* it is slow with idle lanes */
+	CHECK(lanes >= 1 && lanes <= SHA256_LANES_MAX);
+	CHECK(sha256_force(one));
+	CHECK(sha256_force(all));
+	CHECK(sha256_lanes() == lanes);
 }
 
 /* The very first call, before anybody has asked for an implementation. */
@@ -379,22 +416,35 @@ static void test_first_call_chooses(void)
 
 	hash_of((const uint8_t *)"abc", 3, hash);
 	CHECK(has_hex(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"));
-	chosen = sha256_implementation();
-	sha256_force_portable(false);
-	CHECK(strcmp(chosen, sha256_implementation()) == 0);
+	chosen = sha256_implementation(1);
+	sha256_force(NULL);
+	CHECK(strcmp(chosen, sha256_implementation(1)) == 0);
+}
+
+/* The system has a say too: the compiler's own test asks it as well. */
+static void test_avx512_is_found(void)
+{
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+	CHECK(sha256_force("AVX-512") ==
+	      (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")));
+#else
+	CHECK(!sha256_force("AVX-512"));
+#endif
 }
 
 int main(void)
 {
-	fill_messages();
 	RUN(test_first_call_chooses);
+	fill_messages();
 	RUN(test_implementation);
+	RUN(test_avx512_is_found);
 	RUN(test_fips_vectors);
 	RUN(test_million);
 	RUN(test_every_length);
 	RUN(test_every_split);
 	RUN(test_nothing_appended);
 	RUN(test_random_pieces);
+	RUN(test_fips_vectors_in_lanes);
 	RUN(test_lanes_in_different_phases);
 	RUN(test_final_lanes);
 	RUN(test_lanes_random);
