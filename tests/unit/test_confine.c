@@ -15,16 +15,14 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "unit.h"
 
-#define TIME_LIMIT 20		/* seconds, for the whole program and each process that it forks */
 #define BROKEN 255		/* of a process: its exit status if something else went wrong */
 
-static char scratch[] = "/tmp/test_confine.XXXXXX";	/* a directory, main removes it */
-static char allowed_path[64], second_path[64], other_path[64], new_path[64];
+static char allowed_path[UNIT_PATH_SIZE], second_path[UNIT_PATH_SIZE];
+static char other_path[UNIT_PATH_SIZE], new_path[UNIT_PATH_SIZE];
 static int allowed_fd, second_fd, other_fd;
 static const char content[] = "what may be read";
 
@@ -39,13 +37,10 @@ static int make_file(const char *path)
 
 static void make_files(void)
 {
-	snprintf(allowed_path, sizeof allowed_path, "%s/allowed", scratch);
-	snprintf(second_path, sizeof second_path, "%s/second", scratch);
-	snprintf(other_path, sizeof other_path, "%s/other", scratch);
-	snprintf(new_path, sizeof new_path, "%s/new", scratch);
-	allowed_fd = make_file(allowed_path);
-	second_fd = make_file(second_path);
-	other_fd = make_file(other_path);
+	allowed_fd = make_file(unit_path(allowed_path, "allowed"));
+	second_fd = make_file(unit_path(second_path, "second"));
+	other_fd = make_file(unit_path(other_path, "other"));
+	unit_path(new_path, "new");
 }
 
 static void remove_files(void)
@@ -58,21 +53,6 @@ static void remove_files(void)
 	close(allowed_fd);
 	close(second_fd);
 	close(other_fd);
-}
-
-/* Runs act in a process of its own, and returns its result: 0 to 254. */
-static int in_process(int (*act)(void))
-{
-	int status;
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		alarm(TIME_LIMIT);
-		_exit(act());
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
-		return BROKEN;
-	return WEXITSTATUS(status);
 }
 
 /* ---- Acts: each returns 0, or the errno that it failed with ---- */
@@ -128,13 +108,13 @@ static int prepare_and_fork(void)
 	const int fds[] = {allowed_fd, second_fd};
 
 	confine_count = confine_prepare(fds, 2);
-	return in_process(confine_and_act);
+	return unit_in_child(confine_and_act);
 }
 
 static int confined(int (*act)(void))
 {
 	confined_act = act;
-	return in_process(prepare_and_fork);
+	return unit_in_child(prepare_and_fork);
 }
 
 #if defined(__linux__) && !defined(PORTABLE)
@@ -158,7 +138,7 @@ static int read_passwords(void)
 
 static int list_directory(void)
 {
-	return opendir(scratch) == NULL ? errno : 0;
+	return opendir(unit_scratch) == NULL ? errno : 0;
 }
 
 static int write_allowed(void)
@@ -259,7 +239,7 @@ static bool is_refused(int (*act)(void), int error)
 	int without, with;
 
 	make_files();
-	without = in_process(act);
+	without = unit_in_child(act);
 	remove_files();
 	make_files();
 	with = confined(act);
@@ -334,14 +314,14 @@ static int replace_and_try(void)
 	confined_act = read_replaced;
 	if (confine_count < 0 || rename(other_path, allowed_path) < 0)
 		return BROKEN;
-	return in_process(confine_and_act);
+	return unit_in_child(confine_and_act);
 }
 
 static void test_a_file_in_the_place_of_a_named_one_cannot_be_read(void)
 {
 	make_files();
-	CHECK(in_process(replace_and_try) == EACCES);
-	CHECK(in_process(read_replaced) == 0);	/* by others it can */
+	CHECK(unit_in_child(replace_and_try) == EACCES);
+	CHECK(unit_in_child(read_replaced) == 0);	/* by others it can */
 	remove_files();
 }
 
@@ -349,13 +329,13 @@ static int prepare_for_nothing(void)
 {
 	confine_count = confine_prepare(NULL, 0);
 	confined_act = read_allowed;
-	return confine_count < 0 ? BROKEN : in_process(confine_and_act);
+	return confine_count < 0 ? BROKEN : unit_in_child(confine_and_act);
 }
 
 static void test_without_a_file_nothing_can_be_read(void)
 {
 	make_files();
-	CHECK(in_process(prepare_for_nothing) == EACCES);
+	CHECK(unit_in_child(prepare_for_nothing) == EACCES);
 	remove_files();
 }
 
@@ -366,13 +346,9 @@ static void test_no_program_can_be_started(void)
 
 static void test_no_tcp(void)
 {
-	socklen_t size = sizeof listening;
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int fd = unit_bound_socket(&listening);
 
-	listening = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	if (!CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&listening, sizeof listening) == 0 &&
-		   listen(fd, 8) == 0 && getsockname(fd, (struct sockaddr *)&listening, &size) == 0))
-		return;
+	CHECK(listen(fd, 8) == 0);
 	CHECK(is_refused(connect_tcp, EACCES));
 	CHECK(is_refused(bind_tcp, EACCES));
 	close(fd);
@@ -383,7 +359,7 @@ static void test_no_abstract_socket(void)
 	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
 
 	abstract = (struct sockaddr_un){.sun_family = AF_UNIX};
-	int n = snprintf(abstract.sun_path + 1, sizeof abstract.sun_path - 1, "%s", scratch);
+	int n = snprintf(abstract.sun_path + 1, sizeof abstract.sun_path - 1, "%s", unit_scratch);
 	abstract_size = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
 	if (!CHECK(fd >= 0 && bind(fd, (struct sockaddr *)&abstract, abstract_size) == 0 && listen(fd, 8) == 0))
 		return;
@@ -413,7 +389,7 @@ static int prepare_and_go_on(void)
 static void test_who_prepares_is_not_confined(void)
 {
 	make_files();
-	CHECK(in_process(prepare_and_go_on) == 0);
+	CHECK(unit_in_child(prepare_and_go_on) == 0);
 	remove_files();
 }
 
@@ -432,26 +408,22 @@ static int confine_and_look(void)
 static void test_the_confinement_is_closed_once_it_is_on(void)
 {
 	make_files();
-	CHECK(in_process(confine_and_look) == 0);
+	CHECK(unit_in_child(confine_and_look) == 0);
 	remove_files();
 }
 
 static int prepare_with_a_bad_descriptor(void)
 {
 	const int fds[] = {allowed_fd, -1};
-	int before = dup(0), after;
+	int before = unit_open_fds();
 
-	close(before);
-	if (confine_prepare(fds, 2) != -1)
-		return BROKEN;
-	after = dup(0);		/* the lowest that is free: none was left open */
-	return after == before ? 0 : BROKEN;
+	return confine_prepare(fds, 2) == -1 && unit_open_fds() == before ? 0 : BROKEN;
 }
 
 static void test_a_bad_descriptor_is_an_error_and_leaves_nothing_open(void)
 {
 	make_files();
-	CHECK(in_process(prepare_with_a_bad_descriptor) == 0);
+	CHECK(unit_in_child(prepare_with_a_bad_descriptor) == 0);
 	remove_files();
 }
 
@@ -464,7 +436,7 @@ static int confine_with_what_is_none(void)
 static void test_what_is_no_confinement_is_an_error(void)
 {
 	make_files();
-	CHECK(in_process(confine_with_what_is_none) == 0);
+	CHECK(unit_in_child(confine_with_what_is_none) == 0);
 	remove_files();
 }
 
@@ -545,19 +517,21 @@ static int act_unconfined(void)
 static void test_without_a_confinement_nothing_happens(void)
 {
 	make_files();
-	CHECK(in_process(act_unconfined) == 0);
-	CHECK(in_process(read_allowed) == 0);
+	CHECK(unit_in_child(act_unconfined) == 0);
+	CHECK(unit_in_child(read_allowed) == 0);
 	remove_files();
+}
+
+static int run_all(void)
+{
+	run_tests_of_system();
+	RUN(test_without_a_confinement_nothing_happens);
+	if (rmdir(unit_scratch) < 0)	/* an act has left something there */
+		return 1;
+	return unit_result();
 }
 
 int main(void)
 {
-	alarm(10 * TIME_LIMIT);
-	if (mkdtemp(scratch) == NULL)
-		abort();
-	run_tests_of_system();
-	RUN(test_without_a_confinement_nothing_happens);
-	if (rmdir(scratch) < 0)
-		return 1;
-	return unit_result();
+	return unit_in_scratch(run_all);
 }

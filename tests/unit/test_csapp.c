@@ -16,7 +16,6 @@
 
 #include "unit.h"
 
-#define TIME_LIMIT 20           /* seconds */
 #define BIG (300 * 1000)        /* bytes, more than a pipe holds */
 
 /* ---- Faults on demand ---- */
@@ -57,45 +56,10 @@ int setsockopt(int fd, int level, int name, const void *value, socklen_t len)
 
 /* ---- Helpers ---- */
 
-static char scratch[] = "/tmp/test_csapp.XXXXXX"; /* a directory, main removes it */
-
-static pid_t spawn(void)
-{
-	pid_t pid = fork();
-
-	if (pid < 0)
-		abort();
-	if (pid == 0)
-		alarm(TIME_LIMIT);
-	return pid;
-}
-
-/* Waits for a child. Result: its exit status, or minus the signal that killed it. */
-static int end_of(pid_t pid)
-{
-	int status;
-
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return INT_MIN;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-static void make_pipe(int end[2])
-{
-	if (pipe(end) < 0)
-		abort();
-}
-
 static void close_both(int end[2])
 {
 	close(end[0]);
 	close(end[1]);
-}
-
-static void make_path(char *path, size_t size, const char *name)
-{
-	snprintf(path, size, "%s/%s", scratch, name);
 }
 
 /* A byte that tells its place, with a period prime to all buffer sizes. */
@@ -120,15 +84,6 @@ static void fill_pattern(char *buf, size_t n)
 
 static char big[BIG], back[BIG];
 
-/* The lowest free descriptor: the same before and after if nothing leaked. */
-static int free_fd(void)
-{
-	int fd = open("/dev/null", O_RDONLY);
-
-	close(fd);
-	return fd;
-}
-
 /* Writes a piece and waits until the reader has taken it. */
 static void put_piece(int fd, const char *piece, size_t n)
 {
@@ -145,8 +100,8 @@ static int pieces_from_child(const char *const piece[], pid_t *child)
 {
 	int end[2];
 
-	make_pipe(end);
-	*child = spawn();
+	unit_pipe(end);
+	*child = unit_fork();
 	if (*child == 0) {
 		close(end[0]);
 		for (size_t i = 0; piece[i] != NULL; i++)
@@ -162,35 +117,41 @@ static int pipe_with(const void *s, size_t n)
 {
 	int end[2];
 
-	make_pipe(end);
+	unit_pipe(end);
 	if (write(end[1], s, n) != (ssize_t)n)
 		abort();
 	close(end[1]);
 	return end[0];
 }
 
-/* What f writes to fd 1, run in a child: stored in text; result: its exit status. */
-static int output_of(void (*f)(void), char *text, size_t size)
+/* Starts f in a child, which has the second end of the pair as its descriptor fd. */
+static pid_t start_with(int end[2], int fd, void (*f)(void))
 {
-	int end[2];
-	ssize_t n;
-	size_t len = 0;
-	pid_t pid;
+	pid_t pid = unit_fork();
 
-	make_pipe(end);
-	pid = spawn();
 	if (pid == 0) {
-		dup2(end[1], 1);
+		dup2(end[1], fd);
 		close_both(end);
 		f();
 		_exit(0);
 	}
+	return pid;
+}
+
+/* What f writes to fd 1, run in a child: stored in text; result: as of unit_wait(). */
+static int output_of(void (*f)(void), char *text, size_t size)
+{
+	int end[2];
+	size_t len;
+	pid_t pid;
+
+	unit_pipe(end);
+	pid = start_with(end, 1, f);
 	close(end[1]);
-	while (len < size - 1 && (n = read(end[0], text + len, size - 1 - len)) > 0)
-		len += (size_t)n;
+	len = unit_read(end[0], text, size - 1);
 	text[len] = '\0';
 	close(end[0]);
-	return end_of(pid);
+	return unit_wait(pid);
 }
 
 /* ---- The ticking clock ---- */
@@ -206,7 +167,7 @@ static void tick(int signum)
 
 	(void)signum;
 	ticks++;
-	if (ticks > TIME_LIMIT * 1000)
+	if (ticks > UNIT_TIME_LIMIT * 1000)
 		_exit(3);
 	if (ticks >= 5)
 		deed();
@@ -231,7 +192,7 @@ static void stop_ticks(void)
 
 	setitimer(ITIMER_REAL, &never, NULL);
 	signal(SIGALRM, SIG_DFL);
-	alarm(TIME_LIMIT);
+	alarm(UNIT_TIME_LIMIT);
 }
 
 static int deed_fd[2];          /* what the deeds below work on */
@@ -240,7 +201,7 @@ static bool drained_well;
 static struct sockaddr_storage deed_addr;
 static socklen_t deed_addrlen;
 static sem_t deed_sem;
-static char deed_path[64];
+static char deed_path[UNIT_PATH_SIZE];
 
 static void write_a_byte(void)
 {
@@ -313,7 +274,7 @@ static void test_readn_pieces(void)
 	CHECK(rio_readn(fd, buf, sizeof buf) == 6 && memcmp(buf, "jklmno", 6) == 0);
 	CHECK(rio_readn(fd, buf, sizeof buf) == 0);
 	close(fd);
-	CHECK(end_of(child) == 0);
+	CHECK(unit_wait(child) == 0);
 }
 
 static void test_readn_big(void)
@@ -321,9 +282,9 @@ static void test_readn_big(void)
 	int end[2];
 	pid_t child;
 
-	make_pipe(end);
+	unit_pipe(end);
 	fill_pattern(big, BIG);
-	child = spawn();
+	child = unit_fork();
 	if (child == 0) {
 		close(end[0]);
 		_exit(rio_writen(end[1], big, BIG) != BIG);
@@ -334,14 +295,14 @@ static void test_readn_big(void)
 	CHECK(memcmp(big, back, BIG) == 0);
 	CHECK(rio_readn(end[0], back, 1) == 0);
 	close(end[0]);
-	CHECK(end_of(child) == 0);
+	CHECK(unit_wait(child) == 0);
 }
 
 static void test_readn_interrupted(void)
 {
 	char buf[3] = "";
 
-	make_pipe(deed_fd);
+	unit_pipe(deed_fd);
 	start_ticks(write_a_byte, 0);
 	CHECK(rio_readn(deed_fd[0], buf, 3) == 3);
 	stop_ticks();
@@ -355,7 +316,7 @@ static void test_readnb_interrupted(void)
 	char buf[3] = "";
 	rio_t rio;
 
-	make_pipe(deed_fd);
+	unit_pipe(deed_fd);
 	rio_readinitb(&rio, deed_fd[0]);
 	start_ticks(write_a_byte, 0);
 	CHECK(rio_readnb(&rio, buf, 3) == 3);
@@ -370,9 +331,9 @@ static void test_writen_slow_reader(void)
 	int end[2];
 	pid_t child;
 
-	make_pipe(end);
+	unit_pipe(end);
 	fill_pattern(big, BIG);
-	child = spawn();
+	child = unit_fork();
 	if (child == 0) {
 		struct pollfd room = {.fd = end[1], .events = POLLOUT};
 		size_t at = 0;
@@ -391,12 +352,12 @@ static void test_writen_slow_reader(void)
 	close(end[0]);
 	CHECK(rio_writen(end[1], big, BIG) == BIG);
 	close(end[1]);
-	CHECK(end_of(child) == 0);
+	CHECK(unit_wait(child) == 0);
 }
 
 static void test_writen_interrupted(void)
 {
-	make_pipe(deed_fd);
+	unit_pipe(deed_fd);
 	fcntl(deed_fd[0], F_SETFL, O_NONBLOCK);
 	fill_pattern(big, BIG);
 	drained = 0;
@@ -417,7 +378,7 @@ static void test_writen_fails(void)
 {
 	int end[2];
 
-	make_pipe(end);
+	unit_pipe(end);
 	CHECK(rio_writen(end[1], "x", 0) == 0);
 	write_takes_nothing = true;
 	errno = EINTR; /* must not be taken for the reason */
@@ -474,7 +435,7 @@ static void test_lines_split(void)
 	CHECK(LINE_IS(&rio, 32, ""));
 	CHECK(LINE_IS(&rio, 32, ""));
 	close(rio.rio_fd);
-	CHECK(end_of(child) == 0);
+	CHECK(unit_wait(child) == 0);
 }
 
 static void test_lines_longer_than_maxlen(void)
@@ -549,7 +510,7 @@ static void test_lines_and_bytes_mixed(void)
 	CHECK(rio_readnb(&rio, buf, 8) == 3 && memcmp(buf, "end", 3) == 0);
 	CHECK(rio_readnb(&rio, buf, 8) == 0);
 	close(rio.rio_fd);
-	CHECK(end_of(child) == 0);
+	CHECK(unit_wait(child) == 0);
 }
 
 /* What is asked for is there: to wait for more could be for ever. EAGAIN would tell. */
@@ -559,7 +520,7 @@ static void test_no_needless_read(void)
 	int end[2];
 	rio_t rio;
 
-	make_pipe(end);
+	unit_pipe(end);
 	fcntl(end[0], F_SETFL, O_NONBLOCK);
 	CHECK(write(end[1], "a\nbcde", 6) == 6);
 	rio_readinitb(&rio, end[0]);
@@ -648,7 +609,7 @@ static int family_of(int fd)
 
 static void test_round_trips(void)
 {
-	int before = free_fd();
+	int before = unit_open_fds();
 	int fd = open_listenfd("0");
 	int on = 0;
 	socklen_t len = sizeof on;
@@ -664,13 +625,13 @@ static void test_round_trips(void)
 		round_trip(fd, "::1");
 	}
 	close(fd);
-	CHECK(free_fd() == before);
+	CHECK(unit_open_fds() == before);
 }
 
 static void test_fall_back_to_ipv4(void)
 {
 #ifdef SYS_setsockopt
-	int before = free_fd();
+	int before = unit_open_fds();
 	int fd;
 
 	ipv6_only = true;
@@ -682,7 +643,7 @@ static void test_fall_back_to_ipv4(void)
 	round_trip(fd, "127.0.0.1");
 	round_trip(fd, "localhost");
 	close(fd);
-	CHECK(free_fd() == before);
+	CHECK(unit_open_fds() == before);
 #endif
 }
 
@@ -692,39 +653,26 @@ static void test_port_in_use(void)
 	char port[16];
 
 	port_of(fd, port, sizeof port);
-	before = free_fd();
+	before = unit_open_fds();
 	CHECK(open_listenfd(port) == -1 && errno == EADDRINUSE);
-	CHECK(free_fd() == before);
+	CHECK(unit_open_fds() == before);
 	close(fd);
 	fd = open_listenfd(port); /* and free again at once */
 	CHECK(fd >= 0);
 	close(fd);
 }
 
-/* A port that is taken but not listened on, so nothing answers there for sure. */
-static int silent_port(char *port, size_t size)
-{
-	struct sockaddr_in addr = {.sin_family = AF_INET};
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	addr.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	if (bind(fd, (SA *)&addr, sizeof addr) < 0)
-		abort();
-	port_of(fd, port, size);
-	return fd;
-}
-
 static void test_refused(void)
 {
 	char port[16];
-	int fd = silent_port(port, sizeof port);
-	int before = free_fd();
+	int fd = unit_bound_port(port);
+	int before = unit_open_fds();
 
 	errno = 0;
 	CHECK(open_clientfd("127.0.0.1", port) == -1 && errno == ECONNREFUSED);
 	errno = 0;
 	CHECK(open_clientfd("localhost", port) == -1 && errno == ECONNREFUSED);
-	CHECK(free_fd() == before);
+	CHECK(unit_open_fds() == before);
 	close(fd);
 }
 
@@ -764,20 +712,20 @@ static void test_named_port(void)
 /* Runs in a child: f is to come back although signals hit it all the time. */
 static int survives(void (*f)(void))
 {
-	pid_t pid = spawn();
+	pid_t pid = unit_fork();
 
 	if (pid == 0) {
 		f();
 		_exit(ticks >= 5 ? 0 : 4);
 	}
-	return end_of(pid);
+	return unit_wait(pid);
 }
 
 static void read_on(void)
 {
 	char c;
 
-	make_pipe(deed_fd);
+	unit_pipe(deed_fd);
 	start_ticks(write_once, 0);
 	if (Read(deed_fd[0], &c, 1) != 1)
 		_exit(5);
@@ -785,7 +733,7 @@ static void read_on(void)
 
 static void write_on(void)
 {
-	make_pipe(deed_fd);
+	unit_pipe(deed_fd);
 	fcntl(deed_fd[0], F_SETFL, O_NONBLOCK);
 	fcntl(deed_fd[1], F_SETFL, O_NONBLOCK);
 	while (write(deed_fd[1], big, 4096) > 0)
@@ -800,7 +748,7 @@ static void select_on(void)
 {
 	fd_set set;
 
-	make_pipe(deed_fd);
+	unit_pipe(deed_fd);
 	FD_ZERO(&set);
 	FD_SET((unsigned int)deed_fd[0], &set);
 	start_ticks(write_once, 0);
@@ -813,8 +761,8 @@ static pid_t child_that_ends_with_the_pipe(void)
 {
 	pid_t pid;
 
-	make_pipe(deed_fd);
-	pid = spawn();
+	unit_pipe(deed_fd);
+	pid = unit_fork();
 	if (pid == 0) {
 		char c;
 
@@ -874,7 +822,7 @@ static void connect_on(void)
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd;
 
-	make_path(addr.sun_path, sizeof addr.sun_path, "socket");
+	unit_path(addr.sun_path, "socket");
 	deed_fd[0] = Socket(AF_UNIX, SOCK_STREAM, 0);
 	Bind(deed_fd[0], (SA *)&addr, sizeof addr);
 	Listen(deed_fd[0], 0);
@@ -892,7 +840,7 @@ static void connect_on(void)
 
 static void open_on(void)
 {
-	make_path(deed_path, sizeof deed_path, "fifo");
+	unit_path(deed_path, "fifo");
 	if (mkfifo(deed_path, S_IRUSR | S_IWUSR) < 0)
 		_exit(5);
 	start_ticks(open_fifo, 0);
@@ -924,19 +872,11 @@ static bool dies(void (*f)(void), const char *msg, const char *reason)
 	char said[4096], more;
 	ssize_t n;
 	size_t len;
-	pid_t pid;
 	bool good;
 
 	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, end) < 0)
 		abort();
-	pid = spawn();
-	if (pid == 0) {
-		dup2(end[1], 2);
-		close_both(end);
-		f();
-		_exit(0);
-	}
-	status = end_of(pid);
+	status = unit_wait(start_with(end, 2, f));
 	n = recv(end[0], said, sizeof said - 1, MSG_DONTWAIT);
 	len = n > 0 ? (size_t)n : 0;
 	said[len] = '\0';
@@ -1010,7 +950,7 @@ static void die_sio_putl(void) { close(1); Sio_putl(1); }
 static void die_open(void) { Open(missing, O_RDONLY, 0); }
 static void die_read(void) { char c; Read(-1, &c, 1); }
 static void die_write(void) { Write(-1, "x", 1); }
-static void die_lseek(void) { make_pipe(deed_fd); Lseek(deed_fd[0], 0, SEEK_SET); }
+static void die_lseek(void) { unit_pipe(deed_fd); Lseek(deed_fd[0], 0, SEEK_SET); }
 static void die_close(void) { Close(-1); }
 static void die_dup2(void) { Dup2(-1, 0); }
 static void die_select(void) { Select(-1, NULL, NULL, NULL, NULL); }
@@ -1018,7 +958,7 @@ static void die_stat(void) { Stat(missing, &st); }
 static void die_fstat(void) { Fstat(-1, &st); }
 static void die_opendir(void) { Opendir(missing); }
 static void die_mmap(void) { Mmap(NULL, 4096, PROT_READ, MAP_SHARED, -1, 0); }
-static void die_munmap(void) { Munmap(scratch + 1, 1); }
+static void die_munmap(void) { Munmap(unit_scratch + 1, 1); }
 static void die_malloc(void) { Malloc(too_much); }
 static void die_realloc(void) { Realloc(NULL, too_much); }
 static void die_calloc(void) { Calloc(too_much / 4, 4); }
@@ -1048,7 +988,7 @@ static void die_clientfd(void)
 {
 	char port[16];
 
-	silent_port(port, sizeof port);
+	unit_bound_port(port);
 	Open_clientfd("127.0.0.1", port);
 }
 
@@ -1170,22 +1110,22 @@ static void test_capitals_end_the_program(void)
 
 static void test_files(void)
 {
-	char path[64], buf[16] = "";
+	char path[UNIT_PATH_SIZE], buf[16] = "";
 	struct stat by_name, by_fd;
 	struct dirent *entry;
 	bool found = false;
-	int before = free_fd();
+	int before = unit_open_fds();
 	int fd, copy;
 	FILE *f;
 	DIR *dir;
 	char *map;
 
-	make_path(path, sizeof path, "file");
+	unit_path(path, "file");
 	fd = Open(path, O_RDWR | O_CREAT | O_EXCL, DEF_MODE);
 	CHECK(Write(fd, "line 1\nline 2\n", 14) == 14);
 	CHECK(Lseek(fd, 5, SEEK_SET) == 5);
-	copy = Dup2(fd, before + 5);
-	CHECK(copy == before + 5);
+	copy = Dup2(fd, fd + 5);
+	CHECK(copy == fd + 5);
 	CHECK(Read(copy, buf, 1) == 1 && buf[0] == '1');
 	Close(copy);
 	Stat(path, &by_name);
@@ -1209,13 +1149,13 @@ static void test_files(void)
 	Stat(path, &by_name);
 	CHECK(by_name.st_size == 4);
 
-	dir = Opendir(scratch);
+	dir = Opendir(unit_scratch);
 	while ((entry = Readdir(dir)) != NULL)
 		found = found || strcmp(entry->d_name, "file") == 0;
 	CHECK(found);
 	CHECK(Closedir(dir) == 0);
 	unlink(path);
-	CHECK(free_fd() == before);
+	CHECK(unit_open_fds() == before);
 }
 
 static void test_allocation(void)
@@ -1254,7 +1194,7 @@ static void test_processes(void)
 	pid = Fork();
 	if (pid == 0) {
 		Setpgid(0, 0);
-		Alarm(TIME_LIMIT);
+		Alarm(UNIT_TIME_LIMIT);
 		if (Getpgrp() != getpid())
 			_exit(1);
 		for (;;)
@@ -1280,7 +1220,7 @@ static void test_signal_restarts(void)
 {
 	char c;
 
-	make_pipe(deed_fd);
+	unit_pipe(deed_fd);
 	CHECK(Signal(SIGALRM, tick) == SIG_DFL);
 	start_ticks(write_once, SA_RESTART);    /* for the timer; the flags come from Signal */
 	CHECK(Signal(SIGALRM, SIG_DFL) == tick);
@@ -1480,26 +1420,7 @@ static int run_all(void)
 	return unit_result();
 }
 
-/* The tests run in a child, so that the scratch directory goes even if they are killed. */
 int main(void)
 {
-	static const char *const name[] = {"file", "fifo", "socket"};
-	char path[64];
-	int status;
-	pid_t pid;
-
-	if (mkdtemp(scratch) == NULL)
-		abort();
-	pid = spawn();
-	if (pid == 0)
-		exit(run_all());
-	status = end_of(pid);
-	if (status < 0)
-		fprintf(stderr, "killed by signal %d\n", -status);
-	for (size_t i = 0; i < sizeof name / sizeof name[0]; i++) {
-		make_path(path, sizeof path, name[i]);
-		unlink(path);
-	}
-	rmdir(scratch);
-	return status != 0;
+	return unit_in_scratch(run_all);
 }

@@ -9,12 +9,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "unit.h"
 
-#define TIME_LIMIT 20		/* seconds, for the whole program */
 #define META_SIZE (200 << 10)	/* the largest metafile here is smaller */
 
 /* ---- Faults on demand ---- */
@@ -40,8 +38,7 @@ ssize_t read(int fd, void *buf, size_t n)
 
 /* ---- Metafiles ---- */
 
-static char scratch[] = "/tmp/test_metafile.XXXXXX";	/* a directory, main removes it */
-static char path[64];
+static char path[UNIT_PATH_SIZE];
 static uint8_t meta[META_SIZE];		/* the bytes of the metafile that was made last */
 static size_t meta_size;
 
@@ -49,15 +46,6 @@ static void put_be64(uint8_t *p, uint64_t value)
 {
 	for (int i = 7; i >= 0; i--, value >>= 8)
 		p[i] = (uint8_t)value;
-}
-
-static void hash_of(const uint8_t *data, size_t len, uint8_t hash[SHA256_HASH_SIZE])
-{
-	SHA256_CTX ctx;
-
-	sha256_init(&ctx);
-	sha256_update(&ctx, data, len);
-	sha256_final(&ctx, hash);
 }
 
 /* What stands for the hash of a chunk. */
@@ -73,7 +61,7 @@ static void make_meta(uint64_t length, uint64_t chunk_size, uint64_t hashes)
 	memcpy(meta, "CASCADE1\0\0\0\0\0\0\0\0", 16);
 	put_be64(meta + 16, length);
 	put_be64(meta + 24, chunk_size);
-	hash_of(meta, 0, meta + 32);
+	unit_hash(meta, 0, meta + 32);
 	if (length > 0)
 		chunk_hash(0, meta + 32);
 	for (uint64_t i = 0; i < hashes; i++)
@@ -81,22 +69,9 @@ static void make_meta(uint64_t length, uint64_t chunk_size, uint64_t hashes)
 	meta_size = 64 + 32 * (size_t)hashes;
 }
 
-static void write_meta(size_t size)
+static void write_meta(void)
 {
-	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-
-	if (fd < 0 || write(fd, meta, size) != (ssize_t)size || close(fd) < 0)
-		abort();
-}
-
-/* How many descriptors are open: as many before as after if nothing leaked. */
-static int open_fds(void)
-{
-	int count = 0;
-
-	for (int fd = 0; fd < 256; fd++)
-		count += fcntl(fd, F_GETFD) >= 0;
-	return count;
+	unit_write_file(path, meta, meta_size);
 }
 
 static const char *const no_reason = "-";
@@ -106,13 +81,13 @@ static const char *verdict_on(const char *name)
 {
 	static struct metafile m;
 	const char *why = "not set";
-	int before = open_fds(), result;
+	int before = unit_open_fds(), result;
 
 	memset(&m, 0x5a, sizeof m);
 	result = metafile_open(&m, name, &why);
 	if (result == 0)
 		metafile_close(&m);
-	CHECK(open_fds() == before);
+	CHECK(unit_open_fds() == before);
 	CHECK(result == 0 || (result == -1 && why != NULL));
 	return result == 0 ? no_reason : why != NULL ? why : "none";
 }
@@ -120,7 +95,7 @@ static const char *verdict_on(const char *name)
 /* The same of the bytes that were made, in a file. */
 static const char *verdict(void)
 {
-	write_meta(meta_size);
+	write_meta();
 	return verdict_on(path);
 }
 
@@ -172,14 +147,14 @@ static void test_round_trip(void)
 		make_meta(file[i].length, file[i].chunk_size, file[i].chunks);
 		metafile_encode_header(header, file[i].length, file[i].chunk_size, meta + 32);
 		CHECK(memcmp(header, meta, 64) == 0);
-		write_meta(meta_size);
+		write_meta();
 		if (!CHECK(metafile_open(&m, path, &why) == 0))
 			continue;
 		CHECK(m.path == path && why == NULL);
 		CHECK(m.length == file[i].length && m.chunk_size == file[i].chunk_size);
 		CHECK(m.chunks == file[i].chunks);
 		CHECK(memcmp(m.data_hash, meta + 32, SHA256_HASH_SIZE) == 0);
-		hash_of(meta, meta_size, hash);
+		unit_hash(meta, meta_size, hash);
 		CHECK(memcmp(m.cascade_hash, hash, SHA256_HASH_SIZE) == 0);
 		CHECK((fcntl(m.fd, F_GETFD) & FD_CLOEXEC) != 0);
 		metafile_close(&m);
@@ -195,9 +170,9 @@ static void test_reserved_bytes(void)
 
 	make_meta(1000, 64, 16);
 	memset(meta + 8, 0xff, 8);
-	write_meta(meta_size);
+	write_meta();
 	CHECK(metafile_open(&m, path, &why) == 0 && m.length == 1000 && m.chunks == 16);
-	hash_of(meta, meta_size, hash);
+	unit_hash(meta, meta_size, hash);
 	CHECK(memcmp(m.cascade_hash, hash, SHA256_HASH_SIZE) == 0);
 	metafile_close(&m);
 }
@@ -224,7 +199,7 @@ static void test_course_metafiles(void)
 		if (course[i].chunks == 1)
 			memcpy(meta + 64, text_hash, SHA256_HASH_SIZE);
 		CHECK(meta_size == course[i].size);
-		write_meta(meta_size);
+		write_meta();
 		if (!CHECK(metafile_open(&m, path, &why) == 0))
 			continue;
 		CHECK(m.length == 5458199 && m.chunk_size == course[i].chunk_size);
@@ -244,12 +219,12 @@ static void test_wrong_names(void)
 {
 	static const char *const name[] = {"meta", "meta.cascad", "meta.CASCADE", "meta.cascade.txt",
 					   "metacascade", ".cascade", "", "cascade"};
-	char other[128];
+	char other[UNIT_PATH_SIZE];
 
 	make_meta(1000, 64, 16);
-	write_meta(meta_size);
+	write_meta();
 	for (size_t i = 0; i < sizeof name / sizeof name[0]; i++) {
-		snprintf(other, sizeof other, "%s/%s", scratch, name[i]);
+		unit_path(other, name[i]);
 		CHECK(name[i][0] == '\0' || link(path, other) == 0);
 		CHECK(says(verdict_on(other), "its name doesn't end in .cascade"));
 		CHECK(says(verdict_on(name[i]), "its name doesn't end in .cascade"));
@@ -260,9 +235,9 @@ static void test_wrong_names(void)
 
 static void test_not_a_file(void)
 {
-	char other[128];
+	char other[UNIT_PATH_SIZE];
 
-	snprintf(other, sizeof other, "%s/other.cascade", scratch);
+	unit_path(other, "other.cascade");
 	CHECK(says(verdict_on(other), strerror(ENOENT)));
 	CHECK(mkdir(other, 0777) == 0);
 	CHECK(says(verdict_on(other), "not a regular file"));
@@ -431,7 +406,7 @@ static void open_many(struct metafile *m)
 	const char *why;
 
 	make_meta(MANY, 1, MANY);
-	write_meta(meta_size);
+	write_meta();
 	if (metafile_open(m, path, &why) < 0)
 		abort();
 }
@@ -480,7 +455,7 @@ static void test_metafile_shrinks(void)
 	CHECK(metafile_chunk_hash(&m, MANY - 2) == NULL && errno == EIO);
 	errno = 0;
 	CHECK(metafile_chunk_hash(&m, 5) == NULL && errno == EIO);	/* nothing stale */
-	write_meta(meta_size);
+	write_meta();
 	CHECK(has_hash(&m, 5) && has_hash(&m, MANY - 1));
 	close(m.fd);
 	errno = 0;
@@ -556,24 +531,6 @@ static void test_held_none(void)
 	CHECK(held_new(UINT64_MAX) == NULL && errno != 0);
 }
 
-static pid_t spawn(void)
-{
-	pid_t pid = fork();
-
-	if (pid < 0)
-		abort();
-	if (pid == 0)
-		alarm(TIME_LIMIT);
-	return pid;
-}
-
-static bool ended_well(pid_t pid)
-{
-	int status;
-
-	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0;
-}
-
 /* Either side sees what the other adds after the fork. */
 static void test_held_is_shared(void)
 {
@@ -581,8 +538,8 @@ static void test_held_is_shared(void)
 	int go[2];
 	char byte;
 
-	CHECK(pipe(go) == 0);
-	pid_t pid = spawn();
+	unit_pipe(go);
+	pid_t pid = unit_fork();
 	if (pid == 0) {
 		bool right = read(go[0], &byte, 1) == 1 && held_has(held, 42) && held->some &&
 			     held->checked && !held_has(held, 43);
@@ -592,7 +549,7 @@ static void test_held_is_shared(void)
 	held_add(held, 42);
 	held->checked = true;
 	CHECK(write(go[1], "g", 1) == 1);
-	CHECK(ended_well(pid));
+	CHECK(unit_wait(pid) == 0);
 	CHECK(held_has(held, 43) && held_count(held) == 2);
 	close(go[0]);
 	close(go[1]);
@@ -608,7 +565,7 @@ static void test_held_by_two(void)
 	pid_t pid[2];
 
 	for (uint64_t p = 0; p < 2; p++)
-		if ((pid[p] = spawn()) == 0) {
+		if ((pid[p] = unit_fork()) == 0) {
 			for (uint64_t i = 0; i < CHUNKS; i += 8) {
 				for (uint64_t k = p; k < 8; k += 2)
 					held_add(held, i + k);
@@ -617,13 +574,14 @@ static void test_held_by_two(void)
 			}
 			_exit(0);
 		}
-	CHECK(ended_well(pid[0]) && ended_well(pid[1]));
+	CHECK(unit_wait(pid[0]) == 0 && unit_wait(pid[1]) == 0);
 	CHECK(held_count(held) == CHUNKS);
 	held_free(held);
 }
 
 static int run_all(void)
 {
+	unit_path(path, "meta" METAFILE_SUFFIX);
 	RUN(test_encode_header);
 	RUN(test_round_trip);
 	RUN(test_reserved_bytes);
@@ -649,25 +607,7 @@ static int run_all(void)
 	return unit_result();
 }
 
-/* The tests run in a child, so that the scratch directory goes even if they are killed. */
 int main(void)
 {
-	int status = 0;
-	pid_t pid;
-
-	if (mkdtemp(scratch) == NULL)
-		abort();
-	snprintf(path, sizeof path, "%s/meta%s", scratch, METAFILE_SUFFIX);
-	pid = spawn();
-	if (pid == 0)
-		exit(run_all());
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
-	if (WIFSIGNALED(status))
-		fprintf(stderr, "killed by signal %d\n", WTERMSIG(status));
-	unlink(path);
-	snprintf(path, sizeof path, "%s/other%s", scratch, METAFILE_SUFFIX);
-	remove(path);
-	rmdir(scratch);
-	return status != 0;
+	return unit_in_scratch(run_all);
 }

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sched.h>
@@ -17,14 +16,11 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
 
 #include "../../process.h"
 #include "unit.h"
-
-#define TIME_LIMIT 20		/* seconds, for the whole program and for each child */
 
 /* ---- Data files ---- */
 
@@ -43,18 +39,8 @@ static const struct {
 	[EMPTY] = {"empty", 0, 64},
 };
 
-static char scratch[] = "/tmp/test_serve.XXXXXX";	/* a directory, main removes it */
 static struct datafile files[FILES];
-
-/* What a child does with its end of the connection. */
-static void serve(int fd)
-{
-	struct client_context context = {.files = files, .count = FILES};
-
-	fcntl(fd, F_SETFL, O_NONBLOCK);
-	serve_client(fd, &context);
-}
-static char path[FILES][64], meta_path[FILES][80];
+static char path[FILES][UNIT_PATH_SIZE], meta_path[FILES][UNIT_PATH_SIZE + sizeof METAFILE_SUFFIX];
 static uint8_t body[4 << 20];		/* of the answer that came last */
 static uint64_t body_size;
 
@@ -64,30 +50,6 @@ static uint8_t pattern(size_t file, uint64_t at)
 	return (uint8_t)(at % 251 + file);
 }
 
-static void write_file(const char *name, const uint8_t *bytes, size_t size)
-{
-	int fd = open(name, O_WRONLY | O_CREAT | O_TRUNC, 0666);
-
-	if (fd < 0 || write(fd, bytes, size) != (ssize_t)size || close(fd) < 0)
-		abort();
-}
-
-static void hash_of(const uint8_t *data, size_t len, uint8_t hash[SHA256_HASH_SIZE])
-{
-	SHA256_CTX ctx;
-
-	sha256_init(&ctx);
-	sha256_update(&ctx, data, len);
-	sha256_final(&ctx, hash);
-}
-
-static void write_data(size_t f, const char *name)
-{
-	for (uint64_t i = 0; i < plan[f].length; i++)
-		body[i] = pattern(f, i);
-	write_file(name, body, plan[f].length);
-}
-
 /* Makes the data file and the metafile, and opens both. Nothing is held yet. */
 static void make_file(size_t f)
 {
@@ -95,17 +57,19 @@ static void make_file(size_t f)
 	uint64_t chunks = metafile_chunk_count(plan[f].length, plan[f].chunk_size);
 	uint8_t hash[SHA256_HASH_SIZE];
 
-	snprintf(path[f], sizeof path[f], "%s/%s", scratch, plan[f].name);
+	unit_path(path[f], plan[f].name);
 	snprintf(meta_path[f], sizeof meta_path[f], "%s%s", path[f], METAFILE_SUFFIX);
-	write_data(f, path[f]);
-	hash_of(body, plan[f].length, hash);
+	for (uint64_t i = 0; i < plan[f].length; i++)
+		body[i] = pattern(f, i);
+	unit_write_file(path[f], body, plan[f].length);
+	unit_hash(body, plan[f].length, hash);
 	metafile_encode_header(meta, plan[f].length, plan[f].chunk_size, hash);
 	for (uint64_t i = 0; i < chunks; i++) {
 		uint64_t at = i * plan[f].chunk_size, left = plan[f].length - at;
-		hash_of(body + at, (size_t)(left < plan[f].chunk_size ? left : plan[f].chunk_size),
-			meta + METAFILE_HEADER_SIZE + i * SHA256_HASH_SIZE);
+		unit_hash(body + at, (size_t)(left < plan[f].chunk_size ? left : plan[f].chunk_size),
+			  meta + METAFILE_HEADER_SIZE + i * SHA256_HASH_SIZE);
 	}
-	write_file(meta_path[f], meta, METAFILE_HEADER_SIZE + (size_t)chunks * SHA256_HASH_SIZE);
+	unit_write_file(meta_path[f], meta, METAFILE_HEADER_SIZE + (size_t)chunks * SHA256_HASH_SIZE);
 	if (datafile_open(&files[f], meta_path[f], path[f], false) < 0)
 		abort();
 }
@@ -130,36 +94,13 @@ static void renew_file(size_t f)
 
 /* ---- A server and its client ---- */
 
-static pid_t spawn(void)
+/* What a child does with its end of the connection. */
+static void serve(int fd)
 {
-	pid_t pid = fork();
+	struct client_context context = {.files = files, .count = FILES};
 
-	if (pid < 0)
-		abort();
-	if (pid == 0)
-		alarm(TIME_LIMIT);
-	return pid;
-}
-
-/* Waits for a child. Result: its exit status, or minus the signal that killed it. */
-static int end_of(pid_t pid)
-{
-	int status;
-
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return INT_MIN;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-/* How many descriptors are open: as many before as after if nothing leaked. */
-static int open_fds(void)
-{
-	int count = 0;
-
-	for (int fd = 0; fd < 256; fd++)
-		count += fcntl(fd, F_GETFD) >= 0;
-	return count;
+	fcntl(fd, F_SETFL, O_NONBLOCK);
+	serve_client(fd, &context);
 }
 
 static pid_t server;		/* the one that is running */
@@ -167,7 +108,7 @@ static pid_t server;		/* the one that is running */
 /* Starts a server for one end of the pair. Result: the other end. */
 static int serve_pair(const int end[2])
 {
-	server = spawn();
+	server = unit_fork();
 	if (server == 0) {
 		close(end[0]);
 		serve(end[1]);
@@ -177,12 +118,27 @@ static int serve_pair(const int end[2])
 	return end[0];
 }
 
+static void make_pair(int end[2])
+{
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, end) < 0)
+		abort();
+}
+
 static int start_server(void)
 {
 	int end[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, end) < 0)
-		abort();
+	make_pair(end);
+	return serve_pair(end);
+}
+
+/* One that has to wait when the client hasn't taken some thousand bytes. */
+static int start_server_with_little_room(void)
+{
+	int end[2], little = 4096;
+
+	make_pair(end);
+	setsockopt(end[1], SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
 	return serve_pair(end);
 }
 
@@ -190,7 +146,7 @@ static int start_server(void)
 static void stop_server(int fd)
 {
 	close(fd);
-	CHECK(end_of(server) == 0);
+	CHECK(unit_wait(server) == 0);
 }
 
 static void put(int fd, const void *bytes, size_t size)
@@ -224,22 +180,6 @@ static void ask(int fd, size_t f, uint64_t chunk)
 	put(fd, bytes, sizeof bytes);
 }
 
-/* Reads up to size bytes; fewer only at the end. */
-static uint64_t get(int fd, uint8_t *to, uint64_t size)
-{
-	uint64_t got = 0;
-
-	while (got < size) {
-		ssize_t n = recv(fd, to + got, (size_t)(size - got), 0);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			break;
-		got += (uint64_t)n;
-	}
-	return got;
-}
-
 /* The status of the next answer, whose body is in body; -1: there is no whole one. */
 static int answer(int fd)
 {
@@ -247,12 +187,12 @@ static int answer(int fd)
 	struct peer_response response;
 
 	body_size = 0;
-	if (get(fd, header, sizeof header) != sizeof header)
+	if (unit_read(fd, header, sizeof header) != sizeof header)
 		return -1;
 	peer_response_decode(&response, header);
 	if (response.length > sizeof body)
 		return -1;
-	body_size = get(fd, body, response.length);
+	body_size = unit_read(fd, body, (size_t)response.length);
 	return body_size == response.length ? response.status : -1;
 }
 
@@ -550,9 +490,9 @@ static void test_wrong_among_right(void)
 static void test_data_file_replaced(void)
 {
 	static const size_t victim[] = {SMALL, BIG};
-	char other[80];
+	char other[UNIT_PATH_SIZE];
 
-	snprintf(other, sizeof other, "%s/other", scratch);
+	unit_path(other, "other");
 	for (size_t i = 0; i < sizeof victim / sizeof victim[0]; i++) {
 		size_t f = victim[i];
 		int had_it_open = start_server();
@@ -561,7 +501,7 @@ static void test_data_file_replaced(void)
 		CHECK(gives(had_it_open, f, 0));
 
 		memset(body, 'o', plan[f].length);
-		write_file(other, body, plan[f].length);
+		unit_write_file(other, body, plan[f].length);
 		CHECK(rename(other, path[f]) == 0);
 		int fd = start_server();
 		ask(fd, f, 0);
@@ -625,9 +565,9 @@ static void test_data_file_truncated_meanwhile(void)
 	int fd = start_server();
 
 	ask(fd, BIG, 0);
-	CHECK(get(fd, header, sizeof header) == sizeof header && header[0] == PEER_OK);
+	CHECK(unit_read(fd, header, sizeof header) == sizeof header && header[0] == PEER_OK);
 	CHECK(truncate(path[BIG], 0) == 0);
-	CHECK(get(fd, body, plan[BIG].chunk_size) < plan[BIG].chunk_size);
+	CHECK(unit_read(fd, body, plan[BIG].chunk_size) < plan[BIG].chunk_size);
 	stop_server(fd);
 	renew_file(BIG);
 }
@@ -637,21 +577,18 @@ static void test_data_file_truncated_meanwhile(void)
 static void test_slow_reader(void)
 {
 	enum { SPOON = 997 };		/* bytes taken at a time */
-	int end[2], little = 4096, fd;
+	int fd = start_server_with_little_room();
 
-	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, end) == 0);
-	setsockopt(end[1], SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
-	fd = serve_pair(end);
 	for (uint64_t chunk = 0; chunk < 4; chunk++)
 		ask(fd, BIG, chunk);
 	for (uint64_t chunk = 0; chunk < 4; chunk++) {
 		uint64_t length = metafile_chunk_length(&files[BIG].meta, chunk);
 		uint8_t header[PEER_RESPONSE_SIZE];
-		CHECK(get(fd, header, sizeof header) == sizeof header && header[0] == PEER_OK);
+		CHECK(unit_read(fd, header, sizeof header) == sizeof header && header[0] == PEER_OK);
 		CHECK(decode_be64(header + 1) == length);
 		for (body_size = 0; body_size < length; ) {
 			uint64_t want = length - body_size < SPOON ? length - body_size : SPOON;
-			if (get(fd, body + body_size, want) != want)
+			if (unit_read(fd, body + body_size, (size_t)want) != want)
 				break;
 			body_size += want;
 			if (body_size / SPOON % 16 == 0)
@@ -667,13 +604,10 @@ static void test_many_copied_chunks(void)
 {
 	enum { REQUESTS = 64 };
 	uint8_t bytes[REQUESTS * PEER_REQUEST_SIZE];
-	int end[2], little = 4096, fd;
+	int fd = start_server_with_little_room();
 
-	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, end) == 0);
-	setsockopt(end[1], SOL_SOCKET, SO_SNDBUF, &little, sizeof little);
 	for (size_t i = 0; i < REQUESTS; i++)
 		make_request(bytes + i * PEER_REQUEST_SIZE, EDGE, i % 4);
-	fd = serve_pair(end);
 	put(fd, bytes, sizeof bytes);
 	for (size_t i = 0; i < REQUESTS; i++)
 		if (!CHECK(gives(fd, EDGE, i % 4)))
@@ -699,13 +633,10 @@ static void test_client_goes_away(void)
 /* Some clients read the nine bytes of a header with one recv. Over TCP, this time. */
 static void test_header_in_one_piece(void)
 {
-	struct sockaddr_in sa = address_to_sockaddr((struct address){INADDR_LOOPBACK, 0});
-	struct address a;
-	int listener = socket(AF_INET, SOCK_STREAM, 0), end[2];
+	struct sockaddr_in sa;
+	int listener = unit_bound_socket(&sa), end[2];
 
-	CHECK(bind(listener, (struct sockaddr *)&sa, sizeof sa) == 0 && listen(listener, 1) == 0);
-	CHECK(address_of_socket(listener, &a) == 0);
-	sa = address_to_sockaddr(a);
+	CHECK(listen(listener, 1) == 0);
 	end[0] = socket(AF_INET, SOCK_STREAM, 0);
 	CHECK(connect(end[0], (struct sockaddr *)&sa, sizeof sa) == 0);
 	end[1] = accept(listener, NULL, NULL);
@@ -715,7 +646,7 @@ static void test_header_in_one_piece(void)
 		uint8_t header[PEER_RESPONSE_SIZE];
 		ask(fd, f, 0);
 		CHECK(recv(fd, header, sizeof header, 0) == sizeof header);
-		body_size = get(fd, body, decode_be64(header + 1));
+		body_size = unit_read(fd, body, (size_t)decode_be64(header + 1));
 		CHECK(header[0] == PEER_OK && is_chunk(f, 0));
 	}
 	stop_server(fd);
@@ -726,13 +657,13 @@ static void test_leaves_nothing_open(void)
 {
 	int end[2], before;
 
-	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, end) == 0);
-	before = open_fds();
+	make_pair(end);
+	before = unit_open_fds();
 	ask(end[0], SMALL, 0);
 	ask(end[0], EDGE, 0);
 	shutdown(end[0], SHUT_WR);
 	serve(end[1]);
-	CHECK(open_fds() == before);
+	CHECK(unit_open_fds() == before);
 	close(end[1]);
 	CHECK(gives(end[0], SMALL, 0) && gives(end[0], EDGE, 0) && ends(end[0]));
 	close(end[0]);
@@ -748,8 +679,8 @@ static void test_child_ends_with_parent(void)
 	pid_t parent, grandchild = 0;
 	int end[2];
 
-	CHECK(pipe(end) == 0);
-	parent = spawn();
+	unit_pipe(end);
+	parent = unit_fork();
 	if (parent == 0) {
 		if (process_fork("child") != 0) {
 			close(end[1]);
@@ -765,7 +696,7 @@ static void test_child_ends_with_parent(void)
 	p.fd = end[0];
 	CHECK(read(end[0], &grandchild, sizeof grandchild) == sizeof grandchild);
 	CHECK(poll(&p, 1, 0) == 0);
-	CHECK(kill(parent, SIGKILL) == 0 && end_of(parent) == -SIGKILL);
+	CHECK(kill(parent, SIGKILL) == 0 && unit_wait(parent) == -SIGKILL);
 	if (!CHECK(poll(&p, 1, 5000) == 1) && grandchild > 0)
 		kill(grandchild, SIGKILL);
 	CHECK(read(end[0], &grandchild, 1) == 0);
@@ -789,7 +720,7 @@ static void test_signals_after_fork(void)
 	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGUSR1};
 	struct sigaction action = {.sa_handler = on_signal}, ignore = {.sa_handler = SIG_IGN};
 	sigset_t set, before, now;
-	pid_t pid = spawn();
+	pid_t pid = unit_fork();
 
 	if (pid == 0) {		/* so that what it changes goes with it */
 		sigemptyset(&set);
@@ -814,7 +745,7 @@ static void test_signals_after_fork(void)
 		right = right && sigismember(&now, SIGTERM) == 1 && sigismember(&now, SIGINT) == 0;
 		_exit(!right);
 	}
-	CHECK(end_of(pid) == 0);
+	CHECK(unit_wait(pid) == 0);
 }
 
 static void test_how_it_ended(void)
@@ -844,6 +775,7 @@ static void test_how_it_ended(void)
 
 static int run_all(void)
 {
+	signal(SIGPIPE, SIG_IGN);	/* as the program has it */
 	for (size_t f = 0; f < FILES; f++) {
 		make_file(f);
 		renew_file(f);
@@ -877,30 +809,7 @@ static int run_all(void)
 	return unit_result();
 }
 
-/* The tests run in a child, so that the scratch directory goes even if they are killed. */
 int main(void)
 {
-	char name[80];
-	int status;
-	pid_t pid;
-
-	if (mkdtemp(scratch) == NULL)
-		abort();
-	signal(SIGPIPE, SIG_IGN);	/* as the program has it */
-	pid = spawn();
-	if (pid == 0)
-		exit(run_all());
-	status = end_of(pid);
-	if (status < 0)
-		fprintf(stderr, "killed by signal %d\n", -status);
-	for (size_t f = 0; f < FILES; f++) {
-		snprintf(name, sizeof name, "%s/%s", scratch, plan[f].name);
-		unlink(name);
-		snprintf(name, sizeof name, "%s/%s%s", scratch, plan[f].name, METAFILE_SUFFIX);
-		unlink(name);
-	}
-	snprintf(name, sizeof name, "%s/other", scratch);
-	unlink(name);
-	rmdir(scratch);
-	return status != 0;
+	return unit_in_scratch(run_all);
 }

@@ -8,7 +8,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -19,13 +18,11 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../../clock.h"
 #include "unit.h"
 
-#define TIME_LIMIT 20		/* seconds, for the whole program and for each child */
 #define PATIENCE_MS 10000	/* for an answer that comes */
 #define IMPATIENCE_MS 60	/* for one that doesn't */
 #define LATE_MS 2000		/* what a busy machine may add */
@@ -362,54 +359,10 @@ struct script {
 static struct tracker_entry entries[TRACKER_ENTRIES_MAX + 1];
 static char why[TRACKER_WHY_SIZE + 1];
 
-static pid_t spawn(void)
+/* On a free port of the loopback interface. */
+static int listening_socket(char port[UNIT_PORT_SIZE])
 {
-	pid_t pid = fork();
-
-	if (pid < 0)
-		abort();
-	if (pid == 0)
-		alarm(TIME_LIMIT);
-	return pid;
-}
-
-/* Waits for a child. Result: its exit status, or minus the signal that killed it. */
-static int end_of(pid_t pid)
-{
-	int status;
-
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return INT_MIN;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-}
-
-/* How many descriptors are open: as many before as after if nothing leaked. */
-static int open_fds(void)
-{
-	int count = 0;
-
-	for (int fd = 0; fd < 256; fd++)
-		count += fcntl(fd, F_GETFD) >= 0;
-	return count;
-}
-
-/* A socket on a free port of the loopback interface; port: which. */
-static int bound_socket(char port[8])
-{
-	struct sockaddr_in sa = address_to_sockaddr((struct address){INADDR_LOOPBACK, 0});
-	struct address a;
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	if (fd < 0 || bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || address_of_socket(fd, &a) < 0)
-		abort();
-	snprintf(port, 8, "%u", (unsigned)a.port);
-	return fd;
-}
-
-static int listening_socket(char port[8])
-{
-	int fd = bound_socket(port);
+	int fd = unit_bound_port(port);
 
 	if (listen(fd, 4) < 0)
 		abort();
@@ -458,25 +411,32 @@ static void run_tracker(int listener, const struct script *s, int report)
 	_exit(0);
 }
 
+/* Starts a scripted tracker. port: where it listens; report: a pipe for the request it gets. */
+static pid_t start_tracker(const struct script *s, char port[UNIT_PORT_SIZE], int report[2])
+{
+	int listener = listening_socket(port);
+	pid_t pid;
+
+	unit_pipe(report);
+	pid = unit_fork();
+	if (pid == 0)
+		run_tracker(listener, s, report[1]);
+	close(listener);
+	close(report[1]);
+	return pid;
+}
+
 /* Runs an exchange with a scripted tracker, and checks what has to hold for every one: the
  * request comes whole in one recv, no descriptor is left, and nothing is written behind the
  * results. request.self.ip may be 0. */
 static int exchange(const struct script *s, struct tracker_request request, int timeout_ms)
 {
-	int report[2], listener, result;
-	int before = open_fds();
+	int before = unit_open_fds();
+	int report[2], result;
 	uint8_t got[200], want[54];
-	char port[8];
-	pid_t pid;
+	char port[UNIT_PORT_SIZE];
+	pid_t pid = start_tracker(s, port, report);
 
-	if (pipe(report) < 0)
-		abort();
-	listener = listening_socket(port);
-	pid = spawn();
-	if (pid == 0)
-		run_tracker(listener, s, report[1]);
-	close(listener);
-	close(report[1]);
 	memset(entries, GUARD, sizeof entries);
 	memset(why, GUARD, sizeof why);
 	result = tracker_exchange("127.0.0.1", port, request, timeout_ms, entries, why);
@@ -489,8 +449,8 @@ static int exchange(const struct script *s, struct tracker_request request, int 
 	tracker_request_encode(want, &request);
 	CHECK(read(report[0], got, sizeof got) == 54 && memcmp(got, want, 54) == 0);
 	close(report[0]);
-	CHECK(end_of(pid) == 0);
-	CHECK(open_fds() == before);
+	CHECK(unit_wait(pid) == 0);
+	CHECK(unit_open_fds() == before);
 	return result;
 }
 
@@ -557,22 +517,14 @@ static void test_exchange_single_bytes(void)
 static void test_exchange_by_name(void)
 {
 	struct script s = {.bytes = two_peers, .len = sizeof two_peers};
-	int report[2], listener;
-	char port[8];
-	pid_t pid;
+	int report[2];
+	char port[UNIT_PORT_SIZE];
+	pid_t pid = start_tracker(&s, port, report);
 
-	if (pipe(report) < 0)
-		abort();
-	listener = listening_socket(port);
-	pid = spawn();
-	if (pid == 0)
-		run_tracker(listener, &s, report[1]);
-	close(report[1]);
 	CHECK(tracker_exchange("localhost", port, request_for_test(TRACKER_LIST), PATIENCE_MS,
 			       entries, why) == 2);
-	close(listener);	/* if it was not asked, this ends it */
 	close(report[0]);
-	CHECK(end_of(pid) == 0);
+	CHECK(unit_wait(pid) == 0);
 }
 
 /* An answer of that status and length, with the rest of text behind its header. */
@@ -702,13 +654,13 @@ static void test_exchange_silence(void)
 static void test_exchange_never_accepted(void)
 {
 	int64_t began = clock_ms();
-	char port[8];
-	int listener = listening_socket(port), before = open_fds();
+	char port[UNIT_PORT_SIZE];
+	int listener = listening_socket(port), before = unit_open_fds();
 
 	CHECK(tracker_exchange("127.0.0.1", port, request_for_test(TRACKER_LIST), IMPATIENCE_MS,
 			       entries, why) == -1);
 	CHECK(timed_out(began));
-	CHECK(open_fds() == before);
+	CHECK(unit_open_fds() == before);
 	close(listener);
 }
 
@@ -723,7 +675,7 @@ static void test_exchange_interrupted(void)
 	const struct itimerval each_ms = {{0, 1000}, {0, 1000}}, never = {{0, 0}, {0, 0}};
 	struct sigaction action = {.sa_handler = on_tick}, old;
 	int64_t began = clock_ms();
-	char port[8];
+	char port[UNIT_PORT_SIZE];
 	int listener = listening_socket(port);
 
 	sigemptyset(&action.sa_mask);
@@ -733,20 +685,20 @@ static void test_exchange_interrupted(void)
 			       entries, why) == -1);
 	setitimer(ITIMER_REAL, &never, NULL);
 	sigaction(SIGALRM, &old, NULL);
-	alarm(TIME_LIMIT);
+	alarm(UNIT_TIME_LIMIT);
 	CHECK(timed_out(began));
 	close(listener);
 }
 
 static void test_exchange_refused(void)
 {
-	char port[8];
-	int fd = bound_socket(port), before = open_fds();	/* bound, but nobody listens */
+	char port[UNIT_PORT_SIZE];
+	int fd = unit_bound_port(port), before = unit_open_fds();	/* bound, but nobody listens */
 
 	CHECK(tracker_exchange("127.0.0.1", port, request_for_test(TRACKER_LIST), PATIENCE_MS,
 			       entries, why) == -1);
 	CHECK(strcmp(why, strerror(ECONNREFUSED)) == 0);
-	CHECK(open_fds() == before);
+	CHECK(unit_open_fds() == before);
 	close(fd);
 }
 
@@ -760,9 +712,9 @@ static void test_exchange_no_such_name(void)
 /* It goes away with the request unread, which resets the connection. */
 static void test_exchange_reset(void)
 {
-	char port[8];
+	char port[UNIT_PORT_SIZE];
 	int listener = listening_socket(port);
-	pid_t pid = spawn();
+	pid_t pid = unit_fork();
 
 	if (pid == 0) {
 		int fd = accept(listener, NULL, NULL);
@@ -774,12 +726,12 @@ static void test_exchange_reset(void)
 			       entries, why) == -1);
 	CHECK(why[0] != '\0');
 	close(listener);
-	CHECK(end_of(pid) == 0);
+	CHECK(unit_wait(pid) == 0);
 }
 
 int main(void)
 {
-	alarm(TIME_LIMIT);
+	alarm(UNIT_TIME_LIMIT);
 	RUN(test_numbers);
 	RUN(test_addresses);
 	RUN(test_sockaddr);
