@@ -1,5 +1,5 @@
 """What the test modules share: scratch directories, programs and their ends,
-files and metafiles, messages as bytes, and scripted peers and trackers.
+files and metafiles, messages as bytes, and simple peers and trackers.
 
 The metafiles and messages are made here from the protocol alone, not by the
 programs that are tested. CASCADE_PROGRAMS names the directory of the programs,
@@ -46,6 +46,11 @@ def wait_until(condition, what, timeout=WAIT):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout} s in vain: {what}")
         time.sleep(0.005)
+
+
+def pause(seconds):
+    """Let time pass that is itself what is tested."""
+    time.sleep(seconds)
 
 
 # --- Processes ---
@@ -217,6 +222,7 @@ class SharedFile:
 
 # --- Messages ---
 
+OK, NO_FILE, NO_CHUNK_YET, NO_SUCH_CHUNK, BAD_REQUEST = range(5)  # what a peer answers
 CHUNK_REQUEST = struct.Struct(">8s16sQ32s")
 CHUNK_RESPONSE = struct.Struct(">BQ")
 TRACKER_REQUEST = struct.Struct(">4sIII32s4sH")
@@ -322,7 +328,7 @@ def parse_entries(body):
             for ip, port, seen, good, reserved in TRACKER_ENTRY.iter_unpack(body)]
 
 
-# --- Scripted servers ---
+# --- Simple servers ---
 
 class Server:
     """Listens on loopback; handle(connection) runs in a thread for each client."""
@@ -331,6 +337,7 @@ class Server:
         self.handle = handle
         self.listener = listener or socket.create_server((LOOPBACK, 0), backlog=128)
         self.address = self.listener.getsockname()
+        self.name = "%s:%d" % self.address
         self.connections = []  # all there ever were
         self.errors = []
         self.closed = False
@@ -377,11 +384,11 @@ class Peer(Server):
     What answer returns ends the connection if it is true.
     """
 
-    def __init__(self, case, file, answer=None):
+    def __init__(self, case, file, answer=None, listener=None):
         self.file = file
         self.answer = answer or self.send_chunk
         self.requests = []  # the chunk numbers
-        super().__init__(case, self.serve)
+        super().__init__(case, self.serve, listener)
 
     def serve(self, connection):
         while True:
@@ -396,7 +403,7 @@ class Peer(Server):
                 return
 
     def send_chunk(self, connection, number):
-        connection.sendall(chunk_response(0, self.file.chunk(number)))
+        connection.sendall(chunk_response(OK, self.file.chunk(number)))
 
 
 class Tracker(Server):
@@ -461,11 +468,35 @@ class Case(unittest.TestCase):
         self.assertIn(str(name), lines[0])
         self.assertEqual(program.stdout, "")
 
+    def assert_words(self, message):
+        """These bytes must be words for people."""
+        self.assertRegex(message.decode("ascii"), r"^[ -~]{10,}$")
+
     def assert_misuse(self, program):
         """It must have exited with 2 and shown its usage."""
         self.assertEqual(program.wait(), 2, f"{program}\n{program.stderr}")
         self.assertIn("usage: ", program.stderr)
         self.assertEqual(program.stdout, "")
+
+    def assert_help_and_version(self, name):
+        """It must tell of itself when asked to, on standard output and in both forms."""
+        for options, word in ((["--help"], f"usage: {name}"), (["-h"], f"usage: {name}"),
+                              (["--version"], f"{name} "), (["-V"], f"{name} ")):
+            with self.subTest(options=options):
+                program = self.run_program(name, *options, status=0)
+                self.assertTrue(program.stdout.startswith(word), program.stdout)
+                self.assertEqual(program.stderr, "")
+
+    def assert_not_deceived(self, address, file, number):
+        """The peer there may answer anything but a whole chunk of wrong bytes."""
+        with connect(address) as connection:
+            connection.sendall(chunk_request(file.hash, number))
+            try:
+                status, body = receive_response(connection)
+            except (EOFError, ConnectionResetError):
+                return
+            self.assertTrue(status in (NO_FILE, NO_CHUNK_YET) or
+                            (status, body) == (OK, file.chunk(number)), status)
 
     def make_file(self, name, size, chunk_size):
         """Make a data file of random bytes and its metafile."""
@@ -476,6 +507,13 @@ class Case(unittest.TestCase):
     def describe_file(self, name, size, chunk_size):
         """Make the metafile alone."""
         return SharedFile(self.scratch / name, random_bytes(size, name), chunk_size)
+
+    def vacant_address(self):
+        """Return an address where nobody listens while the test runs: who connects is refused."""
+        holder = socket.socket()
+        self.addCleanup(holder.close)
+        holder.bind((LOOPBACK, 0))
+        return holder.getsockname()
 
     def start_tracker(self, *arguments):
         return self.start([PROGRAMS / "tracker", "-a", LOOPBACK, "-p", 0, *arguments])
@@ -521,7 +559,7 @@ def wait_for_chunks(address, file, numbers):
         with connect(address) as connection:
             for number in numbers:
                 connection.sendall(chunk_request(file.hash, number))
-                if receive_response(connection)[0] != 0:
+                if receive_response(connection)[0] != OK:
                     return False
         return True
     wait_until(holds_all, f"{address} serves the chunks of {file.path}")

@@ -4,7 +4,8 @@ import socket
 import threading
 import unittest
 
-from support import (LIST, LOOPBACK, SUBSCRIBE, WAIT, Case, Peer, Tracker, ask_peer, chunk_request,
+from scripted import Scripted, silent_tracker
+from support import (LIST, LOOPBACK, SUBSCRIBE, Case, Peer, Tracker, ask_peer, chunk_request,
                      tracker_entry, tracker_response, wait_for_chunks, wait_for_end, wait_until)
 
 ME = (LOOPBACK, 65000)  # a peer that only fetches does not listen there
@@ -17,14 +18,13 @@ class Lists(Case):
         self.peer = Peer(self, self.file)
 
     def assert_fetched_through(self, tracker):
-        program = self.fetch(self.file, tracker=tracker.address, me=ME)
+        program = self.fetch(self.file, "-v", tracker=tracker.address, me=ME)
         self.assert_same(self.file.path, self.file.data)
         return program
 
-    def assert_answer_used(self, *entries, length=None):
-        body = b"".join(entries)
-        self.assert_fetched_through(Tracker(self, answer=lambda connection, command:
-                                            connection.sendall(tracker_response(0, body, length))))
+    def assert_fetched_with(self, *peers):
+        """Fetch with a tracker that names these."""
+        return self.assert_fetched_through(Tracker(self, *peers))
 
     def test_the_peers_that_it_names_are_asked(self):
         tracker = Tracker(self, self.peer.address)
@@ -61,14 +61,15 @@ class Lists(Case):
     def test_entries_that_nobody_can_be_reached_at(self):
         useless = [(LOOPBACK, 0), ("0.0.0.0", 80), ("0.0.0.0", 0), ("255.255.255.255", 80),
                    ("224.0.0.1", 80), ("0.1.2.3", 80)]
-        self.assert_answer_used(*map(tracker_entry, useless), tracker_entry(self.peer.address))
+        program = self.assert_fetched_with(*useless, self.peer.address)
+        for address in useless:
+            self.assertNotIn(" %s:%d: " % address, program.stderr)  # nor tried
 
     def test_more_entries_than_anybody_needs(self):
-        nobody = [tracker_entry((LOOPBACK, 1))] * 2000
-        self.assert_answer_used(tracker_entry(self.peer.address), *nobody)
+        self.assert_fetched_with(self.peer.address, *[self.vacant_address()] * 2000)
 
     def test_one_peer_named_many_times_gets_one_connection(self):
-        self.assert_answer_used(*[tracker_entry(self.peer.address)] * 20)
+        self.assert_fetched_with(*[self.peer.address] * 20)
         self.assertEqual(len(self.peer.connections), 1)
 
     def test_it_never_asks_itself(self):
@@ -100,56 +101,49 @@ class Trouble(Case):
         self.file = self.describe_file("data", 20_500, 1000)
 
     def assert_said(self, answer, words="tracker"):
-        """The trouble must be told once, with the tracker's name, and not be the end."""
-        tracker = Tracker(self, answer=answer)
-        name = "%s:%d" % tracker.address
+        """What a tracker answers must be told as trouble, once and with its name, and not be the end."""
+        tracker = Tracker(self, answer=lambda connection, command: connection.sendall(answer))
         program = self.start_fetch(self.file, tracker=tracker.address)
-        program.says(name)
+        program.says(tracker.name)
         program.says(words)
-        self.assert_one_sentence(program, name)
+        self.assert_one_sentence(program, tracker.name)
         self.assertFalse(program.has_ended())
         self.end(program)
 
     def test_an_error_is_told_in_its_own_words(self):
-        self.assert_said(lambda connection, command: connection.sendall(
-            tracker_response(1, b"closed on Sundays")), "closed on Sundays")
+        self.assert_said(tracker_response(1, b"closed on Sundays"), "closed on Sundays")
 
     def test_words_for_the_terminal_are_not_obeyed(self):
-        self.assert_said(lambda connection, command: connection.sendall(
-            tracker_response(1, b"wait\x1b[2J\r\nfor it")), "wait?[2J??for it")
+        self.assert_said(tracker_response(1, b"wait\x1b[2J\r\nfor it"), "wait?[2J??for it")
 
     def test_an_error_without_words(self):
-        self.assert_said(lambda connection, command: connection.sendall(tracker_response(1, b"")))
+        self.assert_said(tracker_response(1, b""))
 
     def test_an_error_with_endless_words(self):
-        self.assert_said(lambda connection, command: connection.sendall(
-            tracker_response(1, b"no" * 50_000, 0xffffffff)), "nono")
+        self.assert_said(tracker_response(1, b"no" * 50_000, 0xffffffff), "nono")
 
     def test_an_unknown_status(self):
-        self.assert_said(lambda connection, command: connection.sendall(
-            tracker_response(77, b"some words")), "some words")
+        self.assert_said(tracker_response(77, b"some words"), "some words")
 
     def test_an_answer_that_is_cut(self):
         whole = tracker_response(0, tracker_entry((LOOPBACK, 1)) * 2)
         for size in (0, 3, 5, 16, 28):
             with self.subTest(size=size):
-                self.assert_said(lambda connection, command: connection.sendall(whole[:size]))
+                self.assert_said(whole[:size])
 
     def test_a_length_that_is_no_multiple_of_an_entry(self):
-        self.assert_said(lambda connection, command: connection.sendall(
-            tracker_response(0, tracker_entry((LOOPBACK, 1)) + b"x")))
+        self.assert_said(tracker_response(0, tracker_entry((LOOPBACK, 1)) + b"x"))
 
     def test_a_huge_length(self):
         for length in (0xffffffff, 0xfffffffc, 0x80000000):
             with self.subTest(length=length):
-                self.assert_said(lambda connection, command: connection.sendall(
-                    tracker_response(0, tracker_entry((LOOPBACK, 1)), length)))
+                self.assert_said(tracker_response(0, tracker_entry((LOOPBACK, 1)), length))
 
     def test_garbage(self):
-        self.assert_said(lambda connection, command: connection.sendall(b"HTTP/1.0 400 Bad\r\n\r\n"))
+        self.assert_said(b"HTTP/1.0 400 Bad\r\n\r\n")
 
     def test_a_silent_tracker_does_not_hinder_a_peer_that_was_named(self):
-        tracker = Tracker(self, answer=lambda connection, command: wait_for_end(connection))
+        tracker = silent_tracker(self)
         self.fetch(self.file, tracker=tracker.address, peers=[Peer(self, self.file).address])
         self.assert_same(self.file.path, self.file.data)
 
@@ -202,16 +196,11 @@ class Subscriptions(Case):
 
     def test_who_holds_nothing_does_not_subscribe(self):
         file = self.describe_file("data", 10_000, 1000)
-
-        def hold_back(connection, number):
-            asked.set()
-            self.assertTrue(released.wait(WAIT))
-            source.send_chunk(connection, number)
-        asked, released = threading.Event(), threading.Event()
-        source = Peer(self, file, hold_back)
+        released = threading.Event()
+        source = Scripted(self, file, after=[released])
         tracker = Tracker(self, source.address)
         peer = self.start_peer(file, tracker=tracker.address)
-        self.assertTrue(asked.wait(WAIT))
+        wait_until(lambda: source.requests, "it asks for a chunk")
         self.assertEqual(set(tracker.commands()), {LIST})
         released.set()
         wait_for_chunks(peer.address(), file, range(10))

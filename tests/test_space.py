@@ -12,7 +12,8 @@ import subprocess
 import unittest
 from pathlib import Path
 
-from support import LOOPBACK, PROGRAMS, Case, Peer, Tracker, ask_peer, chunk_request, wait_for_end, wait_until
+from scripted import Scripted, keep_silent, send_and_hang_up
+from support import LOOPBACK, PROGRAMS, Case, Peer, Tracker, ask_peer, chunk_request, wait_until
 
 KIB = 1024
 
@@ -58,15 +59,11 @@ class Full(Case):
 
     def start_inside(self, *options, peer):
         return self.start([*self.disk.inside, PROGRAMS / "cascade", *options, "-o", self.path,
-                           "-p", "%s:%d" % peer.address, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
+                           "-p", peer.name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
 
     def one_by_one(self):
         """A peer that is asked for a chunk when the one before is verified: it closes each time."""
-        def answer(connection, number):
-            peer.send_chunk(connection, number)
-            return True
-        peer = Peer(self, self.file, answer)
-        return peer
+        return Scripted(self, self.file, send_and_hang_up)
 
     def held(self):
         data, size = self.seen.read_bytes(), self.file.chunk_size
@@ -157,7 +154,7 @@ class Full(Case):
 class Length(Case):
     def test_a_file_has_its_length_at_once_and_takes_no_space(self):
         file = self.describe_file("data", 3_000_000, 50_000)
-        silent = Peer(self, file, lambda connection, number: wait_for_end(connection) or True)
+        silent = Scripted(self, file, keep_silent)
         program = self.start_fetch(file, peers=[silent.address])
         wait_until(lambda: silent.requests, "it asks")
         found = file.path.stat()
@@ -168,7 +165,7 @@ class Length(Case):
     def test_a_short_file_gets_its_length_at_once(self):
         file = self.describe_file("data", 3_000_000, 50_000)
         file.path.write_bytes(file.data[:60_000])
-        silent = Peer(self, file, lambda connection, number: wait_for_end(connection) or True)
+        silent = Scripted(self, file, keep_silent)
         self.start_fetch(file, peers=[silent.address])
         wait_until(lambda: silent.requests, "it asks")
         self.assertEqual(file.path.stat().st_size, 3_000_000)
@@ -180,7 +177,7 @@ class Length(Case):
         file.path.write_bytes(file.data[:50_000])
         peer = Peer(self, file)
         program = self.start(["sh", "-c", 'trap "" XFSZ; ulimit -f 100; exec "$0" "$@"',
-                              PROGRAMS / "cascade", "-q", "-c", "-p", "%s:%d" % peer.address,
+                              PROGRAMS / "cascade", "-q", "-c", "-p", peer.name,
                               file.metafile_path, "-", f"{LOOPBACK}:0"])
         self.assertEqual(program.wait(), 1)
         self.assert_one_sentence(program, file.path)
@@ -209,8 +206,8 @@ class Refused(Case):
 
     def assert_refused(self, path, words):
         for options in (("-c",), ()):
-            program = self.start([*self.command, "-q", *options, "-p", "%s:%d" % self.peer.address, "-o", path,
-                                  self.file.metafile_path, "%s:%d" % self.tracker.address, f"{LOOPBACK}:0"],
+            program = self.start([*self.command, "-q", *options, "-p", self.peer.name, "-o", path,
+                                  self.file.metafile_path, self.tracker.name, f"{LOOPBACK}:0"],
                                  **self.somebody)
             self.assertEqual(program.wait(), 1, f"{program}\n{program.stderr}")
             self.assert_one_sentence(program, path)
@@ -263,8 +260,8 @@ class Refused(Case):
         self.be_somebody()
         self.file.path.write_bytes(self.file.without(3, 29))
         self.file.path.chmod(0o444)
-        program = self.start([*self.command, "-q", "-c", "-p", "%s:%d" % self.peer.address,
-                              self.file.metafile_path, "%s:%d" % self.tracker.address, f"{LOOPBACK}:0"],
+        program = self.start([*self.command, "-q", "-c", "-p", self.peer.name,
+                              self.file.metafile_path, self.tracker.name, f"{LOOPBACK}:0"],
                              **self.somebody)
         self.assertEqual(program.wait(), 1, program.stderr)
         self.assert_one_sentence(program, self.file.path)
