@@ -145,12 +145,7 @@ class CommandLine(Case):
         self.assert_all_misuse(["-c", "data.cascade", "-", ME])
 
     def test_help_and_version_go_to_standard_output(self):
-        for options, word in ((["--help"], "usage: cascade"), (["-h"], "usage: cascade"),
-                              (["--version"], "cascade "), (["-V"], "cascade ")):
-            with self.subTest(options=options):
-                program = self.run_program("cascade", *options, status=0)
-                self.assertTrue(program.stdout.startswith(word), program.stdout)
-                self.assertEqual(program.stderr, "")
+        self.assert_help_and_version("cascade")
 
     def test_help_names_every_option(self):
         text = self.run_program("cascade", "--help", status=0).stdout

@@ -39,7 +39,7 @@ class Asking(Case):
         """The answer must be an error with words."""
         status, body = answer
         self.assertEqual(status, 1)
-        self.assertRegex(body.decode("ascii"), r"^[ -~]{10,}$")
+        self.assert_words(body)
 
 
 class Lists(Asking):
@@ -283,12 +283,7 @@ class CommandLine(Case):
         self.assertEqual(ask_tracker(tracker.address(), tracker_request(LIST, HASH, NOBODY)), (0, b""))
 
     def test_help_and_version_go_to_standard_output(self):
-        for options, word in ((["--help"], "usage: tracker"), (["-h"], "usage: tracker"),
-                              (["--version"], "tracker "), (["-V"], "tracker ")):
-            with self.subTest(options=options):
-                program = self.run_program("tracker", *options, status=0)
-                self.assertTrue(program.stdout.startswith(word), program.stdout)
-                self.assertEqual(program.stderr, "")
+        self.assert_help_and_version("tracker")
 
 
 if __name__ == "__main__":
