@@ -478,6 +478,10 @@ class Case(unittest.TestCase):
         self.assertIn("usage: ", program.stderr)
         self.assertEqual(program.stdout, "")
 
+    def assert_leaves_nothing(self, program):
+        """Of the program, which has ended, no process must stay."""
+        wait_until(lambda: not program.family(), "no process is left", 5)
+
     def assert_help_and_version(self, name):
         """It must tell of itself when asked to, on standard output and in both forms."""
         for options, word in ((["--help"], f"usage: {name}"), (["-h"], f"usage: {name}"),
@@ -518,15 +522,15 @@ class Case(unittest.TestCase):
     def start_tracker(self, *arguments):
         return self.start([PROGRAMS / "tracker", "-a", LOOPBACK, "-p", 0, *arguments])
 
-    def start_peer(self, files, *options, tracker=None, me=(LOOPBACK, 0)):
+    def start_peer(self, files, *options, peers=(), tracker=None, me=(LOOPBACK, 0), **how):
         """Start a serving peer for one file or a list of files."""
-        return self.start([PROGRAMS / "cascade", *options, *operands(files, tracker, me)])
-
-    def start_fetch(self, files, *options, peers=(), tracker=None, me=(LOOPBACK, 0)):
-        """Start a peer that only fetches."""
         for peer in peers:
             options += ("-p", "%s:%d" % peer)
-        return self.start([PROGRAMS / "cascade", "-c", *options, *operands(files, tracker, me)])
+        return self.start([PROGRAMS / "cascade", *options, *operands(files, tracker, me)], **how)
+
+    def start_fetch(self, files, *options, **where):
+        """Start a peer that only fetches."""
+        return self.start_peer(files, "-c", *options, **where)
 
     def fetch(self, files, *options, status=0, **where):
         """Fetch, to the end."""

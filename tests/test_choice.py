@@ -186,7 +186,7 @@ class Order(FetchCase):
     def first_chunk(self, *options):
         """Return what a serving fetcher asks for first."""
         silent = Scripted(self, self.file, keep_silent)
-        fetcher = self.start_peer(self.file, *options, "-p", silent.name)
+        fetcher = self.start_peer(self.file, *options, peers=[silent.address])
         wait_until(lambda: silent.requests, "it asks")
         self.end(fetcher)
         return silent.requests[0]
@@ -207,7 +207,7 @@ class Order(FetchCase):
 
     def test_an_ascending_serving_fetcher_goes_on_in_that_order(self):
         peer = Peer(self, self.file)
-        fetcher = self.start_peer(self.file, "--order=ascending", "-p", peer.name)
+        fetcher = self.start_peer(self.file, "--order=ascending", peers=[peer.address])
         fetcher.says("complete and verified")
         self.assertEqual(peer.requests, list(range(2000)))
 

@@ -4,15 +4,14 @@ All clients are at work side by side from the first test on, each in a thread; e
 waits for one of them. So the module takes little longer than its slowest client.
 """
 
-import re
-import signal
 import socket
 import threading
 import time
 import unittest
 
+from parent import report_of
 from support import (BAD_REQUEST, NO_FILE, OK, WAIT, Case, ask_peer, chunk_request, connect, pause, receive,
-                     receive_response, wait_for_chunks, wait_until)
+                     receive_response, wait_until)
 
 IDLE, REQUEST, FLOOR, LINGER = 30, 10, 30, 2  # seconds, as the peer has them
 LATE = 3  # seconds after a time limit that count as in time
@@ -208,16 +207,16 @@ class Deadlines(Case):
         cls.addClassCleanup(cls.frame.doCleanups)
         small = cls.frame.make_file("small", 10_500, 1000)
         cls.huge = cls.frame.make_file("huge", 24 << 20, 24 << 20)
-        cls.small, cls.peer = small, cls.frame.start_peer([small, cls.huge])
-        wait_for_chunks(cls.peer.address(), cls.huge, [0])
+        cls.peer = cls.frame.start_seeder(small, cls.huge)
         cls.clients = Clients(cls.peer.address(), small, cls.huge)
         cls.clients.is_served = cls.is_served
         cls.served, cls.stop_looking = set(), threading.Event()
         cls.looked = threading.Event()
-        cls.results, threads = {}, []
-        threading.Thread(target=cls.look, daemon=True).start()
+        cls.results, cls.threads = {}, {}
+        looking = threading.Thread(target=cls.look, daemon=True)
+        looking.start()
+        cls.addClassCleanup(looking.join, WAIT)
         cls.addClassCleanup(cls.stop_looking.set)
-        cls.threads = {}
         for name in dir(Clients):
             if name[0] != "_" and name not in ("begin_chunk", "read_at", "recv"):
                 cls.threads[name] = threading.Thread(target=cls.live, args=(name,), daemon=True)
@@ -234,18 +233,8 @@ class Deadlines(Case):
     def look(cls):
         """Ask the peer again and again for its clients."""
         while not cls.stop_looking.wait(0.2):
-            before = len(cls.peer.stderr)
-            cls.peer.signal(signal.SIGUSR1)
-            count, end = None, time.monotonic() + WAIT
-            while time.monotonic() < end:
-                text = cls.peer.stderr[before:]
-                count = re.search(r": (\d+) clients now", text)
-                found = re.findall(r": client ([\d.]+):(\d+): .*\n", text)
-                if count and len(found) == int(count[1]):
-                    cls.served = {(ip, int(port)) for ip, port in found}
-                    cls.looked.set()
-                    break
-                pause(0.01)
+            cls.served = set(report_of(cls.peer)[1])
+            cls.looked.set()
 
     @classmethod
     def is_served(cls, address):

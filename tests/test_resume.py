@@ -12,7 +12,7 @@ import subprocess
 import threading
 import unittest
 
-from support import Case, Peer, SharedFile, random_bytes, wait_for_end, wait_until
+from support import Case, Peer, SharedFile, random_bytes, wait_for_end
 
 KILLS = int(os.environ.get("CASCADE_KILLS", 15))
 SEED = int(os.environ.get("CASCADE_SEED", random.randrange(1 << 32)))
@@ -82,7 +82,7 @@ class Resuming(Case):
         if not program.has_ended():
             program.signal(signal.SIGKILL)
         status = program.wait()
-        wait_until(lambda: not program.family(), "no process is left")
+        self.assert_leaves_nothing(program)
         return status
 
     def run_once(self, peer, file, options, stop, limit=None):

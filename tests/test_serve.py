@@ -299,16 +299,16 @@ class End(Serving):
 
     def test_signals_end_a_family_that_still_fetches(self):
         file = self.describe_file("absent", 100_000, 1000)
-        peer = self.start_peer(file, "-p", "%s:%d" % self.vacant_address())
+        peer = self.start_peer(file, peers=[self.vacant_address()])
         peer.address()
         wait_until(lambda: len(peer.family()) >= 3, "the fetcher and its checker run")
         peer.signal(signal.SIGTERM)
         self.assertEqual(peer.wait(), 0)
-        wait_until(lambda: not peer.family(), "no process is left")
+        self.assert_leaves_nothing(peer)
 
     def test_killing_the_parent_leaves_no_process(self):
         file = self.describe_file("absent", 100_000, 1000)
-        peer = self.start_peer([file, self.small], "-p", "%s:%d" % self.vacant_address())
+        peer = self.start_peer([file, self.small], peers=[self.vacant_address()])
         wait_for_chunks(peer.address(), self.small, [0])
         with connect(peer.address()) as client:
             client.sendall(chunk_request(self.small.hash, 0))
@@ -316,7 +316,7 @@ class End(Serving):
             wait_until(lambda: len(peer.family()) >= 4, "child, fetcher and checker run")
             peer.signal(signal.SIGKILL)
             peer.wait()
-            wait_until(lambda: not peer.family(), "no process is left", 5)
+            self.assert_leaves_nothing(peer)
 
     def test_a_port_that_is_taken(self):
         program = self.start_peer(self.small, me=self.address)
