@@ -47,7 +47,7 @@ class Liars(FetchCase):
         liar = Scripted(self, self.file, *[send] * 10,
                         say(lambda number: chunk_response(OK, self.file.chunk(number)[:-1] + b"\0"), STAY))
         honest = Scripted(self, self.file, after=[liar.left])
-        program = self.fetch_from(liar, honest)
+        program = self.fetch_from(liar, honest, options=["-q"])
         self.assertEqual(len(liar.connections), 1)
         self.assertEqual(program.stderr.count(liar.name), 1, program.stderr)
         self.assertNotIn(honest.name, program.stderr)
@@ -287,7 +287,7 @@ class Arguments(FetchCase):
                 program = self.start([PROGRAMS / "cascade", "-c", "-p", peer.name,
                                       self.file.metafile_path, *where])
                 self.assertEqual(program.wait(), 0, program.stderr)
-                self.assertEqual(len(program.stderr.splitlines()), 1, program.stderr)  # nothing of a tracker
+                self.assertNotIn("tracker", program.stderr)
                 self.assert_same(self.file.path, self.file.data)
 
 
