@@ -77,8 +77,9 @@ demo: all
 test: all units
 	$(PYTHON) tests/run.py
 
-soak: all bench/load
+soak: all units bench/load
 	$(PYTHON) tests/soak.py
+	CASCADE_KILLS=200 $(PYTHON) tests/run.py -k Kill
 
 bench-serve: bench/load
 	$(PYTHON) bench/serve.py
