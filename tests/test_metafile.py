@@ -1,6 +1,7 @@
 """Bad metafiles and bad command lines, as the peer sees them."""
 
 import os
+import re
 import struct
 import unittest
 
@@ -149,9 +150,8 @@ class CommandLine(Case):
 
     def test_help_names_every_option(self):
         text = self.run_program("cascade", "--help", status=0).stdout
-        for option in ("-c", "-o", "-f", "-p", "-m", "-j", "--order", "--timeout", "--give-up",
-                       "-q", "-v", "-h", "-V"):
-            self.assertIn(option, text)
+        named = {short or long for short, long in re.findall(r"^ +(?:-(\w), | {4})--([a-z-]+)", text, re.M)}
+        self.assertLessEqual({*"cofpmujqvhV", "max-upload", "verify-on-send", "order", "timeout", "give-up"}, named)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@
 
 #include "unit.h"
 
-#define LENGTH(array) (sizeof (array) / sizeof (array)[0])
 #define UNTOUCHED UINT64_C(0x5a5a5a5a5a5a5a5a)
 
 struct number_case {

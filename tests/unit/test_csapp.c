@@ -1089,7 +1089,7 @@ static void test_capitals_end_the_program(void)
 		{die_clientfd, "Open_clientfd error: 127.0.0.1 port ", ECONNREFUSED},
 	};
 
-	for (size_t i = 0; i < sizeof death / sizeof death[0]; i++)
+	for (size_t i = 0; i < LENGTH(death); i++)
 		CHECK(dies(death[i].f, death[i].msg, strerror(death[i].reason)));
 	if (MALLOC_MAY_FAIL) {
 		CHECK(dies(die_malloc, "Malloc error: ", strerror(ENOMEM)));
@@ -1262,7 +1262,7 @@ static void print_numbers(void)
 {
 	const long number[] = {LONG_MIN, -1, 0, 7, 10, LONG_MAX};
 
-	for (size_t i = 0; i < sizeof number / sizeof number[0]; i++) {
+	for (size_t i = 0; i < LENGTH(number); i++) {
 		char want[32];
 		int len = snprintf(want, sizeof want, "%ld", number[i]);
 

@@ -143,7 +143,7 @@ static void test_round_trip(void)
 	struct metafile m;
 	const char *why;
 
-	for (size_t i = 0; i < sizeof file / sizeof file[0]; i++) {
+	for (size_t i = 0; i < LENGTH(file); i++) {
 		make_meta(file[i].length, file[i].chunk_size, file[i].chunks);
 		metafile_encode_header(header, file[i].length, file[i].chunk_size, meta + 32);
 		CHECK(memcmp(header, meta, 64) == 0);
@@ -193,7 +193,7 @@ static void test_course_metafiles(void)
 	struct metafile m;
 	const char *why;
 
-	for (size_t i = 0; i < sizeof course / sizeof course[0]; i++) {
+	for (size_t i = 0; i < LENGTH(course); i++) {
 		make_meta(5458199, course[i].chunk_size, course[i].chunks);
 		memcpy(meta + 32, text_hash, SHA256_HASH_SIZE);
 		if (course[i].chunks == 1)
@@ -223,7 +223,7 @@ static void test_wrong_names(void)
 
 	make_meta(1000, 64, 16);
 	write_meta();
-	for (size_t i = 0; i < sizeof name / sizeof name[0]; i++) {
+	for (size_t i = 0; i < LENGTH(name); i++) {
 		unit_path(other, name[i]);
 		CHECK(name[i][0] == '\0' || link(path, other) == 0);
 		CHECK(says(verdict_on(other), "its name doesn't end in .cascade"));
@@ -251,7 +251,7 @@ static void test_too_short(void)
 {
 	static const size_t size[] = {0, 1, 8, 63};
 
-	for (size_t i = 0; i < sizeof size / sizeof size[0]; i++) {
+	for (size_t i = 0; i < LENGTH(size); i++) {
 		make_meta(0, 64, 0);
 		meta_size = size[i];
 		CHECK(says(verdict(), "shorter than 64 bytes"));
@@ -305,7 +305,7 @@ static void test_wrong_number_of_hashes(void)
 		{((uint64_t)1 << 59) + 2, 1, 2, 0, "fewer hashes"},	/* 32 of those would wrap to 64 */
 	};
 
-	for (size_t i = 0; i < sizeof file / sizeof file[0]; i++) {
+	for (size_t i = 0; i < LENGTH(file); i++) {
 		make_meta(file[i].length, file[i].chunk_size, file[i].hashes);
 		meta_size += file[i].extra;
 		const char *why = verdict();
@@ -366,7 +366,7 @@ static void test_chunk_count(void)
 		{UINT64_MAX, UINT64_MAX, 1}, {UINT64_MAX, 2, (uint64_t)1 << 63},
 	};
 
-	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++)
+	for (size_t i = 0; i < LENGTH(known); i++)
 		CHECK(metafile_chunk_count(known[i].length, known[i].chunk_size) == known[i].count);
 }
 
@@ -379,8 +379,8 @@ static void test_offsets_and_lengths(void)
 					      INT64_MAX - 1, INT64_MAX, UINT64_MAX};
 	static struct metafile m;
 
-	for (size_t l = 0; l < sizeof length / sizeof length[0]; l++)
-		for (size_t s = 0; s < sizeof chunk_size / sizeof chunk_size[0]; s++) {
+	for (size_t l = 0; l < LENGTH(length); l++)
+		for (size_t s = 0; s < LENGTH(chunk_size); s++) {
 			m.length = length[l];
 			m.chunk_size = chunk_size[s];
 			m.chunks = metafile_chunk_count(m.length, m.chunk_size);
@@ -477,7 +477,7 @@ static void test_data_path(void)
 		{"a.cascade ", NULL}, {"a.cascade/", NULL}, {"a.cascade.", NULL}, {"a.cascad", NULL},
 	};
 
-	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+	for (size_t i = 0; i < LENGTH(known); i++) {
 		char *data = metafile_data_path(known[i].path);
 		if (known[i].data == NULL)
 			CHECK(data == NULL);
@@ -493,7 +493,7 @@ static void test_held(void)
 {
 	static const uint64_t chunks[] = {1, 7, 8, 9, 63, 64, 65, 1000};
 
-	for (size_t c = 0; c < sizeof chunks / sizeof chunks[0]; c++) {
+	for (size_t c = 0; c < LENGTH(chunks); c++) {
 		struct held *held = held_new(chunks[c]);
 		CHECK(held != NULL && held->chunks == chunks[c] && !held->some && !held->checked);
 		CHECK(held_count(held) == 0);

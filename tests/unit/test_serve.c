@@ -251,7 +251,7 @@ static void test_from_file_to_file(void)
 	static const size_t order[] = {SMALL, BIG, SMALL, EDGE, OVER, EDGE, SMALL};
 	int fd = start_server();
 
-	for (uint64_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+	for (uint64_t i = 0; i < LENGTH(order); i++) {
 		ask(fd, order[i], i % 3);
 		CHECK(gives(fd, order[i], i % 3));
 	}
@@ -291,7 +291,7 @@ static void test_no_such_chunk(void)
 	} wrong[] = {{SMALL, 16}, {SMALL, 17}, {SMALL, UINT64_C(1) << 32}, {SMALL, UINT64_MAX},
 		     {SMALL, UINT64_C(1) << 58}, {EMPTY, 0}, {BIG, 4}, {BIG, INT64_MAX}};
 
-	for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+	for (size_t i = 0; i < LENGTH(wrong); i++) {
 		int fd = start_server();
 		ask(fd, wrong[i].f, wrong[i].chunk);
 		CHECK(refuses(fd, PEER_NO_SUCH_CHUNK) && ends(fd));
@@ -418,7 +418,7 @@ static void test_half_a_request(void)
 	uint8_t bytes[PEER_REQUEST_SIZE];
 
 	make_request(bytes, SMALL, 0);
-	for (size_t i = 0; i < sizeof cut / sizeof cut[0]; i++) {
+	for (size_t i = 0; i < LENGTH(cut); i++) {
 		int fd = start_server();
 		put(fd, bytes, cut[i]);
 		shutdown(fd, SHUT_WR);
@@ -439,7 +439,7 @@ static void test_wrong_beginning(void)
 	static const char *const beginning[] = {
 		"c", "G", "CASCADE2", "CASX", "GET / HTTP/1.1\r\n\r\n", "\n", "CASCADE0CASCADE1"};
 
-	for (size_t i = 0; i < sizeof beginning / sizeof beginning[0]; i++) {
+	for (size_t i = 0; i < LENGTH(beginning); i++) {
 		int fd = start_server();
 		put(fd, beginning[i], strlen(beginning[i]));
 		CHECK(refuses(fd, PEER_BAD_REQUEST) && ends(fd));
@@ -493,7 +493,7 @@ static void test_data_file_replaced(void)
 	char other[UNIT_PATH_SIZE];
 
 	unit_path(other, "other");
-	for (size_t i = 0; i < sizeof victim / sizeof victim[0]; i++) {
+	for (size_t i = 0; i < LENGTH(victim); i++) {
 		size_t f = victim[i];
 		int had_it_open = start_server();
 		pid_t its_server = server;
@@ -537,7 +537,7 @@ static void test_data_file_truncated(void)
 	} cut[] = {{SMALL, 999, 15}, {SMALL, 100, 1}, {SMALL, 100, 2}, {SMALL, 0, 15},
 		   {OVER, 50000, 1}, {OVER, 0, 1}, {BIG, (2 << 20) + 4096, 2}, {BIG, (2 << 20) - 1, 1}};
 
-	for (size_t i = 0; i < sizeof cut / sizeof cut[0]; i++) {
+	for (size_t i = 0; i < LENGTH(cut); i++) {
 		size_t f = cut[i].f;
 		int fd = start_server();
 		ask(fd, EDGE, 0);	/* something else before, which is due */
@@ -621,7 +621,7 @@ static void test_client_goes_away(void)
 	static const size_t from[] = {BIG, EDGE};
 	uint8_t byte;
 
-	for (size_t i = 0; i < sizeof from / sizeof from[0]; i++) {
+	for (size_t i = 0; i < LENGTH(from); i++) {
 		int fd = start_server();
 		for (int k = 0; k < 50; k++)
 			ask(fd, from[i], 0);
@@ -727,13 +727,13 @@ static void test_signals_after_fork(void)
 		sigaddset(&set, SIGTERM);
 		sigaddset(&set, SIGCHLD);
 		sigprocmask(SIG_BLOCK, &set, &before);
-		for (size_t i = 0; i < sizeof handled / sizeof handled[0]; i++)
+		for (size_t i = 0; i < LENGTH(handled); i++)
 			sigaction(handled[i], &action, NULL);
 		sigaction(SIGHUP, &ignore, NULL);
 		pid_t child = process_fork("child");
 		if (child == 0) {
 			bool right = acts_as(SIGPIPE, SIG_IGN) && acts_as(SIGHUP, SIG_IGN);
-			for (size_t i = 0; i < sizeof handled / sizeof handled[0]; i++)
+			for (size_t i = 0; i < LENGTH(handled); i++)
 				right = right && acts_as(handled[i], SIG_DFL);
 			sigprocmask(SIG_SETMASK, NULL, &now);
 			for (int sig = 1; sig < 32; sig++)

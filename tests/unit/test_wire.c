@@ -79,7 +79,7 @@ static void test_addresses(void)
 	char text[ADDRESS_TEXT_SIZE + 1];
 
 	CHECK(strlen(known[3].text) + 1 == ADDRESS_TEXT_SIZE);
-	for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+	for (size_t i = 0; i < LENGTH(known); i++) {
 		text[ADDRESS_TEXT_SIZE] = 'G';
 		CHECK(address_text(known[i].address, text) == text);
 		CHECK(strcmp(text, known[i].text) == 0 && text[ADDRESS_TEXT_SIZE] == 'G');
@@ -576,7 +576,7 @@ static void test_exchange_odd_length(void)
 	static const uint32_t odd[] = {1, 11, 13, 23, 12 * TRACKER_ENTRIES_MAX + 1};
 	static uint8_t answer[5 + sizeof zeros];
 
-	for (size_t i = 0; i < sizeof odd / sizeof odd[0]; i++) {
+	for (size_t i = 0; i < LENGTH(odd); i++) {
 		size_t n = make_answer(answer, 0, odd[i], zeros, odd[i]);
 		CHECK(exchange_bytes(answer, n, false) == -1);
 		CHECK(why[0] != '\0');
@@ -600,7 +600,7 @@ static void test_exchange_long_list(void)
 
 	for (uint32_t i = 0; i < PEERS; i++)
 		encode_be32(list + 12 * i, 0x0a000000 + i);
-	for (size_t i = 0; i < sizeof list_of / sizeof list_of[0]; i++) {
+	for (size_t i = 0; i < LENGTH(list_of); i++) {
 		bool right = true;
 		size_t n = make_answer(answer, 0, list_of[i].claimed * 12, list, list_of[i].sent * 12);
 		CHECK(exchange_bytes(answer, n, true) == list_of[i].result);
