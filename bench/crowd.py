@@ -9,14 +9,12 @@ import select
 import socket
 import struct
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
-from support import CHUNK_RESPONSE, chunk_request, receive  # noqa: E402
+from common import ROOT
+from support import CHUNK_RESPONSE, chunk_request, receive
 
 LOAD = Path(os.environ.get("CASCADE_LOAD", ROOT / "bench" / "load"))
 

@@ -20,26 +20,12 @@ import tempfile
 import time
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-MIB = 1 << 20
+from common import HERE, MIB, Failure, compare, end_cleanly, positive, run, write_random
+
 WAIT_SECONDS = 15  # until a program that was started listens, or says what is waited for
 
 
-class Failure(Exception):
-    """It can't be measured. The text says why."""
-
-
 # --- Namespaces, lines and programs: swarm.py uses these too ---
-
-def run(*command, **options):
-    """Run a command that should succeed and say nothing."""
-    words = [str(word) for word in command]
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                          timeout=WAIT_SECONDS * 4, check=False, **options)
-    if done.returncode != 0:
-        raise Failure(f"{' '.join(words)}: {done.stderr.strip() or done.returncode}")
-    return done.stdout
-
 
 class Net:
     """Namespaces, what runs in them, and a scratch directory. All of it ends
@@ -148,29 +134,6 @@ class Net:
             return False
 
 
-def end_cleanly():
-    """Make SIGTERM and SIGHUP unwind the program as SIGINT does."""
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-    for number in signal.SIGTERM, signal.SIGHUP:
-        signal.signal(number, interrupt)
-
-
-def positive(text):
-    """Return a number from the command line."""
-    number = float(text)
-    if number <= 0:
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return number
-
-
-def write_random(path, size):
-    """Write a data file that no compression could shorten."""
-    with open(path, "wb") as file:
-        for start in range(0, size, MIB):
-            file.write(os.urandom(min(MIB, size - start)))
-
-
 # --- One bare TCP stream: this file run in each of the namespaces ---
 
 def send_stream(address, path):
@@ -268,12 +231,6 @@ def time_download(net, command, fetched):
     if status != 0:
         raise Failure(f"{' '.join(process.args)}: {status}: {log.read_text(errors='replace').strip()}")
     return seconds
-
-
-def compare(one, two):
-    """Fail unless the files are the same."""
-    if subprocess.run(["cmp", "-s", one, two], check=False).returncode != 0:
-        raise Failure(f"{two} is not what was sent")
 
 
 class Ours:

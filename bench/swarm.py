@@ -17,7 +17,8 @@ import sys
 import time
 from pathlib import Path
 
-from link import HERE, MIB, Failure, Net, compare, end_cleanly, positive, run, write_random
+from common import HERE, MIB, Failure, compare, end_cleanly, positive, run, write_random
+from link import Net
 
 ROUTER = "10.78.0.254"
 TRACKER_PORT, PEER_PORT = 8888, 5000
