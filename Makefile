@@ -84,14 +84,20 @@ soak: all units bench/load
 bench-serve: bench/load
 	$(PYTHON) bench/serve.py
 
-bench/load: bench/load.c $(COMMON)
+bench/fetch_floor: bench/loopback.h
+
+bench/load bench/fetch_floor: %: %.c $(COMMON)
 	$(CC) $(FLAGS) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< $(COMMON) $(LDLIBS)
+
+# The floor is linked as the programs are: it should need no more pages than they.
+bench/floor: bench/floor.c bench/loopback.h
+	$(CC) $(FLAGS) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(FEW_PAGES) -o $@ $< $(LDLIBS)
 
 install: all
 	mkdir -p $(DESTDIR)$(PREFIX)/bin
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 
 clean:
-	rm -f $(PROGRAMS) $(UNITS) *.o tests/unit/rooms.a bench/load
+	rm -f $(PROGRAMS) $(UNITS) *.o tests/unit/rooms.a bench/load bench/floor bench/fetch_floor
 
 .PHONY: all units demo test soak bench-serve install clean

@@ -9,10 +9,8 @@
  *                               after the other
  *
  * It listens on loopback and prints where; port 0 means any that is free. */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -24,19 +22,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "loopback.h"
+
 #define REQUEST_SIZE 64
 #define HEADER_SIZE 9
 #define SIZE_MAX_ANSWERED ((size_t)1 << 20)
-#define BACKLOG 1024
 
 static unsigned char answer[HEADER_SIZE + SIZE_MAX_ANSWERED];	/* status 0, length, zeros */
 static size_t answer_size;
-
-static void die(const char *what)
-{
-	perror(what);
-	exit(EXIT_FAILURE);
-}
 
 static void reap(int sig)
 {
@@ -46,33 +39,6 @@ static void reap(int sig)
 	while (waitpid(-1, NULL, WNOHANG) > 0)
 		;
 	errno = saved;
-}
-
-static int listen_on(const char *port)
-{
-	struct sockaddr_in sa = {.sin_family = AF_INET};
-	socklen_t length = sizeof sa;
-	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
-
-	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-	sa.sin_port = htons((uint16_t)atoi(port));
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-	    bind(fd, (struct sockaddr *)&sa, sizeof sa) < 0 || listen(fd, BACKLOG) < 0 ||
-	    getsockname(fd, (struct sockaddr *)&sa, &length) < 0)
-		die("listen");
-	printf("listening on %s:%d\n", inet_ntoa(sa.sin_addr), ntohs(sa.sin_port));
-	fflush(stdout);
-	return fd;
-}
-
-static int accept_one(int listen_fd)
-{
-	int fd;
-
-	while ((fd = accept(listen_fd, NULL, NULL)) < 0)
-		if (errno != EINTR && errno != ECONNABORTED)
-			die("accept");
-	return fd;
 }
 
 /* False at end of file or at an error. */
