@@ -11,22 +11,39 @@ import os
 import shutil
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Callable, NamedTuple
 
 import crowd
-from crowd import ROOT, Resetting, Silent, load
+from common import ROOT, Failure, run
+from crowd import Resetting, Silent, load
 from support import LOOPBACK, Program, SharedFile, random_bytes
 
 CLIENTS = 8  # at a time, where a connection is made for each request
 SMALL, LARGE = 1 << 10, 1 << 20
+BUILD_SECONDS = 300
 
 
-def run(command, cwd):
-    subprocess.run([str(word) for word in command], cwd=cwd, check=True, timeout=300,
-                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+class Contest(NamedTuple):
+    """What is measured by turns with others: measure() returns a rate, p50, p99,
+    the maximum and the errors. The rate is compared with that of the rival."""
+    name: str
+    measure: Callable
+    rival: str = None
+    wanted: float = None
+
+
+class Compared(NamedTuple):
+    """A rate, the rival's, and what their ratio should be."""
+    letter: str
+    name: str
+    rate: float
+    rival: str
+    rival_rate: float
+    unit: str
+    wanted: float
 
 
 class Build:
@@ -35,14 +52,12 @@ class Build:
     def __init__(self, scratch, name, cc, static):
         self.name = name
         source = scratch / name
-        source.mkdir()
-        for file in [*ROOT.glob("*.[ch]"), ROOT / "Makefile"]:
-            shutil.copy(file, source)
-        run(["make", "-s", "cascade", f"CC={cc}", f"LDFLAGS={'-static' if static else ''}"], source)
-        run([cc, "-O2", "-o", "floor", ROOT / "bench" / "floor.c",
-             "-D_POSIX_C_SOURCE=200809L", "-D_DEFAULT_SOURCE", *(["-static"] if static else [])],
-            source)
-        self.cascade, self.floor = source / "cascade", source / "floor"
+        (source / "bench").mkdir(parents=True)
+        for file in [*ROOT.glob("*.[ch]"), ROOT / "Makefile", *ROOT.glob("bench/*.[ch]")]:
+            shutil.copy(file, source / file.relative_to(ROOT))
+        self.cascade, self.floor = source / "cascade", source / "bench" / "floor"
+        run("make", "-s", "cascade", "bench/floor", f"CC={cc}",
+            f"LDFLAGS={'-static' if static else ''}", cwd=source, seconds=BUILD_SECONDS)
 
 
 def builds(scratch):
@@ -54,7 +69,7 @@ def builds(scratch):
             try:
                 yield Build(scratch, name, compiler, static)
                 continue
-            except subprocess.CalledProcessError:
+            except Failure:
                 pass
         print(f"({name}: can't be built here)", file=sys.stderr)
 
@@ -62,6 +77,7 @@ def builds(scratch):
 class Bench:
     def __init__(self, scratch, rounds, seconds):
         self.rounds, self.seconds = rounds, seconds
+        self.compared = []  # whatever has a rival
         self.small = SharedFile(scratch / "small", random_bytes(16 << 20), SMALL)
         self.large = SharedFile(scratch / "large", random_bytes(64 << 20), LARGE)
         for file in (self.small, self.large):
@@ -80,21 +96,22 @@ class Bench:
         load(peer.address(), self.large.metafile_path, "-k", "-n", 4 * self.large.count, seconds=2)
         return peer
 
-    def compare(self, title, contests):
-        """Measure all of (name, measure, name of the rival or None) by turns, and
-        print the medians. measure() returns the figures, the first of which counts."""
-        rounds = {name: [] for name, _, _ in contests}
+    def compare(self, letter, title, unit, contests):
+        """Measure the contests by turns, and print the medians."""
+        rounds = {contest.name: [] for contest in contests}
         for _ in range(self.rounds):
-            for name, measure, _ in contests:
-                rounds[name].append(measure())
-        print(f"\n{title}")
+            for contest in contests:
+                rounds[contest.name].append(contest.measure())
+        print(f"\n({letter}) {title}: {unit}")
         medians = {name: [statistics.median(values) for values in zip(*figures)]
                    for name, figures in rounds.items()}
-        for name, _, rival in contests:
+        for name, _, rival, wanted in contests:
             rate, p50, p99, longest, errors = medians[name]
             ratio = f"{rate / medians[rival][0]:8.2f}" if rival else "        "
             print(f"  {name:28} {rate:10.1f} {ratio} {p50:8.2f} {p99:8.2f} {longest:8.1f} {errors:6.0f}",
                   flush=True)
+            if rival:
+                self.compared.append(Compared(letter, name, rate, rival, medians[rival][0], unit, wanted))
         return medians
 
     @staticmethod
@@ -110,36 +127,38 @@ class Bench:
     def connection_per_request(self):
         contests, programs = [], []
         for build in self.builds:
-            for name, command, rival in (("floor fork", [build.floor, "fork", 0, SMALL], None),
-                                         ("cascade", None, f"floor fork, {build.name}")):
+            floor = f"floor fork, {build.name}"
+            wanted = 0.9 if build is self.builds[0] else None  # of what make builds
+            for name, command, rival in ((floor, [build.floor, "fork", 0, SMALL], None),
+                                         (f"cascade, {build.name}", None, floor)):
                 program = Program(command) if command else self.serve(build.cascade)
                 programs.append(program)
-                contests.append((f"{name}, {build.name}", lambda address=program.address():
-                                 self.requests(address, self.small, "-c", CLIENTS,
-                                               seconds=self.seconds), rival))
-        self.compare(f"(a) a connection for each chunk of 1 KiB, {CLIENTS} at a time: requests/s", contests)
+                contests.append(Contest(name, lambda address=program.address(): self.requests(
+                    address, self.small, "-c", CLIENTS, seconds=self.seconds), rival, rival and wanted))
+        self.compare("a", f"a connection for each chunk of 1 KiB, {CLIENTS} at a time", "requests/s", contests)
         return programs
 
     def large_chunks(self):
         floor, peer = Program([self.floor, "sendfile", 0, self.large.path]), self.serve(self.cascade)
-        contests = [("floor sendfile", lambda: self.megabytes(floor.address(), None,
-                                                              seconds=self.seconds), None)]
-        for depth in (1, 4):
-            contests.append((f"cascade, {depth} asked for ahead", lambda depth=depth:
-                             self.megabytes(peer.address(), self.large.metafile_path, "-k",
-                                            "-d", depth, seconds=self.seconds), "floor sendfile"))
-        self.compare("(b) one connection, chunks of 1 MiB: MB/s", contests)
+        contests = [Contest("floor sendfile", lambda: self.megabytes(floor.address(), None,
+                                                                     seconds=self.seconds))]
+        for depth, wanted in (1, None), (4, 0.9):  # a fetcher asks ahead too
+            contests.append(Contest(f"cascade, {depth} asked for ahead", lambda depth=depth:
+                                    self.megabytes(peer.address(), self.large.metafile_path, "-k",
+                                                   "-d", depth, seconds=self.seconds),
+                                    "floor sendfile", wanted))
+        self.compare("b", "one connection, chunks of 1 MiB", "MB/s", contests)
         return [floor, peer]
 
     def kept_connection(self):
         floor, peer = Program([self.floor, "keep", 0, SMALL]), self.serve(self.cascade)
         measure = lambda server: lambda: self.requests(server.address(), self.small, "-k",
                                                        seconds=self.seconds)
-        self.compare("(c) one connection kept, chunks of 1 KiB: requests/s",
-                     [("floor keep", measure(floor), None), ("cascade", measure(peer), "floor keep")])
+        self.compare("c", "one connection kept, chunks of 1 KiB", "requests/s",
+                     [Contest("floor keep", measure(floor)), Contest("cascade", measure(peer), "floor keep")])
         return [floor, peer]
 
-    def honest(self, title, crowd_of):
+    def honest(self, letter, title, crowd_of):
         """An honest client alone, and then beside a crowd."""
         peer = self.serve(self.cascade)
         measure = lambda: self.requests(peer.address(), self.small, seconds=self.seconds)
@@ -147,19 +166,33 @@ class Bench:
         def beside():
             with crowd_of(peer.address()):
                 return measure()
-        medians = self.compare(title, [("alone", measure, None), ("beside them", beside, "alone")])
+        medians = self.compare(letter, title, "requests/s", [Contest("alone", measure),
+                                                             Contest("beside them", beside, "alone")])
         p99, longest = medians["beside them"][2:4]
         print(f"  p99 {'under' if p99 < 100 else 'NOT UNDER'} 100 ms,"
               f" maximum {'under' if longest < 100 else 'NOT UNDER'} 100 ms")
         return [peer]
 
     def silent_clients(self):
-        return self.honest("(d) an honest client beside 1,000 silent ones: requests/s",
+        return self.honest("d", "an honest client beside 1,000 silent ones",
                            lambda address: Silent(address, 1000))
 
     def resets(self):
-        return self.honest("(e) an honest client beside 50 resets a second in mid-chunk: requests/s",
+        return self.honest("e", "an honest client beside 50 resets a second in mid-chunk",
                            lambda address: Resetting(address, self.large))
+
+    def run(self, letters):
+        """Measure what the letters stand for."""
+        print(f"medians of {self.rounds}, {self.seconds} s each; times in ms\n"
+              f"{'':30} {'rate':>10} {'ratio':>8} {'p50':>8} {'p99':>8} {'max':>8} {'errors':>6}")
+        for letter, measurement in zip("abcde", (self.connection_per_request, self.large_chunks,
+                                                 self.kept_connection, self.silent_clients,
+                                                 self.resets)):
+            if letter in letters:
+                for program in measurement():
+                    for what in program.end():
+                        if "cascade" in what:
+                            print(what, file=sys.stderr)
 
 
 def main():
@@ -171,17 +204,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so everything started ends
     crowd.allow_descriptors(8192)
     with tempfile.TemporaryDirectory(prefix="cascade-bench-") as scratch:
-        bench = Bench(Path(scratch), options.rounds, options.seconds)
-        print(f"medians of {options.rounds}, {options.seconds} s each; times in ms\n"
-              f"{'':30} {'rate':>10} {'ratio':>8} {'p50':>8} {'p99':>8} {'max':>8} {'errors':>6}")
-        for letter, measurement in zip("abcde", (bench.connection_per_request, bench.large_chunks,
-                                                 bench.kept_connection, bench.silent_clients,
-                                                 bench.resets)):
-            if letter in options.only:
-                for program in measurement():
-                    for what in program.end():
-                        if "cascade" in what:
-                            print(what, file=sys.stderr)
+        Bench(Path(scratch), options.rounds, options.seconds).run(options.only)
 
 
 if __name__ == "__main__":
