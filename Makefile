@@ -81,6 +81,10 @@ soak: all units bench/load
 	$(PYTHON) tests/soak.py
 	CASCADE_KILLS=200 $(PYTHON) tests/run.py -k Kill
 
+# As in make bench BENCH="--size 64M --only rsync"; bench/bench.py --help tells the options.
+bench: all bench/load bench/fetch_floor
+	$(PYTHON) bench/bench.py $(BENCH)
+
 bench-serve: bench/load
 	$(PYTHON) bench/serve.py
 
@@ -100,4 +104,4 @@ install: all
 clean:
 	rm -f $(PROGRAMS) $(UNITS) *.o tests/unit/rooms.a bench/load bench/floor bench/fetch_floor
 
-.PHONY: all units demo test soak bench-serve install clean
+.PHONY: all units demo test soak bench bench-serve install clean
