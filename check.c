@@ -4,38 +4,152 @@
 #include "check.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "process.h"
 
-/* Bytes read at a time for one lane. All lanes' buffers fit into the cache
- * nearest to a core that is not tiny, so that hashing reads from there. */
-#define LANE_SIZE ((size_t)32 << 10)
-#define BUFFER_SIZE (SHA256_LANES_MAX * LANE_SIZE)
+/* ---- looking at the file ---------------------------------------------------- */
 
-static uint8_t buffer[BUFFER_SIZE];
+/* Bytes of the file that are looked at through one window, at least: enough for
+ * making it not to count. */
+#define WINDOW_SIZE ((size_t)256 << 10)
 
-/* Reads len bytes at that offset. 0, or an errno; a file that ends too soon
- * is EIO. */
-static int read_at(int fd, uint8_t *to, size_t len, uint64_t offset)
+/* A part of the file that is mapped, which saves copying it; or, where it can't
+ * be, read. */
+struct window {
+	uint8_t *bytes;
+	uint64_t offset;	/* in the file */
+	size_t size;		/* 0: there is nothing in the window */
+	bool mapped;
+	uint64_t used;		/* when: the look of that number */
+};
+
+/* As many as can be needed in one look, which is one piece for each lane. */
+static struct window windows[SHA256_LANES_MAX];
+static uint64_t looks;
+
+#if defined(__linux__) && !defined(PORTABLE)
+static bool may_map = true;
+#else
+static bool may_map = false;	/* elsewhere a mapping may not show at once what was written */
+#endif
+
+static void close_window(struct window *w)
 {
-	while (len > 0) {
-		ssize_t n = pread(fd, to, len, (off_t)offset);
+	if (w->mapped)
+		munmap(w->bytes, w->size);
+	w->size = 0;
+	w->mapped = false;
+}
+
+/* Reads into the window's own buffer, as far as the file goes. 0, or an errno. */
+static int read_window(struct window *w, int fd, size_t size)
+{
+	static uint8_t buffers[SHA256_LANES_MAX][WINDOW_SIZE];
+
+	w->bytes = buffers[w - windows];
+	while (w->size < size && w->size < WINDOW_SIZE) {
+		ssize_t n = pread(fd, w->bytes + w->size, WINDOW_SIZE - w->size, (off_t)(w->offset + w->size));
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
 			return n < 0 ? errno : EIO;
-		to += n;
-		len -= (size_t)n;
-		offset += (uint64_t)n;
+		w->size += (size_t)n;
 	}
 	return 0;
 }
+
+/* Shows in the window size bytes from that offset on, WINDOW_SIZE at most, and
+ * maybe more. 0, or an errno; a file that ends too soon is EIO, if it isn't mapped. */
+static int open_window(struct window *w, int fd, uint64_t offset, size_t size)
+{
+	static size_t page_size;
+
+	close_window(w);
+	w->offset = offset;
+	if (!may_map)
+		return read_window(w, fd, size);
+	if (page_size == 0)
+		page_size = (size_t)sysconf(_SC_PAGESIZE);
+	uint64_t begin = offset - offset % page_size;
+	void *map = mmap(NULL, WINDOW_SIZE + page_size, PROT_READ, MAP_SHARED, fd, (off_t)begin);
+	if (map == MAP_FAILED)
+		return read_window(w, fd, size);
+	w->bytes = map;
+	w->offset = begin;
+	w->size = WINDOW_SIZE + page_size;
+	w->mapped = true;
+	return 0;
+}
+
+/* Finds size bytes at that offset in a window, or makes one of the window that
+ * was not used for longest. NULL with errno if they can't be had. */
+static const uint8_t *look(int fd, uint64_t offset, size_t size)
+{
+	struct window *oldest = &windows[0];
+
+	for (size_t i = 0; i < SHA256_LANES_MAX; i++) {
+		struct window *w = &windows[i];
+		if (offset >= w->offset && offset + size <= w->offset + w->size) {
+			w->used = looks;
+			return w->bytes + (offset - w->offset);
+		}
+		if (w->used < oldest->used)
+			oldest = w;
+	}
+	int error = open_window(oldest, fd, offset, size);
+	if (error != 0) {
+		errno = error;
+		return NULL;
+	}
+	oldest->used = looks;
+	return oldest->bytes + (offset - oldest->offset);
+}
+
+static void close_windows(void)
+{
+	for (size_t i = 0; i < SHA256_LANES_MAX; i++)
+		close_window(&windows[i]);
+}
+
+/* What can't be read in a mapping, because the file was cut or the disk has
+ * failed, is a SIGBUS for who looks at it. */
+static sigjmp_buf unreadable;
+static volatile sig_atomic_t looking;
+static struct sigaction bus_error_before;
+
+static void on_bus_error(int sig)
+{
+	if (looking)
+		siglongjmp(unreadable, 1);
+	signal(sig, SIG_DFL);
+	raise(sig);
+}
+
+static void begin_looking(void)
+{
+	/* The jump doesn't restore the signal mask, so SIGBUS isn't added to it. */
+	struct sigaction action = {.sa_handler = on_bus_error, .sa_flags = SA_NODEFER};
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGBUS, &action, &bus_error_before);
+}
+
+static void end_looking(void)
+{
+	close_windows();
+	sigaction(SIGBUS, &bus_error_before, NULL);
+}
+
+/* ---- chunks ----------------------------------------------------------------- */
 
 /* The chunks that are hashed at the same time, one in each lane. They have the
  * same length. */
@@ -73,6 +187,21 @@ static void lanes_finish(struct lanes *lanes, struct metafile *m, struct held *h
 	}
 }
 
+/* Whether the file goes as far as the lanes' chunks do. In a mapping, zeros follow
+ * its end up to the end of the page. */
+static bool is_long_enough(const struct lanes *lanes, const struct metafile *m, int fd)
+{
+	uint64_t end = 0;
+	struct stat st;
+
+	for (size_t l = 0; l < lanes->count; l++) {
+		uint64_t chunk = lanes->chunk[l];
+		uint64_t chunk_end = metafile_chunk_offset(m, chunk) + metafile_chunk_length(m, chunk);
+		end = chunk_end > end ? chunk_end : end;
+	}
+	return fstat(fd, &st) == 0 && (uint64_t)st.st_size >= end;
+}
+
 /* Hashes the lanes' chunks, each a piece at a time. 0, or an errno. */
 static int hash_lanes(struct lanes *lanes, const struct metafile *m, int fd)
 {
@@ -81,40 +210,62 @@ static int hash_lanes(struct lanes *lanes, const struct metafile *m, int fd)
 
 	lanes_start(lanes);
 	for (uint64_t done = 0; done < length; ) {
-		size_t piece = length - done < LANE_SIZE ? (size_t)(length - done) : LANE_SIZE;
+		size_t piece = length - done < WINDOW_SIZE ? (size_t)(length - done) : WINDOW_SIZE;
+		looks++;
 		for (size_t l = 0; l < lanes->count; l++) {
-			uint8_t *to = buffer + l * LANE_SIZE;
-			int error = read_at(fd, to, piece,
-					    metafile_chunk_offset(m, lanes->chunk[l]) + done);
-			if (error != 0)
-				return error;
-			data[l] = to;
+			data[l] = look(fd, metafile_chunk_offset(m, lanes->chunk[l]) + done, piece);
+			if (data[l] == NULL)
+				return errno;
 		}
 		sha256_update_lanes(lanes->ctxs, data, piece, lanes->count);
 		done += piece;
 	}
-	return 0;
+	return !may_map || is_long_enough(lanes, m, fd) ? 0 : EIO;
+}
+
+static int try_to_hash_lanes(struct lanes *lanes, const struct metafile *m, int fd)
+{
+	int error = EIO;
+
+	if (sigsetjmp(unreadable, 0) == 0) {
+		looking = 1;
+		error = hash_lanes(lanes, m, fd);
+	}
+	looking = 0;
+	return error;
+}
+
+static void check_lanes(struct lanes *lanes, struct metafile *m, int fd, struct held *held);
+
+/* One chunk may be readable where another is not, and by reading it one learns
+ * why it isn't. */
+static void check_one_by_one(const struct lanes *lanes, struct metafile *m, int fd, struct held *held)
+{
+	bool could_map = may_map;
+
+	may_map = false;
+	close_windows();
+	for (size_t l = 0; l < lanes->count; l++) {
+		struct lanes alone = {.count = 1, .chunk = {lanes->chunk[l]}, .run = {lanes->run[l]}};
+		check_lanes(&alone, m, fd, held);
+	}
+	may_map = could_map;
+	close_windows();
 }
 
 /* Checks the lanes' chunks and empties the lanes. */
 static void check_lanes(struct lanes *lanes, struct metafile *m, int fd, struct held *held)
 {
-	int error;
-
 	if (lanes->count == 0)
 		return;
-	error = hash_lanes(lanes, m, fd);
+	int error = try_to_hash_lanes(lanes, m, fd);
 	if (error == 0) {
 		lanes_finish(lanes, m, held);
-	} else if (lanes->count == 1) {
+	} else if (lanes->count == 1 && !may_map) {
 		lanes->run[0]->error = error;
 		lanes->run[0]->bad++;
-	} else {	/* one may be readable where another is not */
-		for (size_t l = 0; l < lanes->count; l++) {
-			struct lanes alone = {
-				.count = 1, .chunk = {lanes->chunk[l]}, .run = {lanes->run[l]}};
-			check_lanes(&alone, m, fd, held);
-		}
+	} else {
+		check_one_by_one(lanes, m, fd, held);
 	}
 	lanes->count = 0;
 }
@@ -133,60 +284,28 @@ static void add_to_lanes(struct lanes *lanes, struct run *run, uint64_t chunk,
 		check_lanes(lanes, m, fd, held);
 }
 
-/* Small chunks: many of them in one read. They end before the last chunk. */
-static int check_small(struct run *run, uint64_t first, uint64_t count, struct metafile *m, int fd,
-		       struct held *held)
-{
-	size_t size = (size_t)m->chunk_size;
-	struct lanes lanes = {0};
-	const uint8_t *data[SHA256_LANES_MAX];
-
-	int error = read_at(fd, buffer, (size_t)count * size, metafile_chunk_offset(m, first));
-	if (error != 0)
-		return error;
-	for (uint64_t i = 0; i < count; i++) {
-		data[lanes.count] = buffer + (size_t)i * size;
-		lanes.chunk[lanes.count] = first + i;
-		lanes.run[lanes.count] = run;
-		if (++lanes.count == sha256_lanes() || i == count - 1) {
-			lanes_start(&lanes);
-			sha256_update_lanes(lanes.ctxs, data, size, lanes.count);
-			lanes_finish(&lanes, m, held);
-			lanes.count = 0;
-		}
-	}
-	return 0;
-}
-
 void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held)
 {
 	struct lanes lanes = {0};
-	uint64_t at_once = BUFFER_SIZE / m->chunk_size;
 
+	begin_looking();
 	for (size_t r = 0; r < count; r++) {
 		struct run *run = &runs[r];
-		uint64_t chunk = run->first, end = run->first + run->count;
-
 		run->bad = 0;
 		run->error = 0;
-		while (chunk < end) {
-			uint64_t some = (end < m->chunks ? end : m->chunks - 1) - chunk;
-			if (some > at_once)
-				some = at_once;
-			if (some == 0)
-				some = 1;	/* a large chunk, or the last one */
-			if (some == 1 || check_small(run, chunk, some, m, fd, held) != 0)
-				for (uint64_t i = 0; i < some; i++)
-					add_to_lanes(&lanes, run, chunk + i, m, fd, held);
-			chunk += some;
-		}
+		for (uint64_t i = 0; i < run->count; i++)
+			add_to_lanes(&lanes, run, run->first + i, m, fd, held);
 	}
 	check_lanes(&lanes, m, fd, held);
+	end_looking();
 }
 
 /* ---- what the file holds at the start ------------------------------------ */
 
-#define BATCH_SIZE (UINT64_C(4) << 20)	/* bytes that a worker takes at a time, at least one chunk */
+/* Bytes that a worker takes at a time: at least this, or as many chunks as are
+ * hashed at once, as far as those aren't more than the other; but at least one. */
+#define BATCH_MIN (UINT64_C(4) << 20)
+#define BATCH_MAX (UINT64_C(64) << 20)
 
 #ifndef SEEK_DATA
 #define SEEK_DATA (-1)	/* no such thing here: lseek fails, and all is taken for data */
@@ -204,20 +323,40 @@ static uint64_t seek_next(int fd, int whence, uint64_t offset, uint64_t end, uin
 	return (uint64_t)at < end ? (uint64_t)at : end;
 }
 
+/* Where data lies in the file: from begin up to end there is no hole. */
+struct extent {
+	uint64_t begin, end;
+};
+
+/* Finds the data that `at` lies in, or else the next. What was found last is not
+ * looked for again: a file system may go through all of it. */
+static void find_data(struct extent *data, int fd, uint64_t at, uint64_t length)
+{
+	if (at >= data->begin && at < data->end)
+		return;
+	data->begin = seek_next(fd, SEEK_DATA, at, length, at);
+	data->end = data->begin < length ? seek_next(fd, SEEK_HOLE, data->begin, length, length) : length;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
 /* What a chunk full of zeros hashes to, which takes as long as for any other
  * chunk: it is computed when the first hole is met. */
 static const uint8_t *zero_chunk_hash(const struct metafile *m)
 {
+	static const uint8_t zeros[4096];
 	static uint8_t hash[SHA256_HASH_SIZE];
 	static uint64_t known_size;	/* the chunk size that hash is for, or 0 */
 	SHA256_CTX ctx;
 
 	if (known_size != m->chunk_size) {
-		memset(buffer, 0, sizeof buffer);
 		sha256_init(&ctx);
 		for (uint64_t left = m->chunk_size; left > 0; ) {
-			size_t piece = left < sizeof buffer ? (size_t)left : sizeof buffer;
-			sha256_update(&ctx, buffer, piece);
+			size_t piece = left < sizeof zeros ? (size_t)left : sizeof zeros;
+			sha256_update(&ctx, zeros, piece);
 			left -= piece;
 		}
 		sha256_final(&ctx, hash);
@@ -239,7 +378,7 @@ static void check_hole(struct run *run, struct metafile *m, struct held *held)
 }
 
 /* Checks the chunks from first up to end: holes, and what lies between. */
-static void check_batch(uint64_t first, uint64_t end, struct metafile *m, int fd,
+static void check_batch(uint64_t first, uint64_t end, struct extent *data, struct metafile *m, int fd,
 			struct held *held)
 {
 	uint64_t file_end = metafile_chunk_offset(m, end - 1) + metafile_chunk_length(m, end - 1);
@@ -247,13 +386,13 @@ static void check_batch(uint64_t first, uint64_t end, struct metafile *m, int fd
 	while (first < end) {
 		struct run run = {.first = first};
 		uint64_t at = metafile_chunk_offset(m, first);
-		uint64_t data = seek_next(fd, SEEK_DATA, at, file_end, at);
-		run.count = data / m->chunk_size - first;
+		find_data(data, fd, at, m->length);
+		if (data->begin > at)
+			run.count = less(data->begin, file_end) / m->chunk_size - first;
 		if (run.count > 0) {
 			check_hole(&run, m, held);
 		} else {
-			uint64_t hole = seek_next(fd, SEEK_HOLE, data, file_end, file_end);
-			run.count = metafile_chunk_count(hole, m->chunk_size) - first;
+			run.count = metafile_chunk_count(less(data->end, file_end), m->chunk_size) - first;
 			if (run.count == 0)
 				run.count = 1;
 			check_runs(m, fd, &run, 1, held);
@@ -278,20 +417,35 @@ static uint64_t chunks_there(const struct metafile *m, int fd)
 	return (uint64_t)st.st_size >= m->length ? m->chunks : (uint64_t)st.st_size / m->chunk_size;
 }
 
+/* How many chunks a worker takes at a time. */
+static uint64_t chunks_in_batch(const struct metafile *m)
+{
+	uint64_t at_once = sha256_lanes(), most = BATCH_MAX / m->chunk_size;
+	uint64_t count = BATCH_MIN / m->chunk_size;
+
+	if (count < at_once)
+		count = at_once < most ? at_once : most;
+	return count > 0 ? count : 1;
+}
+
 /* Worker i of n takes every n-th batch, so that all of them move through the
  * file together. It writes the size of each batch to the pipe `done`, unless
  * that is -1. */
 static void check_batches(unsigned i, unsigned n, struct metafile *m, int fd,
 			  struct held *held, int done)
 {
-	uint64_t per_batch = m->chunk_size < BATCH_SIZE ? BATCH_SIZE / m->chunk_size : 1;
-	uint64_t chunks = chunks_there(m, fd), batches = metafile_chunk_count(chunks, per_batch);
+	uint64_t per_batch = chunks_in_batch(m), chunks = chunks_there(m, fd);
+	struct extent data = {0};
 
-	for (uint64_t batch = i; batch < batches; batch += n) {
-		uint64_t first = batch * per_batch;
+	for (uint64_t first = i * per_batch; first < chunks; first += n * per_batch) {
 		uint64_t left = chunks - first, count = left < per_batch ? left : per_batch;
-		check_batch(first, first + count, m, fd, held);
 		uint64_t bytes = count * m->chunk_size;
+		/* While this batch is hashed the next one is read from the disk, and in
+		 * one go, though the lanes look here and there. */
+		if (left > n * per_batch)
+			posix_fadvise(fd, (off_t)((first + n * per_batch) * m->chunk_size), (off_t)bytes,
+				      POSIX_FADV_WILLNEED);
+		check_batch(first, first + count, &data, m, fd, held);
 		if (done >= 0 && write(done, &bytes, sizeof bytes) != sizeof bytes)
 			break;	/* nobody waits any more */
 	}
@@ -450,19 +604,23 @@ ssize_t checker_receive(struct checker *c, struct run runs[CHECKER_WAITING_MAX])
 
 int check_whole(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes), void *arg)
 {
+	struct window *w = &windows[0];
 	uint8_t hash[SHA256_HASH_SIZE];
 	SHA256_CTX ctx;
 
 	sha256_init(&ctx);
 	for (uint64_t done = 0; done < m->length; ) {
-		size_t piece = m->length - done < BUFFER_SIZE ? (size_t)(m->length - done) : BUFFER_SIZE;
-		errno = read_at(fd, buffer, piece, done);
+		size_t piece = m->length - done < WINDOW_SIZE ? (size_t)(m->length - done) : WINDOW_SIZE;
+		w->offset = done;
+		w->size = 0;
+		errno = read_window(w, fd, piece);
 		if (errno != 0)
 			return -1;
-		sha256_update(&ctx, buffer, piece);
+		sha256_update(&ctx, w->bytes, piece);
 		done += piece;
 		progress(arg, done);
 	}
+	w->size = 0;
 	sha256_final(&ctx, hash);
 	return memcmp(hash, m->data_hash, SHA256_HASH_SIZE) == 0;
 }

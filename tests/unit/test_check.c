@@ -584,17 +584,17 @@ static void test_holes_without_forks(void)
 	fill_want();
 }
 
-/* Two workers and four batches: the second has the odd ones. */
+/* Two workers and four batches of 4 MiB: the second has the odd ones. */
 static void test_worker_killed(void)
 {
 	size_t said;
 
-	open_full(16 * MIB, MIB);
+	open_full(16 * MIB, 256 * KIB);
 	doomed_fork = 1;
 	CHECK(check_all_said(2, &said) && said > 0 && !has_children());
 	forks_work_again();
 	for (uint64_t i = 0; i < m.chunks; i++)
-		CHECK(held_has(held, i) == (i / 4 % 2 == 0));
+		CHECK(held_has(held, i) == (i / 16 % 2 == 0));
 	close_both();
 }
 
