@@ -614,8 +614,10 @@ int check_whole(const struct metafile *m, int fd, void (*progress)(void *arg, ui
 		w->offset = done;
 		w->size = 0;
 		errno = read_window(w, fd, piece);
-		if (errno != 0)
+		if (errno != 0) {
+			w->size = 0;
 			return -1;
+		}
 		sha256_update(&ctx, w->bytes, piece);
 		done += piece;
 		progress(arg, done);

@@ -787,6 +787,23 @@ static void test_whole_hash(void)
 	}
 }
 
+/* What was read of a file that then ended is not taken for another file's. */
+static void test_whole_cut_then_other(void)
+{
+	open_full(300 * KIB, KIB);
+	set_length(290 * KIB);
+	CHECK(check_the_whole(fd) == -1 && errno == EIO);
+	close_both();
+	for (size_t i = 0; i < 300 * KIB; i++)
+		want[i] ^= 1;
+	open_full(300 * KIB, KIB);
+	struct run run = a_run(0, m.chunks);
+	check_runs(&m, fd, &run, 1, held);
+	CHECK(is_run(&run, 0, m.chunks, 0, 0) && all_held_but(0, 0));
+	close_both();
+	fill_want();
+}
+
 static int run_all(void)
 {
 	fill_want();
@@ -817,6 +834,7 @@ static int run_all(void)
 	RUN(test_checker_without_fork);
 	RUN(test_any_match);
 	RUN(test_whole_hash);
+	RUN(test_whole_cut_then_other);
 	return unit_result();
 }
 
