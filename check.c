@@ -428,6 +428,18 @@ static uint64_t chunks_in_batch(const struct metafile *m)
 	return count > 0 ? count : 1;
 }
 
+/* Has the system read what lies between those bytes; a hole there would only fill
+ * memory with zeros. */
+static void read_ahead(struct extent *data, int fd, uint64_t begin, uint64_t end, uint64_t length)
+{
+	find_data(data, fd, begin, length);
+	if (data->begin > begin)
+		begin = data->begin;
+	end = less(data->end, end);
+	if (begin < end)
+		posix_fadvise(fd, (off_t)begin, (off_t)(end - begin), POSIX_FADV_WILLNEED);
+}
+
 /* Worker i of n takes every n-th batch, so that all of them move through the
  * file together. It writes the size of each batch to the pipe `done`, unless
  * that is -1. */
@@ -435,16 +447,17 @@ static void check_batches(unsigned i, unsigned n, struct metafile *m, int fd,
 			  struct held *held, int done)
 {
 	uint64_t per_batch = chunks_in_batch(m), chunks = chunks_there(m, fd);
-	struct extent data = {0};
+	struct extent data = {0}, ahead = {0};
 
 	for (uint64_t first = i * per_batch; first < chunks; first += n * per_batch) {
 		uint64_t left = chunks - first, count = left < per_batch ? left : per_batch;
 		uint64_t bytes = count * m->chunk_size;
 		/* While this batch is hashed the next one is read from the disk, and in
 		 * one go, though the lanes look here and there. */
-		if (left > n * per_batch)
-			posix_fadvise(fd, (off_t)((first + n * per_batch) * m->chunk_size), (off_t)bytes,
-				      POSIX_FADV_WILLNEED);
+		if (left > n * per_batch) {
+			uint64_t next = (first + n * per_batch) * m->chunk_size;
+			read_ahead(&ahead, fd, next, next + bytes, m->length);
+		}
 		check_batch(first, first + count, &data, m, fd, held);
 		if (done >= 0 && write(done, &bytes, sizeof bytes) != sizeof bytes)
 			break;	/* nobody waits any more */

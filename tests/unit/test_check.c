@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -552,6 +553,34 @@ static void test_holes(void)
 	fill_want();
 }
 
+#if defined(__linux__)
+/* How many of the data file's pages are in memory. */
+static size_t resident_pages(void)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (size_t)m.length / page, count = 0;
+	unsigned char *in = malloc(pages);
+	void *map = mmap(NULL, (size_t)m.length, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (in == NULL || map == MAP_FAILED || mincore(map, (size_t)m.length, in) < 0)
+		abort();
+	for (size_t i = 0; i < pages; i++)
+		count += in[i] & 1;
+	munmap(map, (size_t)m.length);
+	free(in);
+	return count;
+}
+
+/* A download that was broken off early may be one large hole. */
+static void test_holes_take_no_memory(void)
+{
+	open_empty(16 * MIB, 64 * KIB);
+	set_length(16 * MIB);
+	CHECK(check_all(1) && held_count(held) == 0);
+	CHECK(resident_pages() == 0);
+	close_both();
+}
+#endif
+
 /* ---- When there are not enough processes ---- */
 
 static void test_forks_fail(void)
@@ -824,6 +853,9 @@ static int run_all(void)
 	RUN(test_whole_file_too_short);
 	RUN(test_zeros_behind_the_end);
 	RUN(test_holes);
+#if defined(__linux__)
+	RUN(test_holes_take_no_memory);
+#endif
 	RUN(test_forks_fail);
 	RUN(test_holes_without_forks);
 	RUN(test_worker_killed);
