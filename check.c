@@ -377,6 +377,21 @@ static void check_hole(struct run *run, struct metafile *m, struct held *held)
 	}
 }
 
+/* Checks chunks that lie in that data, and maybe beyond its ends. Looking at a hole
+ * through a mapping would make a tmpfs fill it: what may lie in one is read. */
+static void check_data(struct run *run, const struct extent *data, struct metafile *m, int fd,
+		       struct held *held)
+{
+	uint64_t last = run->first + run->count - 1;
+	uint64_t end = metafile_chunk_offset(m, last) + metafile_chunk_length(m, last);
+	bool could_map = may_map;
+
+	if (data->begin > metafile_chunk_offset(m, run->first) || data->end < end)
+		may_map = false;
+	check_runs(m, fd, run, 1, held);
+	may_map = could_map;
+}
+
 /* Checks the chunks from first up to end: holes, and what lies between. */
 static void check_batch(uint64_t first, uint64_t end, struct extent *data, struct metafile *m, int fd,
 			struct held *held)
@@ -395,7 +410,7 @@ static void check_batch(uint64_t first, uint64_t end, struct extent *data, struc
 			run.count = metafile_chunk_count(less(data->end, file_end), m->chunk_size) - first;
 			if (run.count == 0)
 				run.count = 1;
-			check_runs(m, fd, &run, 1, held);
+			check_data(&run, data, m, fd, held);
 		}
 		if (run.error != 0) {
 			errno = run.error;
@@ -407,14 +422,10 @@ static void check_batch(uint64_t first, uint64_t end, struct extent *data, struc
 	}
 }
 
-/* How many chunks, from the first on, the file is long enough for. */
-static uint64_t chunks_there(const struct metafile *m, int fd)
+/* How many chunks, from the first on, a file of that many bytes is long enough for. */
+static uint64_t chunks_there(const struct metafile *m, uint64_t size)
 {
-	struct stat st;
-
-	if (fstat(fd, &st) < 0)
-		return 0;
-	return (uint64_t)st.st_size >= m->length ? m->chunks : (uint64_t)st.st_size / m->chunk_size;
+	return size >= m->length ? m->chunks : size / m->chunk_size;
 }
 
 /* How many chunks a worker takes at a time. */
@@ -446,9 +457,11 @@ static void read_ahead(struct extent *data, int fd, uint64_t begin, uint64_t end
 static void check_batches(unsigned i, unsigned n, struct metafile *m, int fd,
 			  struct held *held, int done)
 {
-	uint64_t per_batch = chunks_in_batch(m), chunks = chunks_there(m, fd);
+	uint64_t per_batch = chunks_in_batch(m), chunks;
 	struct extent data = {0}, ahead = {0};
+	struct stat st;
 
+	chunks = fstat(fd, &st) == 0 ? chunks_there(m, (uint64_t)st.st_size) : 0;
 	for (uint64_t first = i * per_batch; first < chunks; first += n * per_batch) {
 		uint64_t left = chunks - first, count = left < per_batch ? left : per_batch;
 		uint64_t bytes = count * m->chunk_size;
@@ -514,16 +527,15 @@ int check_data_file(struct metafile *m, int fd, struct held *held, unsigned work
 bool check_any_match(struct metafile *m, int fd, uint64_t size)
 {
 	struct held *held = held_new(m->chunks);
+	uint64_t per_batch = chunks_in_batch(m), chunks = chunks_there(m, size);
+	struct extent data = {0};
 	bool match = false;
 
 	if (held == NULL)
 		return false;
-	for (uint64_t chunk = 0; chunk < m->chunks && !match; chunk++) {
-		struct run run = {.first = chunk, .count = 1};
-		if (metafile_chunk_offset(m, chunk) + metafile_chunk_length(m, chunk) > size)
-			break;
-		check_runs(m, fd, &run, 1, held);
-		match = held_has(held, chunk);
+	for (uint64_t first = 0; first < chunks && !match; first += per_batch) {
+		check_batch(first, less(first + per_batch, chunks), &data, m, fd, held);
+		match = atomic_load(&held->some);
 	}
 	held_free(held);
 	return match;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -579,6 +580,38 @@ static void test_holes_take_no_memory(void)
 	CHECK(resident_pages() == 0);
 	close_both();
 }
+
+static blkcnt_t blocks_taken(void)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		abort();
+	return st.st_blocks;
+}
+
+/* A tmpfs would fill a hole that is looked at through a mapping. A chunk that lies in it
+ * with a part, or is the last, is looked at; and so was the whole of a file that may be
+ * something else. */
+static void test_holes_stay_holes(void)
+{
+	char path[sizeof data_path];
+
+	memcpy(path, data_path, sizeof path);
+	strcpy(data_path, "/dev/shm/test_check.data");
+	if (access("/dev/shm", W_OK) == 0) {
+		open_empty(16 * MIB - 1, 4 * MIB);
+		unlink(data_path);
+		put_at(5 * MIB, "x", 1);
+		set_length(m.length);
+		blkcnt_t before = blocks_taken();
+		CHECK(check_all(1) && held_count(held) == 0 && blocks_taken() == before);
+		set_length(15 * MIB);
+		CHECK(!check_any_match(&m, fd, 15 * MIB) && blocks_taken() == before);
+		close_both();
+	}
+	memcpy(data_path, path, sizeof path);
+}
 #endif
 
 /* ---- When there are not enough processes ---- */
@@ -855,6 +888,7 @@ static int run_all(void)
 	RUN(test_holes);
 #if defined(__linux__)
 	RUN(test_holes_take_no_memory);
+	RUN(test_holes_stay_holes);
 #endif
 	RUN(test_forks_fail);
 	RUN(test_holes_without_forks);
