@@ -53,7 +53,7 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 		}
 	if (run->error != 0) {
 		errno = run->error;
-		log_warn("%s: can't be read back", a->file->path);
+		log_warn("%s: was cut by somebody else, or can't be read back", a->file->path);
 		a->failed = true;
 	} else if (!p->banned) {
 		log_warnx("%s: sent a wrong chunk (%llu); it is not asked again", swarm_name(p),
@@ -68,7 +68,7 @@ void arrival_take_results(struct arrival *a)
 	ssize_t n = checker_receive(&a->checker, runs);
 
 	if (n < 0) {
-		log_warnx("%s: the checker has died; was the file cut by somebody else?", a->file->path);
+		log_warnx("%s: the checker has died", a->file->path);
 		a->failed = true;
 		return;
 	}

@@ -414,7 +414,7 @@ static void check_batch(uint64_t first, uint64_t end, struct extent *data, struc
 		}
 		if (run.error != 0) {
 			errno = run.error;
-			log_warn("chunks %llu to %llu can't be checked and count as missing",
+			log_warn("of the chunks %llu to %llu some can't be checked and count as missing",
 				 (unsigned long long)run.first,
 				 (unsigned long long)(run.first + run.count - 1));
 		}
