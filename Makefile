@@ -41,6 +41,7 @@ $(UNITS): %: %.c tests/unit/unit.h tests/unit/rooms.a
 	$(CC) $(FLAGS) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< tests/unit/rooms.a -pthread $(LDLIBS)
 
 tests/unit/test_check: process.c	# which it includes
+tests/unit/test_wire: wire.c		# and so does this one
 
 # From an archive a test gets only what it doesn't define itself.
 tests/unit/rooms.a: $(PEER) $(COMMON)

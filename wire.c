@@ -319,7 +319,6 @@ int tracker_exchange(const char *host, const char *port, struct tracker_request 
 		     int timeout_ms, struct tracker_entry entries[TRACKER_ENTRIES_MAX],
 		     char why[TRACKER_WHY_SIZE])
 {
-	int64_t deadline_ms = clock_ms() + timeout_ms;
 	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *list;
 	uint8_t bytes[TRACKER_REQUEST_SIZE];
 	struct address local;
@@ -331,6 +330,7 @@ int tracker_exchange(const char *host, const char *port, struct tracker_request 
 			 error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
 		return -1;
 	}
+	int64_t deadline_ms = clock_ms() + timeout_ms;
 	int fd = connect_until(list, deadline_ms);
 	freeaddrinfo(list);
 	if (fd >= 0 && request.self.ip == 0 && address_of_socket(fd, &local) == 0)

@@ -130,8 +130,9 @@ void tracker_entry_decode(struct tracker_entry *entry, const uint8_t bytes[TRACK
 #define TRACKER_WHY_SIZE 256	/* bytes for a reason, its end included */
 
 /* Asks the tracker at host and port (names or numbers) and waits for its
- * answer, timeout_ms milliseconds at most once the name is resolved. Where request->self.ip is 0, the
- * address that this machine reaches the tracker from takes its place.
+ * answer, timeout_ms milliseconds at most once the name is resolved. Where
+ * request.self.ip is 0, the address that this machine reaches the tracker from
+ * takes its place.
  * Returns how many peers it put into entries[TRACKER_ENTRIES_MAX]; or -1, and
  * why says why: the tracker's own words, made safe to print, or an error's. */
 int tracker_exchange(const char *host, const char *port, struct tracker_request request,

@@ -23,6 +23,22 @@
 #include "../../clock.h"
 #include "unit.h"
 
+/* wire.c is included, not linked, so that looking up a name can take its time. */
+static int slow_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+			    struct addrinfo **list);
+#define getaddrinfo slow_getaddrinfo
+#include "../../wire.c"
+#undef getaddrinfo
+
+static int lookup_ms;
+
+static int slow_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+			    struct addrinfo **list)
+{
+	poll(NULL, 0, lookup_ms);
+	return getaddrinfo(host, port, hints, list);
+}
+
 #define PATIENCE_MS 10000	/* for an answer that comes */
 #define IMPATIENCE_MS 60	/* for one that doesn't */
 #define LATE_MS 2000		/* what a busy machine may add */
@@ -527,6 +543,16 @@ static void test_exchange_by_name(void)
 	CHECK(unit_wait(pid) == 0);
 }
 
+/* The time limit is for the tracker: a name server that is slow takes nothing of it. */
+static void test_exchange_by_slow_name(void)
+{
+	struct script s = {.bytes = two_peers, .len = sizeof two_peers};
+
+	lookup_ms = 1500;
+	CHECK(exchange(&s, request_for_test(TRACKER_LIST), 1000) == 2);
+	lookup_ms = 0;
+}
+
 /* An answer of that status and length, with the rest of text behind its header. */
 static size_t make_answer(uint8_t *answer, uint8_t status, uint32_t length, const void *body,
 			  size_t body_size)
@@ -750,6 +776,7 @@ int main(void)
 	RUN(test_exchange_own_address);
 	RUN(test_exchange_single_bytes);
 	RUN(test_exchange_by_name);
+	RUN(test_exchange_by_slow_name);
 	RUN(test_exchange_error_message);
 	RUN(test_exchange_error_without_message);
 	RUN(test_exchange_odd_length);
