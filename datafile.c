@@ -145,6 +145,13 @@ int datafile_begin_write(struct datafile *d)
 	return 0;
 }
 
+bool datafile_is_long_enough(const struct datafile *d)
+{
+	struct stat st;
+
+	return fstat(d->fd, &st) == 0 && (uint64_t)st.st_size >= d->meta.length;
+}
+
 uint64_t datafile_held_bytes(const struct datafile *d, uint64_t held_chunks)
 {
 	const struct metafile *m = &d->meta;

@@ -196,6 +196,26 @@ class LocalFile(Fetching):
         self.assert_one_sentence(program, self.file.path)
 
 
+class Cut(Fetching):
+    def test_a_file_that_is_cut_while_it_is_fetched(self):
+        """What was held is gone: the end must not say that all of it is there."""
+        file = self.describe_file("data", 30_500, 1000)
+        peer = None
+
+        def answer(connection, number):
+            if len(peer.requests) == 20:
+                os.truncate(file.path, 0)
+            peer.send_chunk(connection, number)
+            return True  # hang up: the chunk before is verified when the next is asked for
+
+        peer = Peer(self, file, answer)
+        program = self.fetch(file, "-q", peers=[peer.address], status=1)
+        self.assert_one_sentence(program, file.path)
+        self.assertIn("was cut by somebody else", program.stderr)
+        file.path.unlink()
+        self.assert_fetched(file)
+
+
 class ReadOnly(Fetching):
     """A file that may only be read, in a folder that may only be read."""
 
