@@ -151,17 +151,6 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 	return swarm_next_event_ms(&f->swarm, next);
 }
 
-static void take_results(struct fetch *f)
-{
-	bool held_some = f->arrival.held > 0;
-
-	arrival_take_results(&f->arrival);
-	if (!held_some && f->arrival.held > 0)
-		begin_to_share(f);
-	if (f->swarm.good_ms > good_ms)
-		good_ms = f->swarm.good_ms;
-}
-
 /* Waits for something to come, and while nothing does gives the checker what is
  * written. */
 static int wait_for_any(struct fetch *f, struct pollfd polled[], nfds_t count, int64_t until_ms)
@@ -189,7 +178,7 @@ static void wait_and_handle(struct fetch *f, bool share)
 	if (wait_for_any(f, polled, 2 + count, next_event_ms(f, share)) <= 0)
 		return;
 	if (polled[0].revents != 0)
-		take_results(f);
+		arrival_take_results(&f->arrival);
 	if (polled[1].revents != 0)
 		read_query(f);
 	for (nfds_t i = 0; i < count && !f->arrival.failed; i++) {
@@ -231,7 +220,13 @@ static void fetch_file(struct fetch *f, bool share)
 	while (!is_complete(f) && !f->arrival.failed && !gives_up(f)) {
 		swarm_manage(&f->swarm);
 		ask_tracker_if_due(f);
+		bool held_some = f->arrival.held > 0;
 		wait_and_handle(f, share);
+		/* Not only in answer to poll are results taken. */
+		if (!held_some && f->arrival.held > 0)
+			begin_to_share(f);
+		if (f->swarm.good_ms > good_ms)
+			good_ms = f->swarm.good_ms;
 		progress_show(held_bytes(f), (int)swarm_connected(&f->swarm));
 		if (share && is_idle(f))
 			break;

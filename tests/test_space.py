@@ -9,11 +9,13 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import unittest
 from pathlib import Path
 
-from scripted import Scripted, keep_silent, send_and_hang_up
-from support import LOOPBACK, PROGRAMS, Case, Peer, Tracker, ask_peer, chunk_request, wait_until
+from scripted import STAY, Scripted, keep_silent, send_and_hang_up
+from support import (LOOPBACK, OK, PROGRAMS, SUBSCRIBE, WAIT, Case, Peer, Tracker, ask_peer, chunk_request,
+                     chunk_response, tracker_response, wait_until)
 
 KIB = 1024
 
@@ -129,6 +131,42 @@ class Full(Case):
             self.assertTrue(status == 2 or body == self.file.chunk(number))
         program.signal(signal.SIGTERM)
         self.assertEqual(program.wait(), 0)
+
+    def test_what_was_written_at_last_is_announced(self):
+        """The first chunk is found right when another can't be written; a second file goes on."""
+        file = self.describe_file("two", 1050 * KIB, 950 * KIB)
+        other = self.describe_file("other", 5000, 1000)
+        most, asked, both = 900 * KIB, threading.Barrier(3), threading.Barrier(3)
+
+        def answer(peer, connection, number):
+            response = chunk_response(OK, file.chunk(number))
+            asked.wait(WAIT)
+            if number == 0:
+                connection.sendall(response[:most])
+            both.wait(WAIT)
+            connection.sendall(response[most if number == 0 else 0:])
+            both.wait(WAIT)
+            return STAY
+
+        def name_peers(connection, command):
+            known = tracker.requests[-1][1] == file.hash
+            connection.sendall(tracker_response(0, b"".join(tracker.entries if known else [])))
+
+        tracker = Tracker(self, *(Scripted(self, file, answer).address for _ in range(2)), answer=name_peers)
+        program = self.start([*self.disk.inside, PROGRAMS / "cascade",
+                              "-o", f"{self.path}:{self.disk.path / 'other'}",
+                              f"{file.metafile_path}:{other.metafile_path}", tracker.name, f"{LOOPBACK}:0"])
+        asked.wait(WAIT)
+        wait_until(lambda: self.seen.stat().st_blocks * 512 >= most - 9 - 4096, "the most of it is written")
+        fetcher = {p.parent for p in program.family()} - {program.pid} & {p.pid for p in program.children()}
+        self.assertEqual(len(fetcher), 1)
+        os.kill(*fetcher, signal.SIGSTOP)
+        both.wait(WAIT)
+        both.wait(WAIT)
+        os.kill(*fetcher, signal.SIGCONT)
+        program.says("No space left on device")
+        wait_until(lambda: (SUBSCRIBE, file.hash) in [request[:2] for request in tracker.requests],
+                   "it subscribes", 5)
 
     def test_a_disk_that_may_only_be_read(self):
         peer = Peer(self, self.file)
