@@ -414,8 +414,8 @@ static void check_batch(uint64_t first, uint64_t end, struct extent *data, struc
 		}
 		if (run.error != 0) {
 			errno = run.error;
-			log_warn("of the chunks %llu to %llu some can't be checked and count as missing",
-				 (unsigned long long)run.first,
+			log_warn("%s: of the chunks %llu to %llu some can't be checked and count as missing",
+				 m->path, (unsigned long long)run.first,
 				 (unsigned long long)(run.first + run.count - 1));
 		}
 		first += run.count;
@@ -519,7 +519,8 @@ int check_data_file(struct metafile *m, int fd, struct held *held, unsigned work
 	for (unsigned i = 0; i < started; i++) {
 		const char *how = process_wait(pids[i]);
 		if (how != NULL)
-			log_warnx("a checker ended early: %s; what it didn't check counts as missing", how);
+			log_warnx("%s: a checker ended early: %s; what it didn't check counts as missing",
+				  m->path, how);
 	}
 	return 0;
 }

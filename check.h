@@ -27,9 +27,9 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 
 /* Checks every chunk of the data file with that many (CHECK_WORKERS_MAX at most)
  * worker processes, and adds what matches to held; calls progress with the bytes
- * checked so far every now and then. What lies in the file's holes costs nothing. Chunks that can't be read
- * are not held, with a message. Returns 0, or -1 with errno if there could be
- * no pipe to the workers. */
+ * checked so far every now and then. What lies in the file's holes costs nothing.
+ * Chunks that can't be read are not held, with a message. Returns 0, or -1 with
+ * errno if there could be no pipe to the workers. */
 int check_data_file(struct metafile *m, int fd, struct held *held, unsigned workers,
 		    void (*progress)(void *arg, uint64_t bytes), void *arg);
 
