@@ -311,6 +311,10 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 #define SEEK_DATA (-1)	/* no such thing here: lseek fails, and all is taken for data */
 #define SEEK_HOLE (-1)
 #endif
+#ifndef POSIX_FADV_WILLNEED
+#define POSIX_FADV_WILLNEED 0	/* OpenBSD and macOS have no such call */
+#define posix_fadvise(fd, offset, size, advice) ((void)0)
+#endif
 
 /* Where the next data (or hole) begins, at offset or after it; end if there is
  * none before, or fallback where the system can't tell. */
