@@ -218,6 +218,7 @@ static void fetch_file(struct fetch *f, bool share)
 	f->swarm.good_ms = good_ms;
 	progress_begin("downloading", f->file, held_bytes(f), &f->swarm.wanted);
 	while (!is_complete(f) && !f->arrival.failed && !gives_up(f)) {
+		progress_show(held_bytes(f), (int)swarm_connected(&f->swarm));
 		swarm_manage(&f->swarm);
 		ask_tracker_if_due(f);
 		bool held_some = f->arrival.held > 0;
@@ -227,7 +228,6 @@ static void fetch_file(struct fetch *f, bool share)
 			begin_to_share(f);
 		if (f->swarm.good_ms > good_ms)
 			good_ms = f->swarm.good_ms;
-		progress_show(held_bytes(f), (int)swarm_connected(&f->swarm));
 		if (share && is_idle(f))
 			break;
 	}
