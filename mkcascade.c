@@ -3,7 +3,9 @@
  * A metafile holds two hashes of every byte: that of its chunk, and that of
  * the whole. Two processes compute them side by side, from one reading of the
  * file: the parent reads a piece into shared memory, hands it to the child, and
- * hashes the chunks in it while the child goes on with the hash of the whole. */
+ * hashes the chunks in it while the child goes on with the hash of the whole.
+ * That one can only be computed byte after byte, and takes longest: its process
+ * does nothing else. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -23,8 +25,9 @@
 #include "sha256.h"
 
 #define DEFAULT_CHUNK_SIZE (UINT64_C(1) << 20)
-#define PIECE_SIZE ((size_t)256 << 10)	/* bytes read at a time: they stay in the CPU's cache */
-#define PIECES 4			/* so many that neither process waits for the other */
+#define PIECE_SIZE ((size_t)16 << 20)	/* bytes: SHA256_LANES_MAX chunks of the default size */
+#define PIECES 2			/* so that neither process waits for the other */
+#define STEP_SIZE ((size_t)256 << 10)	/* bytes read at a time, and handed over */
 
 static const char usage_text[] =
 	"usage: mkcascade [-b CHUNK_SIZE] [-o OUT.cascade] FILE...\n";
@@ -42,17 +45,13 @@ static char temporary[4096];
 
 /* ---- the hash of the whole ----------------------------------------------- */
 
-struct piece {
-	size_t length;		/* bytes; 0 means end of file */
-	uint8_t bytes[PIECE_SIZE];
-};
-
-/* Both processes go round the pieces. A byte in the pipe `full` says that the
- * next one is filled, a byte in `empty` that one may be filled again; end of
- * file in either means that the other process is gone. */
+/* Both processes go round the pieces. The pipe `full` carries the number of bytes
+ * that were added, or 0 at the end of the file; a byte in `empty` says that a
+ * piece may be filled again. End of file in either means that the other process
+ * is gone. */
 struct whole_hasher {
 	struct {
-		struct piece piece[PIECES];
+		uint8_t bytes[PIECES * PIECE_SIZE];
 		uint8_t hash[SHA256_HASH_SIZE];
 	} *shared;
 	int full, empty;	/* the parent's ends */
@@ -63,17 +62,17 @@ struct whole_hasher {
 static void hash_whole(struct whole_hasher *w, int full, int empty)
 {
 	SHA256_CTX ctx;
-	char token;
+	size_t length;
 
 	sha256_init(&ctx);
-	for (size_t i = 0; rio_readn(full, &token, 1) == 1; i = (i + 1) % PIECES) {
-		const struct piece *piece = &w->shared->piece[i];
-		if (piece->length == 0) {
+	for (size_t at = 0; rio_readn(full, &length, sizeof length) == sizeof length; ) {
+		if (length == 0) {
 			sha256_final(&ctx, w->shared->hash);
 			_exit(EXIT_SUCCESS);
 		}
-		sha256_update(&ctx, piece->bytes, piece->length);
-		if (rio_writen(empty, &token, 1) != 1)
+		sha256_update(&ctx, w->shared->bytes + at, length);
+		at = (at + length) % sizeof w->shared->bytes;
+		if (at % PIECE_SIZE == 0 && rio_writen(empty, "", 1) != 1)
 			break;
 	}
 	_exit(EXIT_FAILURE);
@@ -107,9 +106,9 @@ static void start_whole_hasher(struct whole_hasher *w)
 }
 
 /* Waits for a piece that may be filled. */
-static struct piece *next_piece(struct whole_hasher *w)
+static uint8_t *next_piece(struct whole_hasher *w)
 {
-	struct piece *piece = &w->shared->piece[w->next];
+	uint8_t *piece = w->shared->bytes + w->next * PIECE_SIZE;
 	char token;
 
 	if (rio_readn(w->empty, &token, 1) != 1)
@@ -118,12 +117,10 @@ static struct piece *next_piece(struct whole_hasher *w)
 	return piece;
 }
 
-/* Hands over the piece that was filled last. */
-static void hand_over(struct whole_hasher *w)
+/* Hands over so many bytes more, or the end of the file. */
+static void hand_over(struct whole_hasher *w, size_t length)
 {
-	char token = 0;
-
-	if (rio_writen(w->full, &token, 1) != 1)
+	if (rio_writen(w->full, &length, sizeof length) != sizeof length)
 		fatalx("the process that hashes the whole has died");
 }
 
@@ -149,37 +146,40 @@ struct chunk_hasher {
 	FILE *out;
 };
 
-static void write_hash(struct chunk_hasher *c, SHA256_CTX *ctx)
+/* Ends the chunk that has begun. */
+static void write_hash(struct chunk_hasher *c)
 {
 	uint8_t hash[SHA256_HASH_SIZE];
 
-	sha256_final(ctx, hash);
+	sha256_final(&c->ctx, hash);
 	Fwrite(hash, 1, sizeof hash, c->out);
 }
 
 /* Takes that many whole chunks. */
 static void hash_whole_chunks(struct chunk_hasher *c, const uint8_t *bytes, size_t lanes)
 {
-	SHA256_CTX ctx[SHA256_LANES_MAX], *lane[SHA256_LANES_MAX];
+	SHA256_CTX ctx[SHA256_LANES_MAX], *ctxs[SHA256_LANES_MAX];
+	uint8_t hash[SHA256_LANES_MAX][SHA256_HASH_SIZE], *hashes[SHA256_LANES_MAX];
 	const uint8_t *data[SHA256_LANES_MAX];
 
 	for (size_t l = 0; l < lanes; l++) {
-		sha256_init(&ctx[l]);
-		lane[l] = &ctx[l];
+		ctxs[l] = &ctx[l];
+		hashes[l] = hash[l];
 		data[l] = bytes + l * (size_t)c->chunk_size;
+		sha256_init(&ctx[l]);
 	}
-	sha256_update_lanes(lane, data, (size_t)c->chunk_size, lanes);
-	for (size_t l = 0; l < lanes; l++)
-		write_hash(c, &ctx[l]);
+	sha256_update_lanes(ctxs, data, (size_t)c->chunk_size, lanes);
+	sha256_final_lanes(ctxs, hashes, lanes);
+	Fwrite(hash, SHA256_HASH_SIZE, lanes, c->out);
 }
 
 static void hash_chunks(struct chunk_hasher *c, const uint8_t *bytes, size_t len)
 {
-	size_t lanes = sha256_lanes();
-
 	while (len > 0) {
-		size_t take;
-		if (c->got == 0 && c->chunk_size <= len / lanes) {
+		size_t take, lanes = sha256_lanes();
+		if (lanes > len / c->chunk_size)
+			lanes = (size_t)(len / c->chunk_size);
+		if (c->got == 0 && lanes > 0) {
 			hash_whole_chunks(c, bytes, lanes);
 			take = lanes * (size_t)c->chunk_size;
 		} else {
@@ -190,7 +190,7 @@ static void hash_chunks(struct chunk_hasher *c, const uint8_t *bytes, size_t len
 			sha256_update(&c->ctx, bytes, take);
 			c->got += take;
 			if (c->got == c->chunk_size) {
-				write_hash(c, &c->ctx);
+				write_hash(c);
 				c->got = 0;
 			}
 		}
@@ -236,6 +236,25 @@ static FILE *open_temporary(const char *out)
 	return Fdopen(fd, "wb");
 }
 
+/* Reads a piece into *piece, and hands it over step by step. Returns its length,
+ * which is less than the size of a piece at the end of the file, and only there. */
+static size_t read_piece(const char *path, int fd, struct whole_hasher *w, uint8_t **piece)
+{
+	size_t length = 0;
+	ssize_t n;
+
+	*piece = next_piece(w);
+	do {
+		size_t left = PIECE_SIZE - length;
+		n = rio_readn(fd, *piece + length, left < STEP_SIZE ? left : STEP_SIZE);
+		if (n < 0)
+			fatal("%s: can't be read", path);
+		hand_over(w, (size_t)n);
+		length += (size_t)n;
+	} while (n > 0 && length < PIECE_SIZE);
+	return length;
+}
+
 /* Returns the number of bytes in the file. The chunk hashes go to out. */
 static uint64_t hash_file(const char *path, int fd, uint64_t chunk_size, FILE *out,
 			  uint8_t data_hash[SHA256_HASH_SIZE])
@@ -243,21 +262,17 @@ static uint64_t hash_file(const char *path, int fd, uint64_t chunk_size, FILE *o
 	struct chunk_hasher chunks = {.chunk_size = chunk_size, .out = out};
 	struct whole_hasher whole;
 	uint64_t length = 0;
-	struct piece *piece;
+	uint8_t *piece;
+	size_t got;
 
 	start_whole_hasher(&whole);
 	do {
-		piece = next_piece(&whole);
-		ssize_t n = rio_readn(fd, piece->bytes, PIECE_SIZE);
-		if (n < 0)
-			fatal("%s: can't be read", path);
-		piece->length = (size_t)n;
-		hand_over(&whole);
-		hash_chunks(&chunks, piece->bytes, piece->length);
-		length += piece->length;
-	} while (piece->length > 0);
+		got = read_piece(path, fd, &whole, &piece);
+		hash_chunks(&chunks, piece, got);
+		length += got;
+	} while (got == PIECE_SIZE);
 	if (chunks.got > 0)
-		write_hash(&chunks, &chunks.ctx);
+		write_hash(&chunks);
 	finish_whole_hasher(&whole, data_hash);
 	return length;
 }

@@ -28,7 +28,9 @@ class Metafile(Case):
         self.assert_metafile(random_bytes(3001), 1, "-b", "1")
 
     def test_files_larger_than_any_buffer(self):
-        for size, chunk_size in ((3_000_001, 65_537), (2_500_000, 300_000), (2 << 20, 1 << 18)):
+        for size, chunk_size in ((3_000_001, 65_537), (2_500_000, 300_000), (2 << 20, 1 << 18),
+                                 (50 << 20, 1 << 20), (48 << 20, 16 << 20),
+                                 (35_000_001, 17_000_000), (35_000_001, 999_983)):
             with self.subTest(size=size, chunk_size=chunk_size):
                 self.assert_metafile(random_bytes(size), chunk_size, "-b", str(chunk_size))
 
