@@ -11,7 +11,9 @@
 #include <string.h>
 #include <time.h>
 
-#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
+#if defined(PORTABLE)
+/* only what any C compiler can do */
+#elif defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__))
 #define HAVE_X86 1
 #include <cpuid.h>
 #include <immintrin.h>
