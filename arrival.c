@@ -92,6 +92,11 @@ void arrival_flush(struct arrival *a)
 		arrival_take_results(a);
 	if (a->unchecked.count == 0 || a->failed)
 		return;
+	/* Writing on would give it its length back, with holes for what is held. */
+	if (!datafile_is_intact(a->file)) {
+		a->failed = true;
+		return;
+	}
 	if (checker_send(&a->checker, &a->unchecked) < 0) {
 		log_warn("%s: the checker is gone", a->file->path);
 		a->failed = true;
@@ -149,12 +154,6 @@ static void end_with_write_error(struct arrival *a)
 /* Writes the bytes, and gives the chunks that they complete to the checker. */
 static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
 {
-	/* Writing on would give it its length back, with holes for what is held. */
-	if (u->size > 0 && !datafile_is_long_enough(a->file)) {
-		log_warnx("%s: was cut by somebody else", a->file->path);
-		a->failed = true;
-		return;
-	}
 	while (u->size > 0) {
 		ssize_t n = pwrite(a->file->fd, u->bytes, u->size, (off_t)u->offset);
 		if (n < 0 && errno == EINTR)

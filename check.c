@@ -342,7 +342,7 @@ static void find_data(struct extent *data, int fd, uint64_t at, uint64_t length)
 	data->end = data->begin < length ? seek_next(fd, SEEK_HOLE, data->begin, length, length) : length;
 }
 
-static uint64_t less(uint64_t a, uint64_t b)
+static uint64_t smaller(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;
 }
@@ -407,11 +407,11 @@ static void check_batch(uint64_t first, uint64_t end, struct extent *data, struc
 		uint64_t at = metafile_chunk_offset(m, first);
 		find_data(data, fd, at, m->length);
 		if (data->begin > at)
-			run.count = less(data->begin, file_end) / m->chunk_size - first;
+			run.count = smaller(data->begin, file_end) / m->chunk_size - first;
 		if (run.count > 0) {
 			check_hole(&run, m, held);
 		} else {
-			run.count = metafile_chunk_count(less(data->end, file_end), m->chunk_size) - first;
+			run.count = metafile_chunk_count(smaller(data->end, file_end), m->chunk_size) - first;
 			if (run.count == 0)
 				run.count = 1;
 			check_data(&run, data, m, fd, held);
@@ -432,14 +432,15 @@ static uint64_t chunks_there(const struct metafile *m, uint64_t size)
 	return size >= m->length ? m->chunks : size / m->chunk_size;
 }
 
-/* How many chunks a worker takes at a time. */
-static uint64_t chunks_in_batch(const struct metafile *m)
+/* How many chunks each of n workers takes at a time. */
+static uint64_t chunks_in_batch(const struct metafile *m, unsigned n)
 {
 	uint64_t at_once = sha256_lanes(), most = BATCH_MAX / m->chunk_size;
 	uint64_t count = BATCH_MIN / m->chunk_size;
 
 	if (count < at_once)
 		count = at_once < most ? at_once : most;
+	count = smaller(count, metafile_chunk_count(m->chunks, n));
 	return count > 0 ? count : 1;
 }
 
@@ -450,7 +451,7 @@ static void read_ahead(struct extent *data, int fd, uint64_t begin, uint64_t end
 	find_data(data, fd, begin, length);
 	if (data->begin > begin)
 		begin = data->begin;
-	end = less(data->end, end);
+	end = smaller(data->end, end);
 	if (begin < end)
 		posix_fadvise(fd, (off_t)begin, (off_t)(end - begin), POSIX_FADV_WILLNEED);
 }
@@ -461,7 +462,7 @@ static void read_ahead(struct extent *data, int fd, uint64_t begin, uint64_t end
 static void check_batches(unsigned i, unsigned n, struct metafile *m, int fd,
 			  struct held *held, int done)
 {
-	uint64_t per_batch = chunks_in_batch(m), chunks;
+	uint64_t per_batch = chunks_in_batch(m, n), chunks;
 	struct extent data = {0}, ahead = {0};
 	struct stat st;
 
@@ -532,14 +533,14 @@ int check_data_file(struct metafile *m, int fd, struct held *held, unsigned work
 bool check_any_match(struct metafile *m, int fd, uint64_t size)
 {
 	struct held *held = held_new(m->chunks);
-	uint64_t per_batch = chunks_in_batch(m), chunks = chunks_there(m, size);
+	uint64_t per_batch = chunks_in_batch(m, 1), chunks = chunks_there(m, size);
 	struct extent data = {0};
 	bool match = false;
 
 	if (held == NULL)
 		return false;
 	for (uint64_t first = 0; first < chunks && !match; first += per_batch) {
-		check_batch(first, less(first + per_batch, chunks), &data, m, fd, held);
+		check_batch(first, smaller(first + per_batch, chunks), &data, m, fd, held);
 		match = atomic_load(&held->some);
 	}
 	held_free(held);

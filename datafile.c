@@ -145,11 +145,19 @@ int datafile_begin_write(struct datafile *d)
 	return 0;
 }
 
-bool datafile_is_long_enough(const struct datafile *d)
+bool datafile_is_intact(const struct datafile *d)
 {
 	struct stat st;
 
-	return fstat(d->fd, &st) == 0 && (uint64_t)st.st_size >= d->meta.length;
+	if (fstat(d->fd, &st) < 0)
+		log_warn("%s", d->path);
+	else if ((uint64_t)st.st_size < d->meta.length)
+		log_warnx("%s: was cut by somebody else", d->path);
+	else if (st.st_nlink == 0)
+		log_warnx("%s: was removed by somebody else", d->path);
+	else
+		return true;
+	return false;
 }
 
 uint64_t datafile_held_bytes(const struct datafile *d, uint64_t held_chunks)

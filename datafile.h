@@ -39,9 +39,9 @@ bool datafile_overlap(const struct datafile files[], size_t count);
  * message. */
 int datafile_begin_write(struct datafile *d);
 
-/* Whether the file is as long as datafile_begin_write made it: somebody who cuts it
- * takes chunks away that are held. */
-bool datafile_is_long_enough(const struct datafile *d);
+/* Whether the data file that is being written still has its length, and a name:
+ * somebody else may have cut or removed it. Says so. */
+bool datafile_is_intact(const struct datafile *d);
 
 /* How many bytes the chunks have that are held, given how many those are; and
  * those that are not. */

@@ -328,6 +328,7 @@ static void tell_senders(struct swarm *s, char *text, size_t size)
 	uint64_t others = 0;
 	size_t used = 0;
 
+	text[0] = '\0';
 	qsort(s->peers, s->count, sizeof s->peers[0], by_chunks);
 	for (size_t i = 0; i < s->count && s->peers[i].chunks > 0; i++)
 		if (i < SENDERS_TOLD)
@@ -355,7 +356,8 @@ static void say_complete(struct fetch *f)
 /* Ends a download that came to an end. Returns whether that was a good one. */
 static bool finish(struct fetch *f)
 {
-	bool good = is_complete(f) && !f->arrival.failed && is_whole(f->file, f->options);
+	bool good = is_complete(f) && !f->arrival.failed && datafile_is_intact(f->file) &&
+		    is_whole(f->file, f->options);
 
 	if (good)
 		say_complete(f);

@@ -216,6 +216,20 @@ class Cut(Fetching):
         self.assert_fetched(file)
 
 
+    def test_a_file_that_is_removed_while_it_is_fetched(self):
+        file = self.describe_file("data", 30_500, 1000)
+        peer = None
+
+        def answer(connection, number):
+            if len(peer.requests) == 20:
+                file.path.unlink()
+            peer.send_chunk(connection, number)
+
+        peer = Peer(self, file, answer)
+        program = self.fetch(file, peers=[peer.address], status=1)
+        self.assertTrue(program.stderr.endswith(f"{file.path}: was removed by somebody else\n"), program.stderr)
+
+
 class ReadOnly(Fetching):
     """A file that may only be read, in a folder that may only be read."""
 
