@@ -242,7 +242,8 @@ typedef uint32_t words __attribute__((vector_size(4 * WIDE_LANES)));
 /* Riffles 16 vectors as one does cards: the first half of the words and the
  * second, by turns. In bits, the place of a word (4 of its vector, 4 in it) is
  * rotated left by one. */
-WIDE_TARGET __attribute__((always_inline)) static inline void riffle(words to[16], const words from[16])
+WIDE_TARGET __attribute__((always_inline)) static inline void
+riffle(words to[16], const words from[16])
 {
 	const __m512i low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
 	const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
@@ -266,7 +267,7 @@ load_words(words w[16], const uint8_t *const data[], size_t offset)
 	UNROLL
 	for (unsigned l = 0; l < WIDE_LANES; l++)
 		w[l] = (words)_mm512_shuffle_epi8(_mm512_loadu_si512(data[l] + offset), byte_swap);
-	/* Four times make vector t, word l of vector l, word t. */
+	/* After four of them, what was word t of vector l is word l of vector t. */
 	riffle(between, w);
 	riffle(w, between);
 	riffle(between, w);
@@ -329,7 +330,7 @@ static unsigned cpu_features(void)
 static const struct implementation {
 	const char *name;
 	compress_fn *compress;
-	size_t lanes;		/* how many messages it likes to be given at once */
+	size_t lanes;		/* how many messages at once suit it best */
 	unsigned needs;		/* features of the CPU */
 } implementations[] = {		/* the better the later */
 	{"portable", compress_portable, 1, 0},
@@ -371,10 +372,11 @@ static uint64_t time_of(compress_fn *compress)
 	return best;
 }
 
-/* The wide implementation takes as long for few messages as for many; the
- * others take as long for each. Where they meet differs so much from CPU to CPU
- * (Sapphire Rapids: at 10 messages; Zen 4: never) that a rule would soon be
- * wrong: both are timed, which takes 20 microseconds. */
+/* From how many messages on is `wide` the better? It takes as long for few as for
+ * many, and `narrow` as long for each. Where they meet differs so much from CPU to
+ * CPU (Sapphire Rapids: at 10 messages; Zen 4: never) that a rule would soon be
+ * wrong. So both are timed, which takes some 20 microseconds; if it errs, the
+ * hashes are right all the same. */
 static size_t crossover(compress_fn *narrow, compress_fn *wide)
 {
 	uint64_t narrow_ns = time_of(narrow), wide_ns = time_of(wide);
