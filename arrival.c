@@ -3,17 +3,20 @@
 #include "arrival.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "progress.h"
+#include "transfer.h"
 
 #define RECEIVE_SIZE ((size_t)256 << 10)	/* bytes taken from a socket at a time */
 #define HAND_OVER_MIN (1u << 20)	/* bytes that are worth waking the checker up for, */
 #define HAND_OVER_MAX (32u << 20)	/* and that are worth it though it could hash more chunks at once */
 #define MERGE_MAX ((size_t)16 << 10)	/* copying less is cheaper than one more write */
+#define TRANSFER_MIN ((size_t)64 << 10)	/* of a chunk, to go straight to the file */
 #define MESSAGE_MAX 65536		/* bytes of an error message that are put up with */
 
 int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s)
@@ -136,10 +139,9 @@ struct unwritten {
 
 /* The disk is full, or so. What has been written whole is still checked, and is
  * then held and served. */
-static void end_with_write_error(struct arrival *a)
+static void end_with_write_error(struct arrival *a, int error)
 {
 	char missing[PROGRESS_BYTES_TEXT_SIZE];
-	int error = errno;
 
 	arrival_flush(a);
 	while (a->checker.waiting > 0 && !a->failed)
@@ -154,22 +156,15 @@ static void end_with_write_error(struct arrival *a)
 /* Writes the bytes, and gives the chunks that they complete to the checker. */
 static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
 {
-	while (u->size > 0) {
-		ssize_t n = pwrite(a->file->fd, u->bytes, u->size, (off_t)u->offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			if (n == 0)
-				errno = ENOSPC;
-			end_with_write_error(a);
-			return;
-		}
-		u->bytes += n;
-		u->size -= (size_t)n;
-		u->offset += (uint64_t)n;
+	int error = transfer_bytes(u->bytes, u->size, a->file->fd, u->offset);
+
+	if (error != 0) {
+		end_with_write_error(a, error);
+		return;
 	}
 	if (u->run.count > 0)
 		hand_over(a, p, &u->run);
+	u->size = 0;
 	u->run.count = 0;
 }
 
@@ -330,17 +325,68 @@ static void handle_end(struct swarm *s, struct peer *p, const char *why)
 	}
 }
 
-void arrival_receive(struct arrival *a, struct peer *p)
+/* How many bytes of a chunk are still to come. */
+static uint64_t missing_of_chunk(const struct peer *p)
+{
+	bool comes = p->header_got == PEER_RESPONSE_SIZE && p->response.status == PEER_OK;
+
+	return comes ? p->response.length - p->body_got : 0;
+}
+
+/* How much to take from the socket: where chunks are large, so little that the
+ * next one can go straight to the file. */
+static size_t receive_size(const struct arrival *a, const struct peer *p)
+{
+	if (a->file->meta.chunk_size < TRANSFER_MIN)
+		return RECEIVE_SIZE;
+	if (p->header_got < PEER_RESPONSE_SIZE)
+		return PEER_RESPONSE_SIZE - p->header_got;
+	uint64_t rest = p->response.length - p->body_got + PEER_RESPONSE_SIZE;
+	return rest < RECEIVE_SIZE ? (size_t)rest : RECEIVE_SIZE;
+}
+
+static ssize_t receive_bytes(struct arrival *a, struct peer *p)
 {
 	static uint8_t buffer[RECEIVE_SIZE];
-	ssize_t n = recv(p->fd, buffer, sizeof buffer, 0);
+	ssize_t n = recv(p->fd, buffer, receive_size(a, p), 0);
 
 	if (n > 0) {
 		peer_heard(p, (size_t)n);
 		take_bytes(a, p, buffer, (size_t)n);
-	} else if (n == 0) {
-		handle_end(a->swarm, p, "closed the connection before it answered");
-	} else if (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR) {
-		handle_end(a->swarm, p, strerror(errno));
 	}
+	return n;
+}
+
+/* The same, for the middle of a large chunk. */
+static ssize_t receive_to_file(struct arrival *a, struct peer *p)
+{
+	uint64_t missing = missing_of_chunk(p);
+	uint64_t offset = metafile_chunk_offset(&a->file->meta, peer_awaited(p)) + p->body_got;
+	struct unwritten none = {0};
+	int error;
+
+	ssize_t n = transfer_from_socket(p->fd, missing < SSIZE_MAX ? (size_t)missing : SSIZE_MAX, a->file->fd,
+					 offset, &error);
+	if (n <= 0)
+		return n;
+	peer_heard(p, (size_t)n);
+	if (error != 0) {
+		end_with_write_error(a, error);
+		return n;
+	}
+	p->body_got += (uint64_t)n;
+	if (has_whole_response(p))
+		finish_response(a, p, &none);
+	write_out(a, p, &none);
+	return n;
+}
+
+void arrival_receive(struct arrival *a, struct peer *p)
+{
+	ssize_t n = missing_of_chunk(p) >= TRANSFER_MIN ? receive_to_file(a, p) : receive_bytes(a, p);
+
+	if (n == 0)
+		handle_end(a->swarm, p, "closed the connection before it answered");
+	else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+		handle_end(a->swarm, p, strerror(errno));
 }

@@ -28,6 +28,7 @@
 #define LIST_AGE_MS 300000	/* a list that old is asked for again; at first one of 10 s is */
 #define SECOND_LIST_MS 1000	/* from the first chunk to one more list: who began with us subscribes now */
 #define SHARE_MS 1000		/* waited for one file while there are others */
+#define HAND_OVER_MS 2		/* without anything more */
 #define SENDERS_TOLD 8		/* in the summary, each with its chunks */
 
 /* One file being fetched. */
@@ -151,11 +152,11 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 	return swarm_next_event_ms(&f->swarm, next);
 }
 
-/* Waits for something to come, and while nothing does gives the checker what is
- * written. */
+/* Waits for something to come. What is written waits for a moment more, since the
+ * checker hashes many chunks at once in less time; then it is handed over. */
 static int wait_for_any(struct fetch *f, struct pollfd polled[], nfds_t count, int64_t until_ms)
 {
-	int ready = f->arrival.unchecked.count > 0 ? poll(polled, count, 0) : 0;
+	int ready = f->arrival.unchecked.count > 0 ? poll(polled, count, HAND_OVER_MS) : 0;
 
 	if (ready == 0) {
 		arrival_flush(&f->arrival);

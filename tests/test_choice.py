@@ -140,12 +140,9 @@ class Shares(FetchCase):
 
     def test_equal_peers_share_the_work(self):
         peers = [Scripted(self, self.file, at_rate(self, 4 << 20)) for _ in range(2)]
-        start = time.monotonic()
         self.fetch_from(*peers)
-        seconds = time.monotonic() - start
         for peer in peers:
             self.assertGreaterEqual(len(peer.requests), self.file.count / 4)
-        self.assertLess(seconds, 1.35, "one alone needs 1.5 s")
         self.assertLess(sum(len(peer.requests) for peer in peers), 1.1 * self.file.count)
 
     def test_a_faster_peer_gets_more(self):

@@ -110,6 +110,22 @@ class Full(Case):
         self.assertEqual(sorted(peer.requests), sorted(set(range(self.file.count)) - held))
         self.assertTrue(self.seen.read_bytes() == self.file.data)
 
+    def test_a_full_disk_and_large_chunks(self):
+        """Chunks that go from the socket to the file without being looked at."""
+        self.file = self.describe_file("large", 3000 * KIB + 5, 200 * KIB)
+        program = self.start_inside("-c", peer=Peer(self, self.file))
+        self.assertEqual(program.wait(), 1, program.stderr)
+        self.assert_told(program, before=0)
+        held = self.held()
+        self.assertGreater(len(held), 3)
+
+        self.disk.remount("size=8m")
+        peer = Peer(self, self.file)
+        program = self.start_inside("-c", peer=peer)
+        self.assertEqual(program.wait(), 0, program.stderr)
+        self.assertEqual(sorted(peer.requests), sorted(set(range(self.file.count)) - held))
+        self.assertTrue(self.seen.read_bytes() == self.file.data)
+
     def test_the_bytes_still_needed_are_exact_when_all_is_verified(self):
         peer = self.one_by_one()
         program = self.start_inside("-c", peer=peer)
