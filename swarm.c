@@ -35,11 +35,6 @@
 #define PROBES 8
 #define REFUSALS_MAX 64
 
-/* A peer that holds all, while others hold parts, is asked for so many chunks
- * ahead: what is rare changes fast. */
-#define RARE_AHEAD 1
-#define RARE_LOOKS 256		/* chunks looked at to find a rare one */
-
 static int scaled(const struct swarm *s, int ms)
 {
 	return (int)(ms * s->options->time_scale);
@@ -69,10 +64,59 @@ static bool lacks_region(const struct peer *p, uint64_t region)
 	return p->lacks[region / 8] >> region % 8 & 1;
 }
 
-/* Finds a chunk to ask the peer for: the first from p->next on, wrapping round,
- * that is wanted, and not in a region that it lacks. False: there is none. */
-static bool find_wanted(const struct swarm *s, const struct peer *p, uint64_t *wanted)
+/* A number as good as chance, that everybody works out alike. */
+static uint64_t claim(struct address a, uint64_t region)
 {
+	uint64_t x = ((uint64_t)a.ip << 16 | a.port) * PEER_REGIONS + region;
+
+	for (int i = 0; i < 3; i++) {	/* any function that scatters will do */
+		x ^= x >> 32;
+		x *= UINT64_C(0xd6e8feb86659fd93);
+	}
+	return x;
+}
+
+/* Peers that have refused a chunk hold parts of the file, as we do. */
+static bool is_like_us(const struct peer *p)
+{
+	return p->partial && !p->banned && p->failures == 0;
+}
+
+/* Shares the file out among us and those like us: each region is the share of the
+ * one with the greatest claim to it. Whoever holds everything is asked by each for
+ * his own share, and so sends it once; the rest is had from whose share it is. */
+static void share_out(struct swarm *s)
+{
+	uint64_t sharers = 1;	/* a sum that is another for others */
+
+	for (size_t i = 0; i < s->count; i++)
+		if (is_like_us(&s->peers[i]))
+			sharers += claim(s->peers[i].address, 0);
+	if (sharers == s->sharers)
+		return;
+	s->sharers = sharers;
+	for (uint64_t region = 0; region < PEER_REGIONS; region++) {
+		uint64_t greatest = claim(s->options->self, region);
+		s->sharer[region] = NULL;
+		for (size_t i = 0; i < s->count; i++) {
+			uint64_t its = claim(s->peers[i].address, region);
+			if (is_like_us(&s->peers[i]) && its > greatest) {
+				greatest = its;
+				s->sharer[region] = &s->peers[i];
+			}
+		}
+	}
+}
+
+/* Which regions a peer is asked for a chunk of. */
+enum regions { ANY_REGION, THE_SHARE };
+
+/* Finds a chunk to ask the peer for: the first from p->next on, wrapping round,
+ * that is wanted, and not in a region that it lacks. The share is its own, or that
+ * of us where it seems to hold everything. False: there is none. */
+static bool find_wanted(const struct swarm *s, const struct peer *p, enum regions which, uint64_t *wanted)
+{
+	const struct peer *sharer = p->partial ? p : NULL;
 	uint64_t chunks = s->meta->chunks, size = region_size(s);
 	uint64_t from = p->next < chunks ? p->next : 0;
 
@@ -81,59 +125,31 @@ static bool find_wanted(const struct swarm *s, const struct peer *p, uint64_t *w
 	for (uint64_t i = 0; i <= PEER_REGIONS; i++) {
 		uint64_t region = from / size;
 		uint64_t end = (region + 1) * size < chunks ? (region + 1) * size : chunks;
-		if (!lacks_region(p, region) && (*wanted = wanted_next(&s->wanted, from, end)) < end)
+		if (!lacks_region(p, region) && (which == ANY_REGION || s->sharer[region] == sharer) &&
+		    (*wanted = wanted_next(&s->wanted, from, end)) < end)
 			return true;
 		from = end < chunks ? end : 0;
 	}
 	return false;
 }
 
-static unsigned count_partial(const struct swarm *s)
+/* Whether those like us are delivering, together, as much as the peer does. */
+static bool others_do_as_well(const struct swarm *s, const struct peer *p)
 {
-	unsigned count = 0;
+	double rate = 0;
 
 	for (size_t i = 0; i < s->count; i++)
-		count += s->peers[i].partial && is_connected(&s->peers[i]);
-	return count;
+		if (is_like_us(&s->peers[i]) && s->peers[i].asked_count > 0)
+			rate += s->peers[i].rate;
+	return rate > 0 && rate >= p->rate;
 }
 
-static unsigned count_lacking(const struct swarm *s, uint64_t region)
-{
-	unsigned count = 0;
-
-	for (size_t i = 0; i < s->count; i++)
-		count += is_connected(&s->peers[i]) && lacks_region(&s->peers[i], region);
-	return count;
-}
-
-/* The same; but a peer that seems to hold all, while others hold parts, is
- * best asked for what most of the others lack, found by looking here and there,
- * and left in peace with what none of them lacks. If everybody does so, the only
- * holder of a chunk sends it once or so, and not to each. */
+/* The same: first of the share. A peer that seems to hold everything is left in
+ * peace with the rest while others do as well. */
 static bool find_for(const struct swarm *s, const struct peer *p, uint64_t *wanted)
 {
-	uint64_t chunks = s->meta->chunks, chunk;
-	unsigned partial = count_partial(s), most = 0;
-
-	if (!find_wanted(s, p, wanted))
-		return false;
-	if (partial == 0 || p->partial)
-		return true;
-	for (unsigned i = 0; i < RARE_LOOKS && most < partial; i++) {
-		if ((chunk = wanted_next(&s->wanted, random_below(chunks), chunks)) == chunks)
-			continue;
-		unsigned lacking = count_lacking(s, chunk / region_size(s));
-		if (lacking > most) {
-			most = lacking;
-			*wanted = chunk;
-		}
-	}
-	if (most > 0)
-		return true;
-	for (size_t i = 0; i < s->count; i++)
-		if (s->peers[i].partial && s->peers[i].asked_count > 0)
-			return false;
-	return true;
+	return find_wanted(s, p, THE_SHARE, wanted) ||
+	       ((p->partial || !others_do_as_well(s, p)) && find_wanted(s, p, ANY_REGION, wanted));
 }
 
 /* ---- what becomes of a peer ------------------------------------------------ */
@@ -350,8 +366,8 @@ static uint64_t window_left(const struct swarm *s, const struct peer *p)
 		chunks = PROBES;
 	if (chunks < 2)
 		chunks = 2;
-	if (chunks > RARE_AHEAD && !p->partial && count_partial(s) > 0)
-		chunks = RARE_AHEAD;
+	if (!p->partial && others_do_as_well(s, p))
+		chunks = 1;	/* what others hold changes fast */
 	return p->asked_count < chunks ? chunks - p->asked_count : 0;
 }
 
@@ -363,7 +379,7 @@ static void ask_for_chunks(struct swarm *s, struct peer *p)
 		memset(p->lacks, 0, sizeof p->lacks);
 		p->stale = false;
 	}
-	if (p->asked_count == 0 && s->wanted.count > 0 && !find_wanted(s, p, &chunk)) {
+	if (p->asked_count == 0 && s->wanted.count > 0 && !find_wanted(s, p, ANY_REGION, &chunk)) {
 		rest_refused(p);	/* it lacks all that is left */
 		return;
 	}
@@ -530,6 +546,7 @@ void swarm_manage(struct swarm *s)
 {
 	int64_t now = clock_ms();
 
+	share_out(s);
 	relieve_slowest(s);
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];

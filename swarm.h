@@ -21,6 +21,8 @@ struct swarm {
 	struct wanted wanted;
 	struct peer *peers;
 	size_t count;
+	uint64_t sharers;	/* a digest of those like us, */
+	const struct peer *sharer[PEER_REGIONS];	/* whose share each region is; NULL: ours */
 	uint64_t wasted;	/* bytes that came and were of no use */
 	int64_t good_ms;	/* when the last good chunk came, or it all began */
 	int64_t relieved_ms;	/* when a slow peer last had to make room */

@@ -45,7 +45,7 @@ class Swarm(Net):
         here, there = (peer, "line"), (self.router, f"line{number}")
         if self.made_of != "relay":
             self.veth(here, there)
-            if all(self.shape(end, "tbf", "rate", f"{mbit}mbit", "burst", "32kb", "latency", "50ms")
+            if all(self.shape(end, "tbf", "rate", f"{mbit}mbit", "burst", "128kb", "latency", "50ms")
                    for end, mbit in ((here, up), (there, down))):
                 self.made_of = "tbf"
             elif self.made_of == "tbf":
@@ -130,9 +130,9 @@ def analyse(directory, fetchers):
     sources, from_seeder = [], 0
     for at in fetchers:
         said = (directory / f"peer{at}.log").read_text(errors="replace")
-        came = re.findall(r"([\d.]+):\d+: (\d+) chunks came from it", said)
+        came = re.findall(r"(\d+) from ([\d.]+):\d+", said)  # in the summary
         sources.append(len(came))
-        from_seeder += sum(int(count) for ip, count in came if ip == address(0))
+        from_seeder += sum(int(count) for count, ip in came if ip == address(0))
     return statistics.mean(sources), from_seeder
 
 
