@@ -98,8 +98,11 @@ void peer_ask(struct peer *p, uint64_t chunk, const uint8_t cascade_hash[SHA256_
 	peer_request_encode(p->out + p->out_used, &request);
 	p->out_used += PEER_REQUEST_SIZE;
 	p->asked[(p->asked_first + p->asked_count) % PEER_ASKED_MAX] = chunk;
-	if (p->asked_count++ == 0)
-		p->heard_ms = p->rate_since_ms = clock_ms();
+	if (p->asked_count++ == 0) {
+		int64_t now = clock_ms();
+		p->rate_since_ms += now - p->heard_ms;	/* it had nothing to send */
+		p->heard_ms = now;
+	}
 }
 
 int peer_send(struct peer *p)
