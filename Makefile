@@ -61,7 +61,7 @@ log.o: log.h
 metafile.o: csapp.h metafile.h sha256.h wire.h
 mkcascade.o: args.h csapp.h log.h metafile.h sha256.h wire.h
 peer_fetch.o: clock.h peer_fetch.h sha256.h wire.h
-peer_serve.o: clock.h confine.h datafile.h log.h metafile.h peer_serve.h process.h progress.h serve_client.h sha256.h wanted.h wire.h
+peer_serve.o: clock.h confine.h datafile.h log.h metafile.h peer_serve.h process.h progress.h serve_client.h sha256.h tracker_query.h wanted.h wire.h
 process.o: log.h process.h
 progress.o: clock.h datafile.h log.h metafile.h progress.h sha256.h wanted.h
 serve_client.o: clock.h datafile.h log.h metafile.h serve_client.h sha256.h wire.h

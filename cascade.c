@@ -308,8 +308,8 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 	serving.listen_fd = address_listen(&s->self, true);
 	if (s->user != NULL)
 		become_user(s->user, files, count);
-	if (pipe(news) < 0)
-		fatal("can't make a pipe");
+	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, news) < 0)
+		fatal("can't make a pair of sockets");
 	fcntl(news[0], F_SETFL, O_NONBLOCK);
 	fcntl(news[1], F_SETFL, O_NONBLOCK);
 	serving.self = s->fetch.self = s->self;

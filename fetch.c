@@ -33,6 +33,7 @@
 
 /* One file being fetched. */
 struct fetch {
+	size_t number;			/* its place on the command line */
 	struct datafile *file;
 	const struct fetch_options *options;
 	struct swarm swarm;
@@ -52,7 +53,7 @@ struct fetch {
 static int64_t good_ms;
 
 /* Tells the serving parent that there is more to serve than before. A full
- * pipe is as good: it will look. */
+ * socket is as good: it will look. */
 static void give_news(const struct fetch_options *options)
 {
 	if (options->news >= 0)
@@ -116,6 +117,17 @@ static void read_query(struct fetch *f)
 	}
 }
 
+/* The tracker names peers to whoever subscribes, too: that needs no question.
+ * Those that began before us are known so, when we have something for them. */
+static void read_subscription(struct fetch *f)
+{
+	static struct subscription answer;
+	ssize_t n = read(f->options->news, &answer, sizeof answer);
+
+	if (n == sizeof answer && answer.file == f->number)
+		swarm_add_entries(&f->swarm, answer.entries, answer.count);
+}
+
 /* The first chunk is held: from now on this peer is one of those who serve. */
 static void begin_to_share(struct fetch *f)
 {
@@ -169,19 +181,22 @@ static int wait_for_any(struct fetch *f, struct pollfd polled[], nfds_t count, i
 
 static void wait_and_handle(struct fetch *f, bool share)
 {
-	struct pollfd polled[2 + SWARM_CONNECTED_MAX] = {
+	struct pollfd polled[3 + SWARM_CONNECTED_MAX] = {
 		{.fd = f->arrival.checker.from, .events = POLLIN},
 		{.fd = f->query.fd, .events = POLLIN},
-	}, *connections = polled + 2;
+		{.fd = f->options->news, .events = POLLIN},
+	}, *connections = polled + 3;
 	struct peer *who[SWARM_CONNECTED_MAX];
 	nfds_t count = swarm_poll(&f->swarm, connections, who);
 
-	if (wait_for_any(f, polled, 2 + count, next_event_ms(f, share)) <= 0)
+	if (wait_for_any(f, polled, 3 + count, next_event_ms(f, share)) <= 0)
 		return;
 	if (polled[0].revents != 0)
 		arrival_take_results(&f->arrival);
 	if (polled[1].revents != 0)
 		read_query(f);
+	if (polled[2].revents != 0)
+		read_subscription(f);
 	for (nfds_t i = 0; i < count && !f->arrival.failed; i++) {
 		short revents = connections[i].revents;
 		if (revents == 0 || who[i]->banned)
@@ -286,11 +301,11 @@ static void say_begin(const struct fetch *f)
 
 /* Prepares to fetch what is missing. Returns 0, and f->running tells whether
  * anything is; or -1, after a message: it can't be. */
-static int begin(struct fetch *f, struct datafile *d, const struct fetch_options *options)
+static int begin(struct fetch *f, size_t number, struct datafile *d, const struct fetch_options *options)
 {
 	bool complete = datafile_missing_bytes(d) == 0;
 
-	*f = (struct fetch){.file = d, .options = options, .query.fd = -1, .begun_ms = clock_ms()};
+	*f = (struct fetch){.number = number, .file = d, .options = options, .query.fd = -1, .begun_ms = clock_ms()};
 	if ((!complete || d->too_long) && datafile_begin_write(d) < 0)
 		return -1;
 	if (complete) {
@@ -384,7 +399,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 		give_news(options);
 	}
 	for (size_t i = 0; i < count; i++) {
-		failed += begin(&fetches[i], &files[i], options) < 0;
+		failed += begin(&fetches[i], i, &files[i], options) < 0;
 		running += fetches[i].running;
 	}
 	good_ms = clock_ms();

@@ -19,7 +19,8 @@ struct fetch_options {
 	double time_scale;		/* of every time limit; 1 is normal */
 	bool ascending;			/* begin with chunk 0, not anywhere */
 	bool verify_whole;		/* hash the complete file as a whole, too */
-	int news;			/* a pipe that gets a byte when more is held; or -1 */
+	int news;			/* a socket to the serving parent: gets a byte when more is held,
+					 * brings each struct subscription; -1: this peer doesn't serve */
 };
 
 /* Checks what the data files hold, and fetches what is missing, file after

@@ -31,6 +31,7 @@
 #include "process.h"
 #include "progress.h"
 #include "serve_client.h"
+#include "tracker_query.h"
 
 #define PAUSE_MS 100		/* after accept or fork failed for want of something */
 #define FULL_PAUSE_MS 20	/* at the bound, while everybody is busy */
@@ -119,20 +120,25 @@ static bool can_subscribe(size_t i)
 
 static void run_subscriber(void)
 {
-	static struct tracker_entry entries[TRACKER_ENTRIES_MAX];
+	static struct subscription answer;
 	char why[TRACKER_WHY_SIZE];
 	int failures = 0;
 
 	close(options->listen_fd);
-	close(options->news);
 	for (size_t i = 0; i < options->count; i++) {
 		struct tracker_request request = {.command = TRACKER_SUBSCRIBE, .self = options->self};
 		if (!can_subscribe(i))
 			continue;
 		memcpy(request.cascade_hash, options->files[i].meta.cascade_hash, SHA256_HASH_SIZE);
-		if (tracker_exchange(options->tracker_host, options->tracker_port, request, RETRY_MS,
-				     entries, why) >= 0)
+		int count = tracker_exchange(options->tracker_host, options->tracker_port, request, RETRY_MS,
+					     answer.entries, why);
+		if (count >= 0) {
+			answer.file = i;
+			answer.count = (size_t)count;
+			/* Where the fetcher has no time or has ended, it is not needed. */
+			(void)!write(options->news, &answer, sizeof answer);
 			continue;
+		}
 		if (failures == 0 && !said_tracker_trouble)
 			log_warnx("tracker %s:%s: %s: not subscribed; tried again every 10 s",
 				  options->tracker_host, options->tracker_port, why);

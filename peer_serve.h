@@ -19,7 +19,8 @@ struct serve_options {
 	uint64_t max_upload;		/* bytes a second, of all children together; 0: no limit */
 	bool verify;			/* hash each chunk again before it is sent */
 	pid_t fetcher;			/* the parent's other child */
-	int news;			/* a pipe: a byte in it says that more is held than before */
+	int news;			/* a socket to the fetcher: a byte from it says that more is held
+					 * than before, and each struct subscription goes to it */
 	const char *tracker_host, *tracker_port;	/* NULL: there is no tracker */
 	struct address self;		/* as the tracker is to know this peer */
 };
