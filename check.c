@@ -20,7 +20,7 @@
 
 /* Bytes of the file that are looked at through one window, at least: enough for
  * making it not to count. */
-#define WINDOW_SIZE ((size_t)256 << 10)
+#define WINDOW_SIZE ((size_t)192 << 10)
 
 /* A part of the file that is mapped, which saves copying it; or, where it can't
  * be, read. */
