@@ -95,11 +95,6 @@ void arrival_flush(struct arrival *a)
 		arrival_take_results(a);
 	if (a->unchecked.count == 0 || a->failed)
 		return;
-	/* Writing on would give it its length back, with holes for what is held. */
-	if (!datafile_is_intact(a->file)) {
-		a->failed = true;
-		return;
-	}
 	if (checker_send(&a->checker, &a->unchecked) < 0) {
 		log_warn("%s: the checker is gone", a->file->path);
 		a->failed = true;
@@ -156,8 +151,13 @@ static void end_with_write_error(struct arrival *a, int error)
 /* Writes the bytes, and gives the chunks that they complete to the checker. */
 static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
 {
+	/* Writing to a file that was cut would give it its length back, with holes
+	 * for what is held. */
+	if (u->size > 0 && !datafile_is_intact(a->file)) {
+		a->failed = true;
+		return;
+	}
 	int error = transfer_bytes(u->bytes, u->size, a->file->fd, u->offset);
-
 	if (error != 0) {
 		end_with_write_error(a, error);
 		return;
@@ -365,6 +365,10 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p)
 	struct unwritten none = {0};
 	int error;
 
+	if (!datafile_is_intact(a->file)) {
+		a->failed = true;
+		return 1;
+	}
 	ssize_t n = transfer_from_socket(p->fd, missing < SSIZE_MAX ? (size_t)missing : SSIZE_MAX, a->file->fd,
 					 offset, &error);
 	if (n <= 0)
