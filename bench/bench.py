@@ -20,7 +20,7 @@ from typing import NamedTuple
 import contestants
 import serve
 from chart import Bar, bars
-from common import HERE, MIB, Failure, end_cleanly, enter_own_network, run
+from common import HERE, MIB, Failure, end_cleanly, enter_own_network, run, run_main
 from contestants import PACKAGES, Missing, Site, bytes_text
 
 RESULTS = HERE / "results"
@@ -350,9 +350,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Failure as failure:
-        sys.exit(f"bench.py: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)

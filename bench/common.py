@@ -68,6 +68,17 @@ def end_cleanly():
         signal.signal(number, interrupt)
 
 
+def run_main(main):
+    """Run the program's main, and end with the status that it returns. A failure is
+    told in one line; an interrupted program ends as a shell expects it."""
+    try:
+        sys.exit(main())
+    except (Failure, subprocess.SubprocessError) as failure:
+        sys.exit(f"{Path(sys.argv[0]).name}: {failure}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
 # --- A network of its own ---
 
 def enter_own_network(address):

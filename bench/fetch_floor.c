@@ -13,14 +13,12 @@
  * The sender knows no chunks and no requests: it sends the file as one stream.
  * All of it is loopback. */
 #include <fcntl.h>
-#include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "../csapp.h"
@@ -32,23 +30,6 @@
 #define LANE_SIZE ((size_t)32 << 10)	/* hashed at a time; all lanes' stay in a near cache */
 
 static uint8_t piece[PIECE_SIZE];
-
-static void send_file(int listen_fd, const char *path)
-{
-	int file = open(path, O_RDONLY);
-	struct stat st;
-
-	if (file < 0 || fstat(file, &st) < 0)
-		die(path);
-	signal(SIGPIPE, SIG_IGN);
-	for (;;) {
-		int fd = accept_one(listen_fd);
-		off_t at = 0;
-		while (at < st.st_size && sendfile(fd, file, &at, (size_t)(st.st_size - at)) > 0)
-			;
-		close(fd);
-	}
-}
 
 static int connect_to(const char *port)
 {
@@ -158,7 +139,7 @@ int main(int argc, char **argv)
 	const char *what = argc < 3 ? "" : argv[1];
 
 	if (argc == 4 && strcmp(what, "send") == 0) {
-		send_file(listen_on(argv[2]), argv[3]);
+		send_file(listen_on(argv[2]), argv[3], false);
 	} else if (argc == 3 && strcmp(what, "receive") == 0) {
 		receive_all(connect_to(argv[2]), -1);
 	} else if (argc == 4 && strcmp(what, "write") == 0) {

@@ -10,15 +10,13 @@
  *
  * It listens on loopback and prints where; port 0 means any that is free. */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -77,28 +75,10 @@ static void serve_by_forking(int listen_fd, int keep)
 	}
 }
 
-static void serve_by_sendfile(int listen_fd, const char *path)
-{
-	int file = open(path, O_RDONLY);
-	struct stat st;
-
-	if (file < 0 || fstat(file, &st) < 0)
-		die(path);
-	signal(SIGPIPE, SIG_IGN);
-	for (;;) {
-		int fd = accept_one(listen_fd);
-		off_t at = 0;
-		while (sendfile(fd, file, &at, (size_t)(st.st_size - at)) > 0)
-			if (at == st.st_size)
-				at = 0;
-		close(fd);
-	}
-}
-
 int main(int argc, char **argv)
 {
 	if (argc == 4 && strcmp(argv[1], "sendfile") == 0)
-		serve_by_sendfile(listen_on(argv[2]), argv[3]);
+		send_file(listen_on(argv[2]), argv[3], true);
 	if (argc != 4 || (strcmp(argv[1], "fork") != 0 && strcmp(argv[1], "keep") != 0) ||
 	    strtoul(argv[3], NULL, 10) > SIZE_MAX_ANSWERED) {
 		fputs("usage: floor fork|keep PORT SIZE\n       floor sendfile PORT FILE\n", stderr);

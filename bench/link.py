@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import HERE, MIB, Failure, compare, end_cleanly, positive, run, write_random
+from common import HERE, MIB, Failure, compare, end_cleanly, positive, run, run_main, write_random
 
 WAIT_SECONDS = 15  # until a program that was started listens, or says what is waited for
 
@@ -351,9 +351,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Failure as failure:
-        sys.exit(f"{Path(__file__).name}: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)

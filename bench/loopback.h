@@ -1,16 +1,22 @@
-/* loopback.h - what the floors' servers begin with: listening on loopback, and
- * accepting. Included by floor.c and fetch_floor.c, so that the first stays one
+/* loopback.h - what the floors' servers share: listening on loopback, accepting,
+ * and sending a file. Included by floor.c and fetch_floor.c, so that the first stays one
  * small file, which is built without the rooms. */
 #ifndef LOOPBACK_H
 #define LOOPBACK_H
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #define BACKLOG 1024
 
@@ -53,6 +59,26 @@ static int accept_one(int listen_fd)
 		if (errno != EINTR && errno != ECONNABORTED)
 			die("accept");
 	return fd;
+}
+
+/* Sends the file to one client after the other: once, or over and over until the
+ * client goes away. Never returns. */
+static void send_file(int listen_fd, const char *path, bool over_and_over)
+{
+	int file = open(path, O_RDONLY);
+	struct stat st;
+
+	if (file < 0 || fstat(file, &st) < 0)
+		die(path);
+	signal(SIGPIPE, SIG_IGN);
+	for (;;) {
+		int fd = accept_one(listen_fd);
+		off_t at = 0;
+		while (at < st.st_size && sendfile(fd, file, &at, (size_t)(st.st_size - at)) > 0)
+			if (over_and_over && at == st.st_size)
+				at = 0;
+		close(fd);
+	}
 }
 
 #endif

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 import crowd
-from common import ROOT, Failure, run
+from common import ROOT, Failure, run, run_main
 from crowd import Resetting, Silent, load
 from support import LOOPBACK, Program, SharedFile, random_bytes
 
@@ -84,7 +84,7 @@ class Bench:
             file.path.write_bytes(file.data)
         self.builds = list(builds(scratch))
         if not self.builds:
-            sys.exit("serve.py: the peer can't be built: try make")
+            raise Failure("the peer can't be built: try make")
         self.cascade = self.builds[0].cascade
         self.floor = self.builds[0].floor
 
@@ -208,4 +208,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

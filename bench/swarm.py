@@ -12,12 +12,10 @@ and fetchers * size / sum of all uplinks.
 import argparse
 import re
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from common import HERE, MIB, Failure, compare, end_cleanly, positive, run, write_random
+from common import HERE, MIB, Failure, compare, end_cleanly, positive, run, run_main, write_random
 from link import Net
 
 ROUTER = "10.78.0.254"
@@ -193,9 +191,4 @@ def main():
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (Failure, subprocess.SubprocessError) as failure:
-        sys.exit(f"{Path(__file__).name}: {failure}")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_main(main)
