@@ -85,6 +85,15 @@ class Full(Case):
         self.assertLess(int(told[1]), len(self.file.data), lines[-1])
         return int(told[1])
 
+    def complete_with_more_room(self, held):
+        """The rest fits now, and is all that is fetched."""
+        self.disk.remount("size=8m")
+        peer = Peer(self, self.file)
+        program = self.start_inside("-c", peer=peer)
+        self.assertEqual(program.wait(), 0, program.stderr)
+        self.assertEqual(sorted(peer.requests), sorted(set(range(self.file.count)) - held))
+        self.assertTrue(self.seen.read_bytes() == self.file.data)
+
     def test_a_full_disk(self):
         peer = Peer(self, self.file)
         program = self.start_inside("-c", peer=peer)
@@ -101,14 +110,7 @@ class Full(Case):
         self.assert_told(program, before=1)  # how much is verified
         self.assertEqual(set(peer.requests) & held, set())
         self.assertLessEqual(held, self.held())
-        held = self.held()
-
-        self.disk.remount("size=8m")
-        peer = Peer(self, self.file)
-        program = self.start_inside("-c", peer=peer)
-        self.assertEqual(program.wait(), 0, program.stderr)
-        self.assertEqual(sorted(peer.requests), sorted(set(range(self.file.count)) - held))
-        self.assertTrue(self.seen.read_bytes() == self.file.data)
+        self.complete_with_more_room(self.held())
 
     def test_a_full_disk_and_large_chunks(self):
         """Chunks that go from the socket to the file without being looked at."""
@@ -118,13 +120,7 @@ class Full(Case):
         self.assert_told(program, before=0)
         held = self.held()
         self.assertGreater(len(held), 3)
-
-        self.disk.remount("size=8m")
-        peer = Peer(self, self.file)
-        program = self.start_inside("-c", peer=peer)
-        self.assertEqual(program.wait(), 0, program.stderr)
-        self.assertEqual(sorted(peer.requests), sorted(set(range(self.file.count)) - held))
-        self.assertTrue(self.seen.read_bytes() == self.file.data)
+        self.complete_with_more_room(held)
 
     def test_the_bytes_still_needed_are_exact_when_all_is_verified(self):
         peer = self.one_by_one()
