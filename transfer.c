@@ -60,6 +60,13 @@ static void close_pipe(void)
 	pipe_ends[0] = -1;
 }
 
+/* Some files take no splice, some systems and sandboxes have none. Then bytes are
+ * copied, from now on. */
+static bool is_refused(int error)
+{
+	return error == EINVAL || error == ENOSYS || error == EPERM;
+}
+
 /* Empties the pipe into a file that nothing can be spliced to. */
 static int copy_from_pipe(size_t size, int file, uint64_t offset)
 {
@@ -88,7 +95,7 @@ static int move_from_pipe(size_t size, int file, uint64_t offset)
 		ssize_t n = splice(pipe_ends[0], NULL, file, &at, size, SPLICE_F_MOVE);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0 && errno == EINVAL) {
+		if (n < 0 && is_refused(errno)) {
 			can_splice = false;
 			return copy_from_pipe(size, file, (uint64_t)at);
 		}
@@ -105,6 +112,11 @@ ssize_t transfer_from_socket(int socket, size_t size, int file, uint64_t offset,
 	if (!have_pipe())
 		return copy_from_socket(socket, size, file, offset, file_error);
 	ssize_t n = splice(socket, NULL, pipe_ends[1], NULL, size, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+	if (n < 0 && is_refused(errno)) {
+		can_splice = false;
+		close_pipe();
+		return copy_from_socket(socket, size, file, offset, file_error);
+	}
 	if (n > 0)
 		*file_error = move_from_pipe((size_t)n, file, offset);
 	if (*file_error != 0 || !can_splice)
