@@ -4,7 +4,7 @@ import socket
 import threading
 import unittest
 
-from scripted import Scripted, silent_tracker
+from scripted import Scripted, not_yet, send, silent_tracker
 from support import (LIST, LOOPBACK, SUBSCRIBE, Case, Peer, Tracker, ask_peer, chunk_request,
                      tracker_entry, tracker_response, wait_for_chunks, wait_for_end, wait_until)
 
@@ -218,6 +218,22 @@ class Subscriptions(Case):
         tracker = Tracker(self, Peer(self, file).address)
         self.fetch([file, complete], tracker=tracker.address)
         self.assertEqual(set(tracker.commands()), {LIST})
+
+    def test_whom_it_names_to_a_subscriber_is_asked(self):
+        """Its lists name nobody: only its answer to the subscription, after the first chunk, does."""
+        file = self.describe_file("data", 10_000, 1000)
+        first, second = Scripted(self, file, send, not_yet), Peer(self, file)
+
+        def answer(connection, command):
+            named = tracker_entry(second.address) if command == SUBSCRIBE else b""
+            connection.sendall(tracker_response(0, named))
+        tracker = Tracker(self, answer=answer)
+        peer = self.start_peer(file, peers=[first.address], tracker=tracker.address)
+        wait_until(lambda: SUBSCRIBE in tracker.commands(), "it subscribes")
+        wait_until(lambda: "complete and verified" in peer.stderr, "it completes the file", 5)
+        self.assertEqual(tracker.commands().count(SUBSCRIBE), 1)
+        self.assertEqual(set(second.requests), set(range(10)) - {first.requests[0]})
+        self.assert_same(file.path, file.data)
 
 
 if __name__ == "__main__":
