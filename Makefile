@@ -40,8 +40,10 @@ units: $(UNITS)
 $(UNITS): %: %.c tests/unit/unit.h tests/unit/rooms.a
 	$(CC) $(FLAGS) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) -o $@ $< tests/unit/rooms.a -pthread $(LDLIBS)
 
-tests/unit/test_check: process.c	# which it includes
-tests/unit/test_wire: wire.c		# and so does this one
+# What some of them include, beside that.
+$(filter tests/unit/test_csapp_%,$(UNITS)): tests/unit/csapp_common.h
+$(filter tests/unit/test_check_%,$(UNITS)): tests/unit/check_common.h process.c
+tests/unit/test_wire: wire.c
 
 # From an archive a test gets only what it doesn't define itself.
 tests/unit/rooms.a: $(PEER) $(COMMON)

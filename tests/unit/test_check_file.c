@@ -1,0 +1,296 @@
+/* test_check_file.c - what of a data file counts as held at the start, whoever of the workers
+ * looks: with files that are wrong, too short, or full of holes. */
+#include "check_common.h"
+
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+/* ---- The whole file ---- */
+
+static uint64_t progress_bytes;
+static bool progress_fell;
+
+static void on_progress(void *arg, uint64_t bytes)
+{
+	progress_fell = progress_fell || bytes < progress_bytes || arg != &progress_bytes;
+	progress_bytes = bytes;
+}
+
+static bool check_all(unsigned workers)
+{
+	progress_bytes = 0;
+	progress_fell = false;
+	forget_held();
+	return check_data_file(&m, fd, held, workers, on_progress, &progress_bytes) == 0;
+}
+
+/* Calls check_all, and counts the bytes that it wrote to standard error. */
+static bool check_all_said(unsigned workers, size_t *said)
+{
+	char path[UNIT_PATH_SIZE];
+	int keep = dup(STDERR_FILENO), file = open(unit_path(path, "said"), O_RDWR | O_CREAT | O_TRUNC, 0666);
+
+	dup2(file, STDERR_FILENO);
+	bool result = check_all(workers);
+	dup2(keep, STDERR_FILENO);
+	close(keep);
+	*said = (size_t)lseek(file, 0, SEEK_END);
+	close(file);
+	return result;
+}
+
+static const unsigned worker_counts[] = {1, 2, 5};
+
+static void test_whole_file(void)
+{
+	static const struct {
+		uint64_t length, chunk_size;
+	} file[] = {{9 * MIB + 3, 1000}, {13 * MIB, 5 * MIB + 1}, {15 * MIB + 512 * KIB, KIB * 64},
+		    {4 * MIB, MIB}, {12, 12}, {12, 100}};
+	size_t said;
+
+	for (size_t i = 0; i < LENGTH(file); i++) {
+		open_full(file[i].length, file[i].chunk_size);
+		for (size_t w = 0; w < LENGTH(worker_counts); w++) {
+			int before = unit_open_fds();
+			CHECK(check_all_said(worker_counts[w], &said) && said == 0);
+			CHECK(all_held_but(0, 0));
+			CHECK(progress_bytes == m.length && !progress_fell);
+			CHECK(!has_children() && unit_open_fds() == before);
+		}
+		uint64_t wrong = m.chunks * 2 / 3;
+		spoil(wrong);
+		CHECK(check_all_said(2, &said) && said == 0 && all_held_but(wrong, 1));
+		CHECK(progress_bytes == m.length);
+		close_files();
+	}
+}
+
+static void test_most_workers(void)
+{
+	open_full(10 * MIB, 10000);
+	CHECK(check_all(CHECK_WORKERS_MAX) && all_held_but(0, 0) && !has_children());
+	close_files();
+}
+
+static void test_no_chunks(void)
+{
+	open_full(0, 1000);
+	CHECK(check_all(2) && held_count(held) == 0 && progress_bytes == 0);
+	close_files();
+}
+
+/* The chunks that end behind the file's end are missing. */
+static void test_whole_file_too_short(void)
+{
+	size_t said;
+
+	open_full(9 * MIB, 1000);
+	set_length(5 * MIB);
+	for (size_t w = 0; w < LENGTH(worker_counts); w++) {
+		uint64_t there = 5 * MIB / 1000;
+		CHECK(check_all_said(worker_counts[w], &said) && all_held_but(there, m.chunks - there));
+	}
+	close_files();
+}
+
+/* Zeros that are promised, but lie behind the file's end, are not in the file. */
+static void test_zeros_behind_the_end(void)
+{
+	static const uint8_t zeros[2 * MIB];
+	size_t said;
+
+	memset(want + 6 * MIB, 0, 2 * MIB);
+	open_full(8 * MIB, 64 * KIB);
+	for (size_t w = 0; w < LENGTH(worker_counts); w++) {
+		set_length(7 * MIB);
+		CHECK(check_all_said(worker_counts[w], &said) && all_held_but(7 * 16, 16));
+		put_at(6 * MIB, zeros, sizeof zeros);
+		CHECK(check_all(worker_counts[w]) && all_held_but(0, 0));
+	}
+	close_files();
+	fill_want();
+}
+
+/* ---- Holes ---- */
+
+/* Writes what is not zero, in pieces of 4096 bytes. */
+static void write_sparse(uint64_t length)
+{
+	static const uint8_t zeros[4096];
+
+	set_length(0);
+	set_length(length);
+	for (uint64_t at = 0; at < length; at += sizeof zeros) {
+		size_t size = length - at < sizeof zeros ? (size_t)(length - at) : sizeof zeros;
+		if (memcmp(want + at, zeros, size) != 0)
+			put_at(at, want + at, size);
+	}
+}
+
+/* Data at the beginning or the end of a hole, in the middle of chunks, and none at all. */
+static void test_holes(void)
+{
+	static const uint64_t chunk_size[] = {64 * KIB, 60000, 5 * MIB};
+	static const struct {
+		uint64_t data, end;	/* what is not zero */
+	} part[] = {{0, 0}, {0, 100 * KIB}, {3 * MIB + 5000, 3 * MIB + 5001},
+		    {4 * MIB, 5 * MIB}, {6 * MIB - 4096, 8 * MIB + 77}, {8 * MIB + 70, 8 * MIB + 77}};
+	const uint64_t length = 8 * MIB + 77;
+
+	for (size_t s = 0; s < LENGTH(chunk_size); s++)
+		for (size_t p = 0; p < LENGTH(part); p++) {
+			size_t said;
+			memset(want, 0, length);
+			memset(want + part[p].data, 'd', (size_t)(part[p].end - part[p].data));
+			open_empty(length, chunk_size[s]);
+			write_sparse(length);
+			CHECK(check_all_said(2, &said) && all_held_but(0, 0) && said == 0);
+			CHECK(progress_bytes == length);
+
+			/* Something else is promised where the hole is: there nothing is held. */
+			set_length(0);
+			set_length(length);
+			CHECK(check_all_said(2, &said) && said == 0);
+			for (uint64_t i = 0; i < m.chunks; i++) {
+				uint64_t first = metafile_chunk_offset(&m, i);
+				uint64_t end = first + metafile_chunk_length(&m, i);
+				bool zero = part[p].end <= first || part[p].data >= end ||
+					    part[p].data == part[p].end;
+				if (!CHECK(held_has(held, i) == zero))
+					break;
+			}
+			close_files();
+		}
+	fill_want();
+}
+
+#if defined(__linux__)
+/* How many of the data file's pages are in memory. */
+static size_t resident_pages(void)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), pages = (size_t)m.length / page, count = 0;
+	unsigned char *in = malloc(pages);
+	void *map = mmap(NULL, (size_t)m.length, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (in == NULL || map == MAP_FAILED || mincore(map, (size_t)m.length, in) < 0)
+		abort();
+	for (size_t i = 0; i < pages; i++)
+		count += in[i] & 1;
+	munmap(map, (size_t)m.length);
+	free(in);
+	return count;
+}
+
+/* A download that was broken off early may be one large hole. */
+static void test_holes_take_no_memory(void)
+{
+	open_empty(16 * MIB, 64 * KIB);
+	set_length(16 * MIB);
+	CHECK(check_all(1) && held_count(held) == 0);
+	CHECK(resident_pages() == 0);
+	close_files();
+}
+
+static blkcnt_t blocks_taken(void)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		abort();
+	return st.st_blocks;
+}
+
+/* A tmpfs would fill a hole that is looked at through a mapping. A chunk that lies in it
+ * with a part, or is the last, is looked at; and so was the whole of a file that may be
+ * something else. */
+static void test_holes_stay_holes(void)
+{
+	char path[sizeof data_path];
+
+	memcpy(path, data_path, sizeof path);
+	strcpy(data_path, "/dev/shm/test_check.data");
+	if (access("/dev/shm", W_OK) == 0) {
+		open_empty(16 * MIB - 1, 4 * MIB);
+		unlink(data_path);
+		put_at(5 * MIB, "x", 1);
+		set_length(m.length);
+		blkcnt_t before = blocks_taken();
+		CHECK(check_all(1) && held_count(held) == 0 && blocks_taken() == before);
+		set_length(15 * MIB);
+		CHECK(!check_any_match(&m, fd, 15 * MIB) && blocks_taken() == before);
+		close_files();
+	}
+	memcpy(data_path, path, sizeof path);
+}
+#endif
+
+/* ---- When there are not enough processes ---- */
+
+static void test_forks_fail(void)
+{
+	size_t said;
+
+	open_full(13 * MIB, 10000);
+	for (int good = 0; good < 3; good++) {
+		forks_that_work = good;
+		CHECK(check_all_said(3, &said) && all_held_but(0, 0) && !has_children());
+		forks_work_again();
+	}
+	close_files();
+}
+
+/* Two files in the one process that is left: zeros of one chunk size are not the other's. */
+static void test_holes_without_forks(void)
+{
+	static const uint64_t chunk_size[] = {64 * KIB, 128 * KIB, 1000};
+
+	memset(want, 0, 2 * MIB + 1);
+	for (size_t s = 0; s < LENGTH(chunk_size); s++) {
+		open_empty(2 * MIB + 1, chunk_size[s]);
+		set_length(2 * MIB + 1);
+		forks_that_work = 0;
+		CHECK(check_all(2) && all_held_but(0, 0));
+		forks_work_again();
+		close_files();
+	}
+	fill_want();
+}
+
+/* Two workers and four batches of 4 MiB: the second has the odd ones. */
+static void test_worker_killed(void)
+{
+	size_t said;
+
+	open_full(16 * MIB, 256 * KIB);
+	doomed_fork = 1;
+	CHECK(check_all_said(2, &said) && said > 0 && !has_children());
+	forks_work_again();
+	for (uint64_t i = 0; i < m.chunks; i++)
+		CHECK(held_has(held, i) == (i / 16 % 2 == 0));
+	close_files();
+}
+
+static int run_all(void)
+{
+	set_up();
+	RUN(test_whole_file);
+	RUN(test_most_workers);
+	RUN(test_no_chunks);
+	RUN(test_whole_file_too_short);
+	RUN(test_zeros_behind_the_end);
+	RUN(test_holes);
+#if defined(__linux__)
+	RUN(test_holes_take_no_memory);
+	RUN(test_holes_stay_holes);
+#endif
+	RUN(test_forks_fail);
+	RUN(test_holes_without_forks);
+	RUN(test_worker_killed);
+	return unit_result();
+}
+
+int main(void)
+{
+	return unit_in_scratch(run_all);
+}
