@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Run all tests: C programs that test units, and the modules test_*.py here.
 
-A unit program prints a line "ok NAME" or "FAIL NAME" for each test. Without
-UNIT, all programs in tests/unit are run. Each test of a module has a time
-limit. The last line counts them all; exit status 1 if any failed.
+A unit program prints a line "ok NAME", "FAIL NAME" or "skipped NAME: WHY" for
+each test. Without UNIT, all programs in tests/unit are run. Each test of a module
+has a time limit. The last line counts them all; exit status 1 if any failed.
 """
 
 import argparse
@@ -101,7 +101,7 @@ class Outcome:
             counts += f", {self.failed} FAILED"
         if self.skipped:
             counts += f", {self.skipped} skipped"
-        print(f"{self.name:<24}{counts:<32}{self.seconds:6.1f} s")
+        print(f"{self.name:<26}{counts:<30}{self.seconds:6.1f} s")
         if self.log:
             print(self.log)
         sys.stdout.flush()
@@ -129,14 +129,15 @@ def run_unit(path):
     lines = out.splitlines()
     passed = sum(line.startswith("ok ") for line in lines)
     failures = [line for line in lines if line.startswith("FAIL ")]
-    failed, log = len(failures), ""
+    skipped = [line for line in lines if line.startswith("skipped ")]
+    failed = len(failures)
     if status != 0 and not failures or not lines:
         failed += 1
         failures = [f"FAIL {path.name}: " + ("no test" if status == 0 else
                     "took too long" if status is None else f"exit status {status}")]
-    if failed:
-        log = "\n".join(failures + err.splitlines()[:UNIT_LINES])
-    return Outcome(f"unit/{path.name}", time.monotonic() - start, passed, failed, 0, log)
+    log = failures + err.splitlines()[:UNIT_LINES] if failed else []
+    return Outcome(f"unit/{path.name}", time.monotonic() - start, passed, failed, len(skipped),
+                   "\n".join(log + skipped))
 
 
 def start_module(name, arguments):

@@ -448,7 +448,7 @@ static void run_from(long needed, void (*test)(void), const char *name)
 	if (version >= needed)
 		unit_run(test, name);
 	else
-		printf("ok %s # skipped: Landlock %ld, not %ld\n", name, version < 0 ? 0 : version, needed);
+		printf("skipped %s: Landlock %ld, not %ld\n", name, version < 0 ? 0 : version, needed);
 }
 
 #define RUN_FROM(needed, test) run_from((needed), (test), #test)

@@ -114,6 +114,8 @@ static void test_fall_back_to_ipv4(void)
 	round_trip(fd, "localhost");
 	close(fd);
 	CHECK(unit_open_fds() == before);
+#else
+	unit_skip("setsockopt can't be made to fail");
 #endif
 }
 
@@ -169,8 +171,10 @@ static void test_named_port(void)
 {
 	int fd;
 
-	if (getservbyname("discard", "tcp") == NULL)
-		return; /* no list of services here */
+	if (getservbyname("discard", "tcp") == NULL) {
+		unit_skip("there is no list of services");
+		return;
+	}
 	fd = open_clientfd("127.0.0.1", "discard");
 	CHECK(fd != -2);
 	if (fd >= 0)

@@ -2,7 +2,8 @@
  *
  * A test is a function that CHECKs. RUN names it and prints one line for it,
  * "ok NAME" or "FAIL NAME", to standard output; each CHECK that failed has
- * said so before, on standard error. main returns unit_result(), or leaves
+ * said so before, on standard error. A test that can't be done here calls
+ * unit_skip() and returns; its line is "skipped NAME: WHY". main returns unit_result(), or leaves
  * that to unit_in_scratch(). A CHECK in a child is lost: its exit status has
  * to tell. What fails without being tested aborts the program. */
 #ifndef UNIT_H
@@ -32,6 +33,7 @@
 
 static int unit_failed_checks;
 static int unit_failed_tests;
+static const char *unit_why_skipped;	/* NULL: it isn't */
 
 static inline bool unit_check(bool ok, const char *what, const char *file, int line)
 {
@@ -42,13 +44,22 @@ static inline bool unit_check(bool ok, const char *what, const char *file, int l
 	return ok;
 }
 
+static inline void unit_skip(const char *why)
+{
+	unit_why_skipped = why;
+}
+
 static inline void unit_run(void (*test)(void), const char *name)
 {
 	unit_failed_checks = 0;
+	unit_why_skipped = NULL;
 	test();
 	if (unit_failed_checks > 0)
 		unit_failed_tests++;
-	printf("%s %s\n", unit_failed_checks > 0 ? "FAIL" : "ok", name);
+	if (unit_failed_checks == 0 && unit_why_skipped != NULL)
+		printf("skipped %s: %s\n", name, unit_why_skipped);
+	else
+		printf("%s %s\n", unit_failed_checks > 0 ? "FAIL" : "ok", name);
 	fflush(stdout);
 }
 
