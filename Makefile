@@ -20,7 +20,7 @@ FEW_PAGES := $(shell echo 'int main(void) { return 0; }' | \
 PROGRAMS = cascade tracker mkcascade
 COMMON = args.o csapp.o log.o metafile.o sha256.o wire.o
 PEER = arrival.o check.o confine.o datafile.o fetch.o peer_fetch.o peer_serve.o process.o progress.o \
-	serve_client.o swarm.o tracker_query.o transfer.o wanted.o
+	serve_client.o shares.o swarm.o tracker_query.o transfer.o wanted.o
 UNITS = $(basename $(wildcard tests/unit/*.c))
 
 all: $(PROGRAMS)
@@ -52,23 +52,24 @@ tests/unit/rooms.a: $(PEER) $(COMMON)
 
 # Each object, and the headers that it is made from.
 args.o: args.h log.h sha256.h wire.h
-arrival.o: arrival.h check.h datafile.h fetch.h log.h metafile.h peer_fetch.h progress.h sha256.h swarm.h transfer.h wanted.h wire.h
+arrival.o: arrival.h check.h datafile.h fetch.h log.h metafile.h peer_fetch.h progress.h sha256.h shares.h swarm.h transfer.h wanted.h wire.h
 cascade.o: args.h check.h csapp.h datafile.h fetch.h log.h metafile.h peer_serve.h process.h sha256.h wire.h
 check.o: check.h log.h metafile.h process.h sha256.h
 confine.o: confine.h
 csapp.o: csapp.h
 datafile.o: check.h datafile.h log.h metafile.h sha256.h
-fetch.o: arrival.h check.h clock.h datafile.h fetch.h log.h metafile.h peer_fetch.h progress.h sha256.h swarm.h tracker_query.h wanted.h wire.h
+fetch.o: arrival.h check.h clock.h datafile.h fetch.h log.h metafile.h peer_fetch.h progress.h sha256.h shares.h swarm.h tracker_query.h wanted.h wire.h
 log.o: log.h
 metafile.o: csapp.h metafile.h sha256.h wire.h
 mkcascade.o: args.h csapp.h log.h metafile.h sha256.h wire.h
-peer_fetch.o: clock.h peer_fetch.h sha256.h wire.h
+peer_fetch.o: clock.h peer_fetch.h sha256.h shares.h wire.h
 peer_serve.o: clock.h confine.h datafile.h log.h metafile.h peer_serve.h process.h progress.h serve_client.h sha256.h tracker_query.h wanted.h wire.h
 process.o: log.h process.h
 progress.o: clock.h datafile.h log.h metafile.h progress.h sha256.h wanted.h
 serve_client.o: clock.h datafile.h log.h metafile.h serve_client.h sha256.h wire.h
 sha256.o: sha256.h
-swarm.o: clock.h datafile.h fetch.h log.h metafile.h peer_fetch.h sha256.h swarm.h wanted.h wire.h
+shares.o: sha256.h shares.h wire.h
+swarm.o: clock.h datafile.h fetch.h log.h metafile.h peer_fetch.h sha256.h shares.h swarm.h wanted.h wire.h
 tracker.o: args.h clock.h csapp.h log.h metafile.h sha256.h wire.h
 tracker_query.o: process.h sha256.h tracker_query.h wire.h
 transfer.o: transfer.h

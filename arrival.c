@@ -221,7 +221,7 @@ static void begin_response(struct arrival *a, struct peer *p)
 	else if (!chunk_comes && p->response.length > MESSAGE_MAX)
 		swarm_ban(s, p, "sends an error message without end");
 	else if (chunk_comes)
-		p->refusals = p->rests = 0;
+		swarm_has_chunk(p);
 }
 
 /* Takes what is missing of a header. Returns how many bytes it took. */

@@ -53,7 +53,7 @@ static const char help_text[] =
 	"      --verify-on-send     hash each chunk again before it is sent\n"
 	"  -u, --user NAME          become this user once files and port are open\n"
 	"  -j, --jobs N             check local files with N processes (default: one a CPU)\n"
-	"      --order=ascending    fetch from the first chunk on, not from anywhere\n"
+	"      --order=ascending    fetch in the file's order, from its first chunk on\n"
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
 	"      --give-up SECONDS    exit when nothing has come for so long (default: never)\n"
 	"  -q, --quiet              say nothing but errors\n"

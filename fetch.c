@@ -25,15 +25,14 @@
 #include "tracker_query.h"
 
 #define ASK_MS 10000		/* between two questions to the tracker, and for its answer */
-#define LIST_AGE_MS 300000	/* a list that old is asked for again; at first one of 10 s is */
-#define SECOND_LIST_MS 1000	/* from the first chunk to one more list: who began with us subscribes now */
+#define LIST_AGE_LEAST_MS 1500	/* a list that old is asked for again; by who doesn't serve, one of 10 s is */
+#define LIST_AGE_MS 300000	/* the same, when the download has taken long */
 #define SHARE_MS 1000		/* waited for one file while there are others */
 #define HAND_OVER_MS 2		/* without anything more */
 #define SENDERS_TOLD 8		/* in the summary, each with its chunks */
 
 /* One file being fetched. */
 struct fetch {
-	size_t number;			/* its place on the command line */
 	struct datafile *file;
 	const struct fetch_options *options;
 	struct swarm swarm;
@@ -41,7 +40,8 @@ struct fetch {
 	bool running;			/* begun, and not yet ended */
 
 	struct tracker_query query;
-	int64_t ask_after_ms, listed_ms, begun_ms;
+	int64_t begun_ms, asked_ms, listed_ms;	/* the last two: 0 until then */
+	int64_t patience_ms;			/* before it is asked again without a list */
 	bool said_tracker_trouble, said_waiting;
 
 	uint64_t start_bytes;		/* held when it began */
@@ -51,6 +51,8 @@ struct fetch {
 /* When a good chunk of any file last came: a file that waits for its turn must
  * not be given up for it. */
 static int64_t good_ms;
+
+static struct fetch *fetches;	/* of all files */
 
 /* Tells the serving parent that there is more to serve than before. A full
  * socket is as good: it will look. */
@@ -63,25 +65,35 @@ static void give_news(const struct fetch_options *options)
 /* ---- the tracker ----------------------------------------------------------- */
 
 /* How old a list may get: as old as the download was when it came. A swarm that
- * is young has new members all the time. */
+ * is young has new members all the time, and to those who serve they matter. */
 static int64_t list_age_ms(const struct fetch *f)
 {
 	int64_t ms = f->listed_ms - f->begun_ms;
+	int64_t least = f->options->news >= 0 && f->arrival.held > 0 ? LIST_AGE_LEAST_MS : ASK_MS;
 
-	return ms < ASK_MS ? ASK_MS : ms < LIST_AGE_MS ? ms : LIST_AGE_MS;
+	return ms < least ? least : ms < LIST_AGE_MS ? ms : LIST_AGE_MS;
+}
+
+/* When the tracker is to be asked next. */
+static int64_t ask_at_ms(const struct fetch *f)
+{
+	bool listed = f->asked_ms != 0 && f->listed_ms >= f->asked_ms;
+	int64_t renew_ms = f->listed_ms + list_age_ms(f), retry_ms = f->asked_ms + f->patience_ms;
+
+	if (!listed)
+		return retry_ms;
+	return swarm_has_usable_peer(&f->swarm) ? renew_ms : clock_earlier(renew_ms, retry_ms);
 }
 
 static void ask_tracker_if_due(struct fetch *f)
 {
 	const struct fetch_options *o = f->options;
 	struct tracker_request request = {.command = TRACKER_LIST, .self = o->self};
-	int64_t now = clock_ms();
 
-	if (o->tracker_host == NULL || f->query.process != 0 || now < f->ask_after_ms)
+	if (o->tracker_host == NULL || f->query.process != 0 || clock_ms() < ask_at_ms(f))
 		return;
-	if (f->listed_ms != 0 && now - f->listed_ms < list_age_ms(f) && swarm_has_usable_peer(&f->swarm))
-		return;
-	f->ask_after_ms = now + ASK_MS;
+	f->asked_ms = clock_ms();
+	f->patience_ms = clock_jittered(ASK_MS + ASK_MS / 3);
 	memcpy(request.cascade_hash, f->file->meta.cascade_hash, SHA256_HASH_SIZE);
 	if (tracker_query_start(&f->query, o->tracker_host, o->tracker_port, &request,
 				(int)(ASK_MS * o->time_scale)) < 0)
@@ -107,7 +119,6 @@ static void read_query(struct fetch *f)
 
 	if (answer == NULL)
 		return;
-	f->ask_after_ms = clock_ms() + clock_jittered(ASK_MS + ASK_MS / 3);
 	if (answer->count >= 0) {
 		take_list(f, answer);
 	} else if (!f->said_tracker_trouble) {
@@ -119,23 +130,13 @@ static void read_query(struct fetch *f)
 
 /* The tracker names peers to whoever subscribes, too: that needs no question.
  * Those that began before us are known so, when we have something for them. */
-static void read_subscription(struct fetch *f)
+static void read_subscription(int news)
 {
 	static struct subscription answer;
-	ssize_t n = read(f->options->news, &answer, sizeof answer);
+	ssize_t n = read(news, &answer, sizeof answer);
 
-	if (n == sizeof answer && answer.file == f->number)
-		swarm_add_entries(&f->swarm, answer.entries, answer.count);
-}
-
-/* The first chunk is held: from now on this peer is one of those who serve. */
-static void begin_to_share(struct fetch *f)
-{
-	give_news(f->options);
-	if (f->options->news >= 0) {
-		f->ask_after_ms = clock_ms() + SECOND_LIST_MS;
-		f->listed_ms = 0;
-	}
+	if (n == sizeof answer && fetches[answer.file].running)
+		swarm_add_entries(&fetches[answer.file].swarm, answer.entries, answer.count);
 }
 
 /* ---- the loop ------------------------------------------------------------------ */
@@ -158,7 +159,7 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 	if (log_get_level() != LOG_QUIET)
 		next = clock_earlier(next, progress_next_ms());
 	if (f->options->tracker_host != NULL && f->query.process == 0)
-		next = clock_earlier(next, f->ask_after_ms > now ? f->ask_after_ms : now + 1000);
+		next = clock_earlier(next, ask_at_ms(f));
 	if (f->options->give_up_s > 0)
 		next = clock_earlier(next, good_ms + (int64_t)f->options->give_up_s * 1000);
 	return swarm_next_event_ms(&f->swarm, next);
@@ -196,7 +197,7 @@ static void wait_and_handle(struct fetch *f, bool share)
 	if (polled[1].revents != 0)
 		read_query(f);
 	if (polled[2].revents != 0)
-		read_subscription(f);
+		read_subscription(f->options->news);
 	for (nfds_t i = 0; i < count && !f->arrival.failed; i++) {
 		short revents = connections[i].revents;
 		if (revents == 0 || who[i]->banned)
@@ -241,7 +242,7 @@ static void fetch_file(struct fetch *f, bool share)
 		wait_and_handle(f, share);
 		/* Not only in answer to poll are results taken. */
 		if (!held_some && f->arrival.held > 0)
-			begin_to_share(f);
+			give_news(f->options);	/* from now on this peer is one of those who serve */
 		if (f->swarm.good_ms > good_ms)
 			good_ms = f->swarm.good_ms;
 		if (share && is_idle(f))
@@ -301,11 +302,11 @@ static void say_begin(const struct fetch *f)
 
 /* Prepares to fetch what is missing. Returns 0, and f->running tells whether
  * anything is; or -1, after a message: it can't be. */
-static int begin(struct fetch *f, size_t number, struct datafile *d, const struct fetch_options *options)
+static int begin(struct fetch *f, struct datafile *d, const struct fetch_options *options)
 {
 	bool complete = datafile_missing_bytes(d) == 0;
 
-	*f = (struct fetch){.number = number, .file = d, .options = options, .query.fd = -1, .begun_ms = clock_ms()};
+	*f = (struct fetch){.file = d, .options = options, .query.fd = -1, .begun_ms = clock_ms()};
 	if ((!complete || d->too_long) && datafile_begin_write(d) < 0)
 		return -1;
 	if (complete) {
@@ -388,9 +389,9 @@ static bool finish(struct fetch *f)
 
 int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
 {
-	struct fetch *fetches = calloc(count, sizeof *fetches);
 	size_t running = 0, failed = 0;
 
+	fetches = calloc(count, sizeof *fetches);
 	if (fetches == NULL)
 		fatal("memory");
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid() << 8);
@@ -399,7 +400,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 		give_news(options);
 	}
 	for (size_t i = 0; i < count; i++) {
-		failed += begin(&fetches[i], i, &files[i], options) < 0;
+		failed += begin(&fetches[i], &files[i], options) < 0;
 		running += fetches[i].running;
 	}
 	good_ms = clock_ms();

@@ -17,7 +17,7 @@ struct fetch_options {
 	unsigned check_workers;		/* processes for the check of what is there */
 	unsigned give_up_s;		/* end when nothing has come for so long; 0: never */
 	double time_scale;		/* of every time limit; 1 is normal */
-	bool ascending;			/* begin with chunk 0, not anywhere */
+	bool ascending;			/* in the file's order, from chunk 0 on */
 	bool verify_whole;		/* hash the complete file as a whole, too */
 	int news;			/* a socket to the serving parent: gets a byte when more is held,
 					 * brings each struct subscription; -1: this peer doesn't serve */

@@ -10,15 +10,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shares.h"
 #include "wire.h"
 
 #define PEER_ASKED_MAX 16384	/* requests without a response yet, for one peer */
-#define PEER_REGIONS 1024	/* parts of the file, in what is known of a peer's holdings */
 #define PEER_OUT_MAX 256	/* requests encoded and not yet sent */
 
 struct peer {
 	struct address address;
 	bool good;		/* the tracker's operator vouches for it */
+	bool overdue;		/* the tracker has heard nothing of it when it should have */
 	bool direct;		/* named on the command line */
 
 	/* What it showed of itself. */
@@ -27,14 +28,15 @@ struct peer {
 	bool one_at_a_time;	/* closes after each response, or can't take requests ahead */
 	unsigned failures;	/* since its last good chunk */
 	int64_t rest_until_ms;	/* not connected to before, or not asked while connected */
-	unsigned refusals;	/* "don't have that chunk yet" since its last chunk */
-	unsigned rests;		/* because of those, since then */
 	bool partial;		/* it has refused a chunk: it doesn't hold all of the file */
-	uint8_t lacks[PEER_REGIONS / 8];	/* a bit for each region that it refused a chunk of */
-	bool stale;		/* that was too long ago to count */
+	uint64_t streak;	/* chunks since it last refused one */
+	unsigned refusals;	/* "don't have that chunk yet" since its last chunk */
+	unsigned probes;	/* of those, since its last rest */
+	unsigned rests;		/* because of those, since its last chunk */
+	uint8_t lacks[SHARES_REGIONS / 8];	/* a bit for each region that it refused a chunk of */
+	struct order order;	/* in which it seems to get them; for a partial one */
 	double rate;		/* bytes a second, lately; 0: not known */
 	uint64_t chunks;	/* good ones that it delivered */
-	uint64_t next;		/* where to look for the next chunk to ask it for */
 	unsigned unchecked;	/* runs of its chunks that the checker has not returned */
 
 	/* The connection. */

@@ -21,6 +21,7 @@
 #define REFUSED_REST_MAX_MS 5000	/* twice as long after each more, up to this */
 
 #define PEERS_MAX 128		/* known at a time */
+#define OVERDUE_S 660		/* not heard of by the tracker; every 600 s a peer subscribes again */
 
 /* Bytes that a peer is asked for ahead of what it sends: what it can deliver in
  * a second, which covers any round trip. 100 ms at 1 Gbit/s are 12 MiB; some ways
@@ -30,10 +31,15 @@
 #define WINDOW_MAX (64u << 20)
 #define RATE_MIN 16384			/* bytes a second: a slower peer can be done without */
 
-/* While a peer says "not yet", it is asked for several chunks at a time, here
- * and there; it rests after so many refusals. */
-#define PROBES 8
-#define REFUSALS_MAX 64
+/* Where others share: so many parts of a second. What is asked of one can't be had
+ * from another, and what is where changes fast. */
+#define AHEAD_OF_PARTIAL 4
+#define AHEAD_OF_FULL 8
+
+/* A peer that says "not yet" so many times rests; twice as many after each rest. */
+#define PROBES 4u
+#define PROBES_MAX 64u
+#define REFUSALS_MAX 64		/* in a row: it is of no use now */
 
 static int scaled(const struct swarm *s, int ms)
 {
@@ -52,28 +58,21 @@ static bool is_connected(const struct peer *p)
 
 /* ---- which chunk ----------------------------------------------------------- */
 
-/* What is known of which chunks a peer lacks is known of regions: each is one
- * chunk, or as many as make PEER_REGIONS of them cover the file. */
+/* What is known of which chunks a peer holds is known of regions: each is one
+ * chunk, or as many as make SHARES_REGIONS of them cover the file. */
 static uint64_t region_size(const struct swarm *s)
 {
-	return (s->meta->chunks - 1) / PEER_REGIONS + 1;
+	return (s->meta->chunks - 1) / SHARES_REGIONS + 1;
+}
+
+static size_t region_count(const struct swarm *s)
+{
+	return (size_t)((s->meta->chunks - 1) / region_size(s) + 1);
 }
 
 static bool lacks_region(const struct peer *p, uint64_t region)
 {
 	return p->lacks[region / 8] >> region % 8 & 1;
-}
-
-/* A number as good as chance, that everybody works out alike. */
-static uint64_t claim(struct address a, uint64_t region)
-{
-	uint64_t x = ((uint64_t)a.ip << 16 | a.port) * PEER_REGIONS + region;
-
-	for (int i = 0; i < 3; i++) {	/* any function that scatters will do */
-		x ^= x >> 32;
-		x *= UINT64_C(0xd6e8feb86659fd93);
-	}
-	return x;
 }
 
 /* Peers that have refused a chunk hold parts of the file, as we do. */
@@ -82,54 +81,74 @@ static bool is_like_us(const struct peer *p)
 	return p->partial && !p->banned && p->failures == 0;
 }
 
-/* Shares the file out among us and those like us: each region is the share of the
- * one with the greatest claim to it. Whoever holds everything is asked by each for
- * his own share, and so sends it once; the rest is had from whose share it is. */
-static void share_out(struct swarm *s)
+/* Whether others fetch from us, and expect the order that follows from our address. */
+static bool is_shared_with(const struct swarm *s)
 {
-	uint64_t sharers = 1;	/* a sum that is another for others */
-
-	for (size_t i = 0; i < s->count; i++)
-		if (is_like_us(&s->peers[i]))
-			sharers += claim(s->peers[i].address, 0);
-	if (sharers == s->sharers)
-		return;
-	s->sharers = sharers;
-	for (uint64_t region = 0; region < PEER_REGIONS; region++) {
-		uint64_t greatest = claim(s->options->self, region);
-		s->sharer[region] = NULL;
-		for (size_t i = 0; i < s->count; i++) {
-			uint64_t its = claim(s->peers[i].address, region);
-			if (is_like_us(&s->peers[i]) && its > greatest) {
-				greatest = its;
-				s->sharer[region] = &s->peers[i];
-			}
-		}
-	}
+	return s->options->news >= 0 && s->options->self.ip != 0 && !s->options->ascending;
 }
 
-/* Which regions a peer is asked for a chunk of. */
-enum regions { ANY_REGION, THE_SHARE };
-
-/* Finds a chunk to ask the peer for: the first from p->next on, wrapping round,
- * that is wanted, and not in a region that it lacks. The share is its own, or that
- * of us where it seems to hold everything. False: there is none. */
-static bool find_wanted(const struct swarm *s, const struct peer *p, enum regions which, uint64_t *wanted)
+/* Shares the file out among us and those like us. */
+static void share_out(struct swarm *s)
 {
-	const struct peer *sharer = p->partial ? p : NULL;
-	uint64_t chunks = s->meta->chunks, size = region_size(s);
-	uint64_t from = p->next < chunks ? p->next : 0;
+	struct address sharers[PEERS_MAX + 1];
+	size_t count = 0;
 
-	if (s->wanted.count == 0)
-		return false;
-	for (uint64_t i = 0; i <= PEER_REGIONS; i++) {
-		uint64_t region = from / size;
-		uint64_t end = (region + 1) * size < chunks ? (region + 1) * size : chunks;
-		if (!lacks_region(p, region) && (which == ANY_REGION || s->sharer[region] == sharer) &&
-		    (*wanted = wanted_next(&s->wanted, from, end)) < end)
-			return true;
-		from = end < chunks ? end : 0;
+	if (is_shared_with(s))
+		sharers[count++] = s->options->self;
+	for (size_t i = 0; i < s->count; i++)
+		if (is_like_us(&s->peers[i]))
+			sharers[count++] = s->peers[i].address;
+	if (shares_digest(sharers, count) == s->shares.digest)
+		return;
+	shares_work_out(&s->shares, sharers, count, region_count(s));
+	if (is_shared_with(s))
+		shares_order(&s->shares, s->options->self, &s->order);
+}
+
+/* The first wanted chunk, not before that one, of a region that the peer isn't
+ * known to lack. False: there is none. */
+static bool find_in_region(const struct swarm *s, const struct peer *p, size_t region, uint64_t from,
+			   uint64_t *wanted)
+{
+	uint64_t size = region_size(s), first = region * size, end = first + size;
+
+	if (end > s->meta->chunks)
+		end = s->meta->chunks;
+	if (from < first)
+		from = first;
+	return !lacks_region(p, region) && (*wanted = wanted_next(&s->wanted, from, end)) < end;
+}
+
+/* The same, of the first region in that order that has any, and to which its
+ * owner stands so well. */
+static bool find_in_order(const struct swarm *s, const struct peer *p, struct order *order,
+			  struct address whose, enum standing worst, uint64_t *wanted)
+{
+	if (order->given_back != s->wanted.given_back) {
+		order->given_back = s->wanted.given_back;
+		order->place = 0;
+		order->chunk = 0;
 	}
+	for (; order->place < s->shares.regions; order->place++, order->chunk = 0) {
+		size_t region = order->region[order->place];
+		if (shares_standing(&s->shares, whose, region) > worst)
+			return false;
+		if (find_in_region(s, p, region, order->chunk, wanted)) {
+			order->chunk = *wanted;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The same, of any region. */
+static bool find_anywhere(const struct swarm *s, const struct peer *p, uint64_t *wanted)
+{
+	size_t regions = s->shares.regions, start = (size_t)random_below(regions);
+
+	for (size_t i = 0; i < regions; i++)
+		if (find_in_region(s, p, (start + i) % regions, 0, wanted))
+			return true;
 	return false;
 }
 
@@ -141,15 +160,23 @@ static bool others_do_as_well(const struct swarm *s, const struct peer *p)
 	for (size_t i = 0; i < s->count; i++)
 		if (is_like_us(&s->peers[i]) && s->peers[i].asked_count > 0)
 			rate += s->peers[i].rate;
-	return rate > 0 && rate >= p->rate;
+	return p->rate > 0 && rate >= p->rate;
 }
 
-/* The same: first of the share. A peer that seems to hold everything is left in
- * peace with the rest while others do as well. */
-static bool find_for(const struct swarm *s, const struct peer *p, uint64_t *wanted)
+/* Finds a chunk to ask the peer for. One that seems to hold everything is asked in
+ * our order, and left in peace with what is neither our share nor next to it while
+ * others do as well. One that holds parts is asked in its own order; if that misses,
+ * it isn't one that goes by it. False: there is none. */
+static bool find_for(struct swarm *s, struct peer *p, uint64_t *wanted)
 {
-	return find_wanted(s, p, THE_SHARE, wanted) ||
-	       ((p->partial || !others_do_as_well(s, p)) && find_wanted(s, p, ANY_REGION, wanted));
+	if (!p->partial)
+		return find_in_order(s, p, &s->order, s->options->self, others_do_as_well(s, p) ? ITS_NEXT : NOT_ITS,
+				     wanted);
+	if (p->probes >= PROBES / 2)
+		return find_anywhere(s, p, wanted);
+	if (p->order.digest != s->shares.digest)
+		shares_order(&s->shares, p->address, &p->order);
+	return find_in_order(s, p, &p->order, p->address, NOT_ITS, wanted);
 }
 
 /* ---- what becomes of a peer ------------------------------------------------ */
@@ -183,7 +210,10 @@ static void rest_refused(struct peer *p)
 	int64_t ms = REFUSED_REST_MS << (p->rests < 6 ? p->rests : 6);
 
 	p->rests++;
-	p->stale = true;
+	p->probes = 0;
+	memset(p->lacks, 0, sizeof p->lacks);
+	p->order.place = 0;
+	p->order.chunk = 0;
 	rest(p, clock_jittered(ms < REFUSED_REST_MAX_MS ? ms : REFUSED_REST_MAX_MS));
 }
 
@@ -220,9 +250,16 @@ void swarm_lacks_chunk(struct swarm *s, struct peer *p, uint64_t chunk)
 	log_debug("%s: doesn't have chunk %llu yet", swarm_name(p), (unsigned long long)chunk);
 	p->partial = true;
 	p->lacks[region / 8] |= (uint8_t)(1u << region % 8);
-	p->next = random_below(s->meta->chunks);
-	if (++p->refusals % REFUSALS_MAX == 0)
+	p->streak = 0;
+	p->refusals++;
+	if (++p->probes >= (p->rests < 4 ? PROBES << p->rests : PROBES_MAX))
 		rest_refused(p);
+}
+
+void swarm_has_chunk(struct peer *p)
+{
+	p->streak++;
+	p->refusals = p->probes = p->rests = 0;
 }
 
 void swarm_delivered(struct swarm *s, struct peer *p, uint64_t chunks)
@@ -276,7 +313,6 @@ static struct peer *add_peer(struct swarm *s, struct address a)
 		memset(p, 0, sizeof *p);
 		p->address = a;
 		p->fd = -1;
-		p->next = s->options->ascending ? 0 : random_below(s->meta->chunks);
 	}
 	return p;
 }
@@ -299,14 +335,19 @@ static bool is_usable(const struct swarm *s, struct address a)
 
 unsigned swarm_add_entries(struct swarm *s, const struct tracker_entry entries[], size_t count)
 {
+	uint32_t latest = 0;	/* by the tracker's clock, which may not be ours */
 	unsigned usable = 0;
 
+	for (size_t i = 0; i < count; i++)
+		if (entries[i].last_seen > latest)
+			latest = entries[i].last_seen;
 	for (size_t i = 0; i < count; i++) {
 		const struct tracker_entry *entry = &entries[i];
 		struct peer *p = is_usable(s, entry->address) ? add_peer(s, entry->address) : NULL;
 		if (p == NULL)
 			continue;
 		p->good = entry->good;
+		p->overdue = latest - entry->last_seen > OVERDUE_S;
 		usable++;
 	}
 	return usable;
@@ -334,6 +375,8 @@ int swarm_begin(struct swarm *s, const struct metafile *m, const struct held *he
 	for (uint64_t chunk = 0; chunk < m->chunks; chunk++)
 		if (held_has(held, chunk))
 			wanted_take(&s->wanted, chunk);
+	shares_work_out(&s->shares, NULL, 0, region_count(s));
+	shares_file_order(&s->shares, options->ascending ? 0 : random_below(s->shares.regions), &s->order);
 	for (size_t i = 0; i < options->peer_count; i++) {
 		struct peer *p = add_peer(s, options->peers[i]);
 		if (p != NULL)
@@ -352,22 +395,30 @@ void swarm_end(struct swarm *s)
 
 /* ---- asking ------------------------------------------------------------------ */
 
-/* How many more chunks the peer may be asked for. Until a peer has shown that
- * it delivers, one: a liar's chunks are wasted. */
-static uint64_t window_left(const struct swarm *s, const struct peer *p)
+/* How many chunks the peer may be asked for ahead of what it sends. */
+static uint64_t window(const struct swarm *s, const struct peer *p)
 {
 	double rate = peer_rate_ahead(p);
 	double bytes = rate < WINDOW_FIRST ? WINDOW_FIRST : rate > WINDOW_MAX ? WINDOW_MAX : rate;
-	uint64_t chunks = (uint64_t)bytes / s->meta->chunk_size;
+	uint64_t chunk_size = s->meta->chunk_size, chunks;
 
+	if (p->partial) {
+		chunks = 1 + (uint64_t)(rate / AHEAD_OF_PARTIAL) / chunk_size;
+		return chunks < 2 * (p->streak + 1) ? chunks : 2 * (p->streak + 1);
+	}
+	if (others_do_as_well(s, p))
+		return 1 + (uint64_t)(rate / AHEAD_OF_FULL) / chunk_size;
+	chunks = (uint64_t)bytes / chunk_size;
+	return chunks > 2 ? chunks : 2;
+}
+
+/* How many more it may be asked for. Until a peer has shown that it delivers, one:
+ * a liar's chunks are wasted. */
+static uint64_t window_left(const struct swarm *s, const struct peer *p)
+{
 	if (p->one_at_a_time || (!p->proven && p->refusals == 0))
 		return p->asked_count + p->unchecked == 0;
-	if (p->refusals > 0)
-		chunks = PROBES;
-	if (chunks < 2)
-		chunks = 2;
-	if (!p->partial && others_do_as_well(s, p))
-		chunks = 1;	/* what others hold changes fast */
+	uint64_t chunks = window(s, p);
 	return p->asked_count < chunks ? chunks - p->asked_count : 0;
 }
 
@@ -375,11 +426,7 @@ static void ask_for_chunks(struct swarm *s, struct peer *p)
 {
 	uint64_t chunk, left = window_left(s, p);
 
-	if (p->stale) {
-		memset(p->lacks, 0, sizeof p->lacks);
-		p->stale = false;
-	}
-	if (p->asked_count == 0 && s->wanted.count > 0 && !find_wanted(s, p, ANY_REGION, &chunk)) {
+	if (p->partial && p->asked_count == 0 && s->wanted.count > 0 && !find_for(s, p, &chunk)) {
 		rest_refused(p);	/* it lacks all that is left */
 		return;
 	}
@@ -390,7 +437,6 @@ static void ask_for_chunks(struct swarm *s, struct peer *p)
 		while (left > 0 && peer_can_ask(p) && find_for(s, p, &chunk)) {
 			wanted_take(&s->wanted, chunk);
 			peer_ask(p, chunk, s->meta->cascade_hash);
-			p->next = chunk + 1;
 			left--;
 		}
 		if (p->out_used == 0)
@@ -407,8 +453,20 @@ static void ask_for_chunks(struct swarm *s, struct peer *p)
 
 /* ---- connecting ---------------------------------------------------------------- */
 
-/* Of the peers that may be connected to: the fastest known one; where no rate is
- * known, one that failed least, and is good, and else any. */
+/* Whether more is to be hoped for from p than from q: first by what was seen of
+ * them, then by what the tracker says. */
+static bool is_better(const struct peer *p, const struct peer *q)
+{
+	if (p->rate > 0 || q->rate > 0)
+		return p->rate > q->rate;
+	if (p->failures != q->failures)
+		return p->failures < q->failures;
+	if (p->overdue != q->overdue)
+		return q->overdue;
+	return p->good && !q->good;
+}
+
+/* The best of the peers that may be connected to; among equals, any. */
 static struct peer *choose_peer(struct swarm *s)
 {
 	struct peer *best = NULL;
@@ -417,14 +475,8 @@ static struct peer *choose_peer(struct swarm *s)
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[(start + i) % s->count];
-		if (is_connected(p) || p->banned || p->rest_until_ms > now || p->unchecked > 0)
-			continue;
-		if (best != NULL && best->rate <= 0 && p->rate <= 0 && p->failures != best->failures) {
-			if (p->failures < best->failures)
-				best = p;
-			continue;
-		}
-		if (best == NULL || p->rate > best->rate || (p->rate >= best->rate && p->good && !best->good))
+		bool may_be = !is_connected(p) && !p->banned && p->rest_until_ms <= now && p->unchecked == 0;
+		if (may_be && (best == NULL || is_better(p, best)))
 			best = p;
 	}
 	return best;

@@ -11,6 +11,7 @@
 #include "fetch.h"
 #include "metafile.h"
 #include "peer_fetch.h"
+#include "shares.h"
 #include "wanted.h"
 
 #define SWARM_CONNECTED_MAX 8	/* at a time */
@@ -21,8 +22,8 @@ struct swarm {
 	struct wanted wanted;
 	struct peer *peers;
 	size_t count;
-	uint64_t sharers;	/* a digest of those like us, */
-	const struct peer *sharer[PEER_REGIONS];	/* whose share each region is; NULL: ours */
+	struct shares shares;	/* of the file, among us and those like us */
+	struct order order;	/* in which we fetch */
 	uint64_t wasted;	/* bytes that came and were of no use */
 	int64_t good_ms;	/* when the last good chunk came, or it all began */
 	int64_t relieved_ms;	/* when a slow peer last had to make room */
@@ -78,8 +79,10 @@ void swarm_lacks_file(struct swarm *s, struct peer *p);
 /* The peer doesn't keep to the protocol: nothing more is asked of it. */
 void swarm_ban(struct swarm *s, struct peer *p, const char *why);
 
-/* The peer doesn't have the chunk yet: it is asked for others first. */
+/* The peer doesn't have the chunk yet: it is asked for others first. Or it does:
+ * its chunk begins to arrive. */
 void swarm_lacks_chunk(struct swarm *s, struct peer *p, uint64_t chunk);
+void swarm_has_chunk(struct peer *p);
 
 /* So many chunks of the peer's proved to be right. */
 void swarm_delivered(struct swarm *s, struct peer *p, uint64_t chunks);

@@ -5,8 +5,8 @@
 
 int wanted_init(struct wanted *w, uint64_t chunks)
 {
-	w->chunks = w->count = chunks;
-	w->taken = calloc((size_t)(chunks / 8 + 1), 1);
+	*w = (struct wanted){.chunks = chunks, .count = chunks};
+	w->taken = calloc((size_t)(chunks / 64 + 1), sizeof w->taken[0]);
 	return w->taken != NULL ? 0 : -1;
 }
 
@@ -18,19 +18,20 @@ void wanted_free(struct wanted *w)
 
 bool wanted_has(const struct wanted *w, uint64_t chunk)
 {
-	return !(w->taken[chunk / 8] >> chunk % 8 & 1);
+	return !(w->taken[chunk / 64] >> chunk % 64 & 1);
 }
 
 void wanted_take(struct wanted *w, uint64_t chunk)
 {
-	w->taken[chunk / 8] |= (unsigned char)(1u << chunk % 8);
+	w->taken[chunk / 64] |= UINT64_C(1) << chunk % 64;
 	w->count--;
 }
 
 void wanted_give_back(struct wanted *w, uint64_t chunk)
 {
-	w->taken[chunk / 8] &= (unsigned char)~(1u << chunk % 8);
+	w->taken[chunk / 64] &= ~(UINT64_C(1) << chunk % 64);
 	w->count++;
+	w->given_back++;
 }
 
 uint64_t wanted_next(const struct wanted *w, uint64_t from, uint64_t end)
@@ -38,6 +39,6 @@ uint64_t wanted_next(const struct wanted *w, uint64_t from, uint64_t end)
 	uint64_t chunk = from;
 
 	while (chunk < end && !wanted_has(w, chunk))
-		chunk += chunk % 8 == 0 && w->taken[chunk / 8] == 0xff ? 8 : 1;
+		chunk += chunk % 64 == 0 && w->taken[chunk / 64] == UINT64_MAX ? 64 : 1;
 	return chunk < end ? chunk : end;
 }

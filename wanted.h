@@ -8,7 +8,8 @@
 struct wanted {
 	uint64_t chunks;	/* of the file */
 	uint64_t count;		/* of them wanted */
-	unsigned char *taken;	/* a bit for each chunk that isn't: held, asked for, or arrived */
+	uint64_t given_back;	/* chunks, so far: where nothing was found there may be something again */
+	uint64_t *taken;	/* a bit for each chunk that isn't: held, asked for, or arrived */
 };
 
 /* All of that many chunks are wanted. Returns 0, or -1 with errno if there is

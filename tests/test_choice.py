@@ -208,6 +208,21 @@ class Order(FetchCase):
         fetcher.says("complete and verified")
         self.assertEqual(peer.requests, list(range(2000)))
 
+    def test_a_serving_fetchers_order_follows_from_its_address(self):
+        """Others know it then, and what can be had of it."""
+        def fetch(me=(LOOPBACK, 0)):
+            peer = Peer(self, self.file)
+            fetcher = self.start_peer(self.file, peers=[peer.address], me=me)
+            fetcher.says("complete and verified")
+            address = fetcher.address()
+            self.end(fetcher)
+            self.file.path.unlink()
+            return address, peer.requests
+        (here, first), (_, other) = fetch(), fetch()
+        self.assertEqual(sorted(first), list(range(2000)))
+        self.assertEqual(fetch(here), (here, first))
+        self.assertNotEqual(other, first)
+
     def test_serving_fetchers_start_at_different_chunks(self):
         # That 5 of 2000 are the same is less likely than the end of the world.
         self.assertGreater(len({self.first_chunk() for _ in range(5)}), 1)

@@ -85,6 +85,38 @@ class Lists(Case):
         self.fetch(self.file, tracker=tracker.address)
         self.assertEqual(tracker.requests, [])
 
+    def assert_preferred(self, preferred, others, entries):
+        """Of more peers than it connects to at a time, these are asked and the others not."""
+        tracker = Tracker(self)
+        tracker.entries = entries
+        self.assert_fetched_through(tracker)
+        self.assertEqual([len(peer.connections) for peer in preferred + others],
+                         [1] * len(preferred) + [0] * len(others))
+
+    def test_those_that_it_vouches_for_are_preferred(self):
+        good, others = ([Peer(self, self.file) for _ in range(8)] for _ in range(2))
+        self.assert_preferred(good, others, [tracker_entry(peer.address, good=peer in good)
+                                             for peer in good + others])
+
+    def test_those_that_should_have_been_heard_of_again_come_last(self):
+        now = 1_000_000  # by its clock
+        lately, long_ago = ([Peer(self, self.file) for _ in range(8)] for _ in range(2))
+        self.assert_preferred(lately, long_ago, [
+            *[tracker_entry(peer.address, last_seen=now - 590 * i // 7) for i, peer in enumerate(lately)],
+            *[tracker_entry(peer.address, last_seen=now - 700, good=1) for peer in long_ago]])
+
+    def test_who_serves_soon_asks_once_more(self):
+        """Others that were started together with it are not known before."""
+        first, second = Scripted(self, self.file, send, not_yet), self.peer
+
+        def answer(connection, command):
+            named = [tracker_entry(second.address)] if tracker.commands().count(LIST) > 1 else []
+            connection.sendall(tracker_response(0, b"".join(named)))
+        tracker = Tracker(self, answer=answer)
+        peer = self.start_peer(self.file, peers=[first.address], tracker=tracker.address)
+        wait_until(lambda: "complete and verified" in peer.stderr, "it completes the file", 8)
+        self.assert_same(self.file.path, self.file.data)
+
     def test_the_tracker_is_asked_for_each_file(self):
         other = self.describe_file("other", 5000, 1000)
         tracker = Tracker(self)
