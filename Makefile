@@ -20,7 +20,8 @@ FEW_PAGES := $(shell echo 'int main(void) { return 0; }' | \
 PROGRAMS = cascade tracker mkcascade
 COMMON = args.o csapp.o log.o metafile.o sha256.o wire.o
 PEER = arrival.o check.o confine.o datafile.o fetch.o peer_fetch.o peer_serve.o process.o progress.o \
-	serve_client.o shares.o swarm.o tracker_query.o transfer.o wanted.o
+	serve_client.o shares.o swarm.o tracker_query.o transfer.o wanted.o \
+	window.o
 UNITS = $(basename $(wildcard tests/unit/*.c))
 
 all: $(PROGRAMS)
@@ -54,7 +55,7 @@ tests/unit/rooms.a: $(PEER) $(COMMON)
 args.o: args.h log.h sha256.h wire.h
 arrival.o: arrival.h check.h datafile.h fetch.h log.h metafile.h peer_fetch.h progress.h sha256.h shares.h swarm.h transfer.h wanted.h wire.h
 cascade.o: args.h check.h csapp.h datafile.h fetch.h log.h metafile.h peer_serve.h process.h sha256.h wire.h
-check.o: check.h log.h metafile.h process.h sha256.h
+check.o: check.h log.h metafile.h process.h sha256.h window.h
 confine.o: confine.h
 csapp.o: csapp.h
 datafile.o: check.h datafile.h log.h metafile.h sha256.h
@@ -74,6 +75,7 @@ tracker.o: args.h clock.h csapp.h log.h metafile.h sha256.h wire.h
 tracker_query.o: process.h sha256.h tracker_query.h wire.h
 transfer.o: transfer.h
 wanted.o: wanted.h
+window.o: window.h
 wire.o: clock.h csapp.h log.h sha256.h wire.h
 
 demo: all

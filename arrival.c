@@ -17,25 +17,37 @@
 #define HAND_OVER_MAX (32u << 20)	/* and that are worth it though it could hash more chunks at once */
 #define MERGE_MAX ((size_t)16 << 10)	/* copying less is cheaper than one more write */
 #define TRANSFER_MIN ((size_t)64 << 10)	/* of a chunk, to go straight to the file */
+#define WAKE_MIN ((size_t)256 << 10)	/* bytes that are worth waking up for, */
+#define WAKE_MS 4			/* if they come in so short a time */
 #define MESSAGE_MAX 65536		/* bytes of an error message that are put up with */
 
-int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s)
+int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers)
 {
+	unsigned most = checkers < ARRIVAL_CHECKERS_MAX ? checkers : ARRIVAL_CHECKERS_MAX;
+
 	*a = (struct arrival){.file = d, .swarm = s, .held = held_count(d->held)};
-	return checker_start(&a->checker, &d->meta, d->fd, d->held);
+	for (; a->checker_count < most; a->checker_count++)
+		if (checker_start(&a->checkers[a->checker_count], &d->meta, d->fd, d->held, most) < 0)
+			break;
+	return a->checker_count > 0 ? 0 : -1;
 }
 
 void arrival_end(struct arrival *a)
 {
-	checker_stop(&a->checker);
+	for (unsigned i = 0; i < a->checker_count; i++)
+		checker_stop(&a->checkers[i]);
 }
 
 bool arrival_is_idle(const struct arrival *a)
 {
-	return a->checker.waiting == 0 && a->unchecked.count == 0;
+	unsigned waiting = 0;
+
+	for (unsigned i = 0; i < a->checker_count; i++)
+		waiting += a->checkers[i].waiting;
+	return waiting == 0 && a->unchecked.count == 0;
 }
 
-/* ---- the checker ------------------------------------------------------------- */
+/* ---- the checkers ------------------------------------------------------------ */
 
 static void tell_chunks(const struct arrival *a, const struct run *run, const struct peer *p)
 {
@@ -65,13 +77,13 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 	}
 }
 
-void arrival_take_results(struct arrival *a)
+void arrival_take_results(struct arrival *a, struct checker *c)
 {
 	struct run runs[CHECKER_WAITING_MAX];
-	ssize_t n = checker_receive(&a->checker, runs);
+	ssize_t n = checker_receive(c, runs);
 
 	if (n < 0) {
-		log_warnx("%s: the checker has died", a->file->path);
+		log_warnx("%s: a checker has died", a->file->path);
 		a->failed = true;
 		return;
 	}
@@ -89,20 +101,33 @@ void arrival_take_results(struct arrival *a)
 	}
 }
 
+/* The checker that has least to do; the first, if it has nothing: it is warm. */
+static struct checker *least_busy(struct arrival *a)
+{
+	struct checker *least = &a->checkers[0];
+
+	for (unsigned i = 1; i < a->checker_count; i++)
+		if (a->checkers[i].waiting < least->waiting)
+			least = &a->checkers[i];
+	return least;
+}
+
 void arrival_flush(struct arrival *a)
 {
-	while (a->checker.waiting == CHECKER_WAITING_MAX && !a->failed)
-		arrival_take_results(a);
+	struct checker *c = least_busy(a);
+
+	while (c->waiting == CHECKER_WAITING_MAX && !a->failed)
+		arrival_take_results(a, c);
 	if (a->unchecked.count == 0 || a->failed)
 		return;
-	if (checker_send(&a->checker, &a->unchecked) < 0) {
-		log_warn("%s: the checker is gone", a->file->path);
+	if (checker_send(c, &a->unchecked) < 0) {
+		log_warn("%s: a checker is gone", a->file->path);
 		a->failed = true;
 	}
 	a->unchecked.count = 0;
 }
 
-/* Gives written chunks to the checker; not one by one while more keep coming,
+/* Gives written chunks to a checker; not one by one while more keep coming,
  * since it hashes several in little more time than one. */
 static void hand_over(struct arrival *a, struct peer *p, const struct run *run)
 {
@@ -139,8 +164,9 @@ static void end_with_write_error(struct arrival *a, int error)
 	char missing[PROGRESS_BYTES_TEXT_SIZE];
 
 	arrival_flush(a);
-	while (a->checker.waiting > 0 && !a->failed)
-		arrival_take_results(a);
+	for (unsigned i = 0; i < a->checker_count; i++)
+		while (a->checkers[i].waiting > 0 && !a->failed)
+			arrival_take_results(a, &a->checkers[i]);
 	uint64_t bytes = datafile_missing_bytes(a->file);
 	errno = error;
 	log_warn("%s: can't be written (%s, %llu bytes, still to come; what is verified is kept)",
@@ -385,9 +411,22 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p)
 	return n;
 }
 
+/* How many bytes of the peer's are worth waking up for: of a chunk that comes
+ * fast, not each packet. */
+static size_t enough(const struct peer *p)
+{
+	uint64_t missing = missing_of_chunk(p);
+
+	if (missing == 0 || p->rate < (double)WAKE_MIN * 1000 / WAKE_MS)
+		return 1;
+	return missing < WAKE_MIN ? (size_t)missing : WAKE_MIN;
+}
+
 void arrival_receive(struct arrival *a, struct peer *p)
 {
 	ssize_t n = missing_of_chunk(p) >= TRANSFER_MIN ? receive_to_file(a, p) : receive_bytes(a, p);
+
+	peer_set_enough(p, enough(p));
 
 	if (n == 0)
 		handle_end(a->swarm, p, "closed the connection before it answered");

@@ -1,6 +1,6 @@
 /* arrival.h - what peers send: taken from the sockets, written to its place in
- * the data file, and given to the checker. A chunk is held when the checker has
- * found its hash right in the file; nobody else ever says so. */
+ * the data file, and given to a checker. A chunk is held when that has found its
+ * hash right in the file; nobody else ever says so. */
 #ifndef ARRIVAL_H
 #define ARRIVAL_H
 
@@ -11,29 +11,33 @@
 #include "datafile.h"
 #include "swarm.h"
 
+#define ARRIVAL_CHECKERS_MAX 4	/* more can't be kept busy: the fetcher is one process */
+
 struct arrival {
 	struct datafile *file;	/* the caller's, as is the swarm */
 	struct swarm *swarm;
-	struct checker checker;
-	struct run unchecked;	/* written, and not yet given to the checker */
+	struct checker checkers[ARRIVAL_CHECKERS_MAX];
+	unsigned checker_count;
+	struct run unchecked;	/* written, and not yet given to a checker */
 	uint64_t held;		/* chunks */
 	bool failed;		/* it can't go on, and has said why */
 };
 
-/* Begins, with a checker. Returns 0, or -1 with errno. arrival_end ends and reaps
- * the checker, finished or not. */
-int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s);
+/* Begins, with so many checkers or, if they are more than can be kept busy, fewer.
+ * Returns 0, or -1 with errno. arrival_end ends and reaps the checkers, finished or
+ * not. */
+int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers);
 void arrival_end(struct arrival *a);
 
 /* Takes what the peer has sent. */
 void arrival_receive(struct arrival *a, struct peer *p);
 
-/* Gives what is written to the checker, however little it is: for when nothing
+/* Gives what is written to a checker, however little it is: for when nothing
  * more is coming. */
 void arrival_flush(struct arrival *a);
 
-/* Takes what the checker has found out; blocks if that is nothing. */
-void arrival_take_results(struct arrival *a);
+/* Takes what a checker has found out; blocks if that is nothing. */
+void arrival_take_results(struct arrival *a, struct checker *c);
 
 /* Whether all that has come is checked. */
 bool arrival_is_idle(const struct arrival *a);

@@ -4,7 +4,7 @@
  *      │                               ├─ child ...
  *      │                               └─ subscriber: tells the tracker, exits
  *      └─ fetcher ─┬─ checkers: hash what the data file holds at the start
- *                  ├─ checker: hashes what arrives
+ *                  ├─ checkers, up to four: hash what arrives
  *                  └─ tracker query: asks for peers, exits
  *
  * Who forks a process also waits for it, and no process outlives the one that
@@ -52,7 +52,7 @@ static const char help_text[] =
 	"      --verify-whole       hash a complete file once more, as a whole\n"
 	"      --verify-on-send     hash each chunk again before it is sent\n"
 	"  -u, --user NAME          become this user once files and port are open\n"
-	"  -j, --jobs N             check local files with N processes (default: one a CPU)\n"
+	"  -j, --jobs N             check chunks with N processes (default: one a CPU)\n"
 	"      --order=ascending    fetch in the file's order, from its first chunk on\n"
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
 	"      --give-up SECONDS    exit when nothing has come for so long (default: never)\n"

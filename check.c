@@ -5,149 +5,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "log.h"
 #include "process.h"
+#include "window.h"
 
-/* ---- looking at the file ---------------------------------------------------- */
-
-/* Bytes of the file that are looked at through one window, at least: enough for
- * making it not to count. */
-#define WINDOW_SIZE ((size_t)192 << 10)
-
-/* A part of the file that is mapped, which saves copying it; or, where it can't
- * be, read. */
-struct window {
-	uint8_t *bytes;
-	uint64_t offset;	/* in the file */
-	size_t size;		/* 0: there is nothing in the window */
-	bool mapped;
-	uint64_t used;		/* when: the look of that number */
-};
-
-/* As many as can be needed in one look, which is one piece for each lane. */
-static struct window windows[SHA256_LANES_MAX];
-static uint64_t looks;
-
-#if defined(__linux__) && !defined(PORTABLE)
-static bool may_map = true;
-#else
-static bool may_map = false;	/* elsewhere a mapping may not show at once what was written */
-#endif
-
-static void close_window(struct window *w)
-{
-	if (w->mapped)
-		munmap(w->bytes, w->size);
-	w->size = 0;
-	w->mapped = false;
-}
-
-/* Reads into the window's own buffer, as far as the file goes. 0, or an errno. */
-static int read_window(struct window *w, int fd, size_t size)
-{
-	static uint8_t buffers[SHA256_LANES_MAX][WINDOW_SIZE];
-
-	w->bytes = buffers[w - windows];
-	while (w->size < size && w->size < WINDOW_SIZE) {
-		ssize_t n = pread(fd, w->bytes + w->size, WINDOW_SIZE - w->size, (off_t)(w->offset + w->size));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? errno : EIO;
-		w->size += (size_t)n;
-	}
-	return 0;
-}
-
-/* Shows in the window size bytes from that offset on, WINDOW_SIZE at most, and
- * maybe more. 0, or an errno; a file that ends too soon is EIO, if it isn't mapped. */
-static int open_window(struct window *w, int fd, uint64_t offset, size_t size)
-{
-	static size_t page_size;
-
-	close_window(w);
-	w->offset = offset;
-	if (!may_map)
-		return read_window(w, fd, size);
-	if (page_size == 0)
-		page_size = (size_t)sysconf(_SC_PAGESIZE);
-	uint64_t begin = offset - offset % page_size;
-	void *map = mmap(NULL, WINDOW_SIZE + page_size, PROT_READ, MAP_SHARED, fd, (off_t)begin);
-	if (map == MAP_FAILED)
-		return read_window(w, fd, size);
-	w->bytes = map;
-	w->offset = begin;
-	w->size = WINDOW_SIZE + page_size;
-	w->mapped = true;
-	return 0;
-}
-
-/* Finds size bytes at that offset in a window, or makes one of the window that
- * was not used for longest. NULL with errno if they can't be had. */
-static const uint8_t *look(int fd, uint64_t offset, size_t size)
-{
-	struct window *oldest = &windows[0];
-
-	for (size_t i = 0; i < SHA256_LANES_MAX; i++) {
-		struct window *w = &windows[i];
-		if (offset >= w->offset && offset + size <= w->offset + w->size) {
-			w->used = looks;
-			return w->bytes + (offset - w->offset);
-		}
-		if (w->used < oldest->used)
-			oldest = w;
-	}
-	int error = open_window(oldest, fd, offset, size);
-	if (error != 0) {
-		errno = error;
-		return NULL;
-	}
-	oldest->used = looks;
-	return oldest->bytes + (offset - oldest->offset);
-}
-
-static void close_windows(void)
-{
-	for (size_t i = 0; i < SHA256_LANES_MAX; i++)
-		close_window(&windows[i]);
-}
-
-/* What can't be read in a mapping, because the file was cut or the disk has
- * failed, is a SIGBUS for who looks at it. */
-static sigjmp_buf unreadable;
-static volatile sig_atomic_t looking;
-static struct sigaction bus_error_before;
-
-static void on_bus_error(int sig)
-{
-	if (looking)
-		siglongjmp(unreadable, 1);
-	signal(sig, SIG_DFL);
-	raise(sig);
-}
-
-static void begin_looking(void)
-{
-	/* The jump doesn't restore the signal mask, so SIGBUS isn't added to it. */
-	struct sigaction action = {.sa_handler = on_bus_error, .sa_flags = SA_NODEFER};
-
-	sigemptyset(&action.sa_mask);
-	sigaction(SIGBUS, &action, &bus_error_before);
-}
-
-static void end_looking(void)
-{
-	close_windows();
-	sigaction(SIGBUS, &bus_error_before, NULL);
-}
+_Static_assert(SHA256_LANES_MAX <= WINDOWS_MAX, "each lane needs a window");
 
 /* ---- chunks ----------------------------------------------------------------- */
 
@@ -202,71 +70,68 @@ static bool is_long_enough(const struct lanes *lanes, const struct metafile *m, 
 	return fstat(fd, &st) == 0 && (uint64_t)st.st_size >= end;
 }
 
+/* Lanes, and where their chunks are. */
+struct look {
+	struct lanes *lanes;
+	const struct metafile *m;
+	int fd;
+};
+
 /* Hashes the lanes' chunks, each a piece at a time. 0, or an errno. */
-static int hash_lanes(struct lanes *lanes, const struct metafile *m, int fd)
+static int hash_lanes(void *arg)
 {
+	const struct look *look = arg;
+	struct lanes *lanes = look->lanes;
 	const uint8_t *data[SHA256_LANES_MAX];
-	uint64_t length = metafile_chunk_length(m, lanes->chunk[0]);
+	uint64_t length = metafile_chunk_length(look->m, lanes->chunk[0]), size = window_size();
 
 	lanes_start(lanes);
 	for (uint64_t done = 0; done < length; ) {
-		size_t piece = length - done < WINDOW_SIZE ? (size_t)(length - done) : WINDOW_SIZE;
-		looks++;
+		size_t piece = (size_t)(length - done < size ? length - done : size);
 		for (size_t l = 0; l < lanes->count; l++) {
-			data[l] = look(fd, metafile_chunk_offset(m, lanes->chunk[l]) + done, piece);
+			uint64_t offset = metafile_chunk_offset(look->m, lanes->chunk[l]) + done;
+			data[l] = window_look(look->fd, offset, piece);
 			if (data[l] == NULL)
 				return errno;
 		}
 		sha256_update_lanes(lanes->ctxs, data, piece, lanes->count);
 		done += piece;
 	}
-	return !may_map || is_long_enough(lanes, m, fd) ? 0 : EIO;
+	return is_long_enough(lanes, look->m, look->fd) ? 0 : EIO;
 }
 
+/* The same, whatever becomes of the file meanwhile. */
 static int try_to_hash_lanes(struct lanes *lanes, const struct metafile *m, int fd)
 {
-	int error = EIO;
-
-	if (sigsetjmp(unreadable, 0) == 0) {
-		looking = 1;
-		error = hash_lanes(lanes, m, fd);
-	}
-	looking = 0;
-	return error;
+	return window_try(hash_lanes, &(struct look){lanes, m, fd});
 }
-
-static void check_lanes(struct lanes *lanes, struct metafile *m, int fd, struct held *held);
 
 /* One chunk may be readable where another is not, and by reading it one learns
  * why it isn't. */
 static void check_one_by_one(const struct lanes *lanes, struct metafile *m, int fd, struct held *held)
 {
-	bool could_map = may_map;
+	bool mapped = window_map(false);
 
-	may_map = false;
-	close_windows();
 	for (size_t l = 0; l < lanes->count; l++) {
 		struct lanes alone = {.count = 1, .chunk = {lanes->chunk[l]}, .run = {lanes->run[l]}};
-		check_lanes(&alone, m, fd, held);
+		int error = try_to_hash_lanes(&alone, m, fd);
+		if (error == 0) {
+			lanes_finish(&alone, m, held);
+		} else {
+			lanes->run[l]->error = error;
+			lanes->run[l]->bad++;
+		}
 	}
-	may_map = could_map;
-	close_windows();
+	window_map(mapped);
 }
 
 /* Checks the lanes' chunks and empties the lanes. */
 static void check_lanes(struct lanes *lanes, struct metafile *m, int fd, struct held *held)
 {
-	if (lanes->count == 0)
-		return;
-	int error = try_to_hash_lanes(lanes, m, fd);
-	if (error == 0) {
+	if (lanes->count > 0 && try_to_hash_lanes(lanes, m, fd) == 0)
 		lanes_finish(lanes, m, held);
-	} else if (lanes->count == 1 && !may_map) {
-		lanes->run[0]->error = error;
-		lanes->run[0]->bad++;
-	} else {
+	else if (lanes->count > 0)
 		check_one_by_one(lanes, m, fd, held);
-	}
 	lanes->count = 0;
 }
 
@@ -288,7 +153,6 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 {
 	struct lanes lanes = {0};
 
-	begin_looking();
 	for (size_t r = 0; r < count; r++) {
 		struct run *run = &runs[r];
 		run->bad = 0;
@@ -297,7 +161,7 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 			add_to_lanes(&lanes, run, run->first + i, m, fd, held);
 	}
 	check_lanes(&lanes, m, fd, held);
-	end_looking();
+	window_close_all();
 }
 
 /* ---- what the file holds at the start ------------------------------------ */
@@ -340,6 +204,18 @@ static void find_data(struct extent *data, int fd, uint64_t at, uint64_t length)
 		return;
 	data->begin = seek_next(fd, SEEK_DATA, at, length, at);
 	data->end = data->begin < length ? seek_next(fd, SEEK_HOLE, data->begin, length, length) : length;
+}
+
+#define BLOCK_SIZE 512	/* what st_blocks counts, wherever there is SEEK_HOLE */
+
+/* What is known of a file's data before looking for it, which may take long: there
+ * are no holes in a file that has all its blocks. If it had some all the same, they
+ * would be hashed like data. */
+static struct extent data_of(const struct stat *st)
+{
+	uint64_t size = (uint64_t)st->st_size, blocks = (uint64_t)st->st_blocks;
+
+	return (struct extent){.end = blocks >= (size + BLOCK_SIZE - 1) / BLOCK_SIZE ? size : 0};
 }
 
 static uint64_t smaller(uint64_t a, uint64_t b)
@@ -388,12 +264,12 @@ static void check_data(struct run *run, const struct extent *data, struct metafi
 {
 	uint64_t last = run->first + run->count - 1;
 	uint64_t end = metafile_chunk_offset(m, last) + metafile_chunk_length(m, last);
-	bool could_map = may_map;
+	bool beyond = data->begin > metafile_chunk_offset(m, run->first) || data->end < end;
+	bool mapped = beyond && window_map(false);
 
-	if (data->begin > metafile_chunk_offset(m, run->first) || data->end < end)
-		may_map = false;
 	check_runs(m, fd, run, 1, held);
-	may_map = could_map;
+	if (beyond)
+		window_map(mapped);
 }
 
 /* Checks the chunks from first up to end: holes, and what lies between. */
@@ -463,10 +339,12 @@ static void check_batches(unsigned i, unsigned n, struct metafile *m, int fd,
 			  struct held *held, int done)
 {
 	uint64_t per_batch = chunks_in_batch(m, n), chunks;
-	struct extent data = {0}, ahead = {0};
 	struct stat st;
 
-	chunks = fstat(fd, &st) == 0 ? chunks_there(m, (uint64_t)st.st_size) : 0;
+	if (fstat(fd, &st) < 0)
+		return;
+	struct extent data = data_of(&st), ahead = data;
+	chunks = chunks_there(m, (uint64_t)st.st_size);
 	for (uint64_t first = i * per_batch; first < chunks; first += n * per_batch) {
 		uint64_t left = chunks - first, count = left < per_batch ? left : per_batch;
 		uint64_t bytes = count * m->chunk_size;
@@ -509,6 +387,7 @@ int check_data_file(struct metafile *m, int fd, struct held *held, unsigned work
 			break;
 		if (pids[started] == 0) {
 			close(done[0]);
+			window_setup(sha256_lanes(), workers);
 			check_batches(started, workers, m, fd, held, done[1]);
 			_exit(EXIT_SUCCESS);
 		}
@@ -568,7 +447,7 @@ static void run_checker(int from_fetcher, int to_fetcher, struct metafile *m, in
 	_exit(EXIT_SUCCESS);
 }
 
-int checker_start(struct checker *c, struct metafile *m, int fd, struct held *held)
+int checker_start(struct checker *c, struct metafile *m, int fd, struct held *held, unsigned checkers)
 {
 	int to[2], from[2];
 
@@ -585,6 +464,7 @@ int checker_start(struct checker *c, struct metafile *m, int fd, struct held *he
 		close(from[0]);
 		/* What arrives goes first: this takes the CPU time that is left. */
 		(void)!nice(CHECKER_NICE);
+		window_setup(sha256_lanes(), checkers);
 		run_checker(to[0], from[1], m, fd, held);
 	}
 	close(to[0]);
@@ -639,25 +519,26 @@ ssize_t checker_receive(struct checker *c, struct run runs[CHECKER_WAITING_MAX])
 
 int check_whole(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes), void *arg)
 {
-	struct window *w = &windows[0];
+	bool mapped = window_map(false);
 	uint8_t hash[SHA256_HASH_SIZE];
+	int error = 0;
 	SHA256_CTX ctx;
 
 	sha256_init(&ctx);
-	for (uint64_t done = 0; done < m->length; ) {
-		size_t piece = m->length - done < WINDOW_SIZE ? (size_t)(m->length - done) : WINDOW_SIZE;
-		w->offset = done;
-		w->size = 0;
-		errno = read_window(w, fd, piece);
-		if (errno != 0) {
-			w->size = 0;
-			return -1;
+	for (uint64_t done = 0; done < m->length && error == 0; ) {
+		size_t piece = (size_t)smaller(m->length - done, window_size());
+		const uint8_t *bytes = window_look(fd, done, piece);
+		if (bytes == NULL) {
+			error = errno;
+		} else {
+			sha256_update(&ctx, bytes, piece);
+			done += piece;
+			progress(arg, done);
 		}
-		sha256_update(&ctx, w->bytes, piece);
-		done += piece;
-		progress(arg, done);
 	}
-	w->size = 0;
+	window_close_all();
+	window_map(mapped);
 	sha256_final(&ctx, hash);
-	return memcmp(hash, m->data_hash, SHA256_HASH_SIZE) == 0;
+	errno = error;
+	return error != 0 ? -1 : memcmp(hash, m->data_hash, SHA256_HASH_SIZE) == 0;
 }

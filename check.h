@@ -1,8 +1,8 @@
 /* check.h - do the chunks in a data file have the hashes of its metafile?
  *
- * What the file holds at the start is checked by several processes at once;
- * what arrives later by one, the checker, beside the fetcher. Both read the
- * chunks back from the file, so that what is called held is what is there. */
+ * What the file holds at the start is checked by several processes at once; what
+ * arrives later by a few, the checkers, beside the fetcher. All look at the chunks
+ * in the file, so that what is called held is what is there. */
 #ifndef CHECK_H
 #define CHECK_H
 
@@ -41,7 +41,7 @@ bool check_any_match(struct metafile *m, int fd, uint64_t size);
  * the bytes read so far every now and then. */
 int check_whole(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes), void *arg);
 
-/* The process that checks what arrives. */
+/* A process that checks what arrives. */
 struct checker {
 	pid_t pid;
 	int to, from;		/* pipes of struct run */
@@ -50,9 +50,9 @@ struct checker {
 
 #define CHECKER_WAITING_MAX 80	/* so many fit into any pipe: 4096 bytes */
 
-/* Starts the checker. fd and held are as for check_runs. Returns 0, or -1 with
- * errno. checker_stop ends and reaps it. */
-int checker_start(struct checker *c, struct metafile *m, int fd, struct held *held);
+/* Starts one of that many checkers. fd and held are as for check_runs. Returns 0, or
+ * -1 with errno. checker_stop ends and reaps it. */
+int checker_start(struct checker *c, struct metafile *m, int fd, struct held *held, unsigned checkers);
 void checker_stop(struct checker *c);
 
 /* Sends a run to be checked; never blocks while waiting < CHECKER_WAITING_MAX.

@@ -1,7 +1,7 @@
 /* fetch.c - the fetcher process.
  *
  *   fetcher ─┬─ checkers, for what the data file holds at the start
- *            ├─ checker: reads back and hashes what has arrived
+ *            ├─ checkers, a few: hash what has arrived
  *            └─ tracker query: one exchange, then it exits
  *
  * One loop around poll, for one file at a time: which chunk is asked of whom is
@@ -182,22 +182,24 @@ static int wait_for_any(struct fetch *f, struct pollfd polled[], nfds_t count, i
 
 static void wait_and_handle(struct fetch *f, bool share)
 {
-	struct pollfd polled[3 + SWARM_CONNECTED_MAX] = {
-		{.fd = f->arrival.checker.from, .events = POLLIN},
+	struct pollfd polled[2 + ARRIVAL_CHECKERS_MAX + SWARM_CONNECTED_MAX] = {
 		{.fd = f->query.fd, .events = POLLIN},
 		{.fd = f->options->news, .events = POLLIN},
-	}, *connections = polled + 3;
+	}, *checkers = polled + 2, *connections = checkers + f->arrival.checker_count;
 	struct peer *who[SWARM_CONNECTED_MAX];
 	nfds_t count = swarm_poll(&f->swarm, connections, who);
 
-	if (wait_for_any(f, polled, 3 + count, next_event_ms(f, share)) <= 0)
+	for (unsigned i = 0; i < f->arrival.checker_count; i++)
+		checkers[i] = (struct pollfd){.fd = f->arrival.checkers[i].from, .events = POLLIN};
+	if (wait_for_any(f, polled, (nfds_t)(connections - polled) + count, next_event_ms(f, share)) <= 0)
 		return;
 	if (polled[0].revents != 0)
-		arrival_take_results(&f->arrival);
-	if (polled[1].revents != 0)
 		read_query(f);
-	if (polled[2].revents != 0)
+	if (polled[1].revents != 0)
 		read_subscription(f->options->news);
+	for (unsigned i = 0; i < f->arrival.checker_count; i++)
+		if (checkers[i].revents != 0)
+			arrival_take_results(&f->arrival, &f->arrival.checkers[i]);
 	for (nfds_t i = 0; i < count && !f->arrival.failed; i++) {
 		short revents = connections[i].revents;
 		if (revents == 0 || who[i]->banned)
@@ -320,7 +322,7 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 		log_warn("%s: can't be downloaded", d->path);
 		return -1;
 	}
-	if (arrival_begin(&f->arrival, d, &f->swarm) < 0) {
+	if (arrival_begin(&f->arrival, d, &f->swarm, options->check_workers) < 0) {
 		log_warn("%s: can't be downloaded", d->path);
 		swarm_end(&f->swarm);
 		return -1;

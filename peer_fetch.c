@@ -32,6 +32,8 @@ int peer_connect(struct peer *p)
 	if (p->connecting && errno != EINPROGRESS)
 		goto failed;
 	p->heard_ms = p->rate_since_ms = clock_ms();
+	p->enough = 1;
+	p->round_trip_ms = 0;
 	p->answers = 0;
 	p->rate_bytes = 0;
 	p->asked_first = p->asked_count = 0;
@@ -53,8 +55,10 @@ int peer_connected(struct peer *p)
 
 	if (getsockopt(p->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
 		return errno;
-	if (error == 0)
+	if (error == 0) {
 		p->connecting = false;
+		p->round_trip_ms = clock_ms() - p->heard_ms;
+	}
 	return error;
 }
 
@@ -117,6 +121,16 @@ int peer_send(struct peer *p)
 	}
 	p->out_used = p->out_sent = 0;
 	return 0;
+}
+
+void peer_set_enough(struct peer *p, size_t bytes)
+{
+	int value = (int)bytes;
+
+	/* Where poll doesn't care, it tells of fewer. */
+	if (bytes != p->enough && p->fd >= 0)
+		setsockopt(p->fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof value);
+	p->enough = bytes;
 }
 
 void peer_heard(struct peer *p, size_t bytes)

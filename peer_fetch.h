@@ -42,6 +42,8 @@ struct peer {
 	/* The connection. */
 	int fd;			/* -1: there is none */
 	bool connecting;
+	size_t enough;		/* bytes to come before poll tells of any */
+	int64_t round_trip_ms;	/* as long as connecting took */
 	int64_t heard_ms;	/* when it last was connected to, asked while idle, or sent a byte */
 	unsigned answers;	/* on this connection */
 	int64_t rate_since_ms;
@@ -82,6 +84,9 @@ bool peer_can_ask(const struct peer *p);
 
 /* Puts down a request for a chunk, which peer_send sends. */
 void peer_ask(struct peer *p, uint64_t chunk, const uint8_t cascade_hash[SHA256_HASH_SIZE]);
+
+/* Has poll tell of bytes that come from it only when they are so many, or it ends. */
+void peer_set_enough(struct peer *p, size_t bytes);
 
 /* So many bytes have come from it. */
 void peer_heard(struct peer *p, size_t bytes);

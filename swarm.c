@@ -13,6 +13,7 @@
 #define CONNECT_MS 5000		/* a SYN and two more of them get lost, and still it connects */
 #define SILENCE_MS 10000	/* without a byte while something is asked for */
 #define STALL_MS 2000		/* the same, where somebody else has nothing to do */
+#define PATIENCE_MS 500		/* for many bytes at a time; then any are enough */
 
 #define REST_MS 1000		/* after a failure; twice as long after each more, up to */
 #define REST_MAX_MS 60000
@@ -23,12 +24,16 @@
 #define PEERS_MAX 128		/* known at a time */
 #define OVERDUE_S 660		/* not heard of by the tracker; every 600 s a peer subscribes again */
 
-/* Bytes that a peer is asked for ahead of what it sends: what it can deliver in
- * a second, which covers any round trip. 100 ms at 1 Gbit/s are 12 MiB; some ways
- * of congestion control look for three times that at the start, and take a cap
- * below for the sender having nothing more to say. */
+/* Bytes that a peer is asked for ahead of what it sends: what it can deliver in a
+ * second. A fast one near by is asked for less: that it fills our socket's buffer
+ * gains nothing, and from then on it is we who make it send, in the time in which we
+ * could take what it sends. Over a long line it takes some round trips' worth: 100 ms
+ * at 1 Gbit/s are 12 MiB; some ways of congestion control look for three times that
+ * at the start, and take a cap below for the sender having nothing more to say. */
 #define WINDOW_FIRST (1u << 20)
+#define WINDOW_NEAR (4u << 20)
 #define WINDOW_MAX (64u << 20)
+#define ROUND_TRIPS 8
 #define RATE_MIN 16384			/* bytes a second: a slower peer can be done without */
 
 /* Where others share: so many parts of a second. What is asked of one can't be had
@@ -398,8 +403,9 @@ void swarm_end(struct swarm *s)
 /* How many chunks the peer may be asked for ahead of what it sends. */
 static uint64_t window(const struct swarm *s, const struct peer *p)
 {
-	double rate = peer_rate_ahead(p);
-	double bytes = rate < WINDOW_FIRST ? WINDOW_FIRST : rate > WINDOW_MAX ? WINDOW_MAX : rate;
+	double rate = peer_rate_ahead(p), far = rate * ROUND_TRIPS * (double)p->round_trip_ms / 1000;
+	double most = far < WINDOW_NEAR ? WINDOW_NEAR : far > WINDOW_MAX ? WINDOW_MAX : far;
+	double bytes = rate < WINDOW_FIRST ? WINDOW_FIRST : rate > most ? most : rate;
 	uint64_t chunk_size = s->meta->chunk_size, chunks;
 
 	if (p->partial) {
@@ -613,6 +619,8 @@ void swarm_manage(struct swarm *s)
 			swarm_fail(s, p, "has been silent for too long");
 		else if (!p->connecting && p->rest_until_ms <= now)
 			ask_for_chunks(s, p);
+		if (p->enough > 1 && silent >= scaled(s, PATIENCE_MS))
+			peer_set_enough(p, 1);
 	}
 	connect_to_more(s);
 }
@@ -625,6 +633,8 @@ int64_t swarm_next_event_ms(const struct swarm *s, int64_t next_ms)
 		const struct peer *p = &s->peers[i];
 		if (p->connecting)
 			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, CONNECT_MS));
+		else if (p->asked_count > 0 && p->enough > 1)
+			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, PATIENCE_MS));
 		else if (p->asked_count > 0 && now - p->heard_ms < scaled(s, STALL_MS))
 			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, STALL_MS));
 		else if (p->asked_count > 0)

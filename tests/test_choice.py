@@ -133,6 +133,26 @@ class Stalls(FetchCase):
         self.assertEqual(len(honest.requests), self.file.count - 100)
 
 
+    def test_a_fast_peer_that_gets_slow_is_heard(self):
+        """Its last chunk comes in so small pieces that waiting for many would look like silence."""
+        self.file = self.describe_file("slow", 80 << 20, 1 << 20)
+        over, slow = threading.Event(), []
+        self.addCleanup(over.set)
+
+        def drip(peer, connection, number):
+            answer = chunk_response(OK, self.file.chunk(number))
+            slow.append(number)
+            for at in range(0, 30_000, 1000):
+                connection.sendall(answer[at:at + 1000])
+                if over.wait(0.1):
+                    return HANG_UP
+            connection.sendall(answer[30_000:])
+        peer = Scripted(self, self.file, *[at_rate(self, 150 << 20)] * 79, drip)
+        program = self.fetch_from(peer, options=["-v", "--timeout", 1])
+        self.assertEqual(len(slow), 1)
+        self.assertNotIn("silent", program.stderr)
+
+
 class Shares(FetchCase):
     def setUp(self):
         super().setUp()

@@ -252,16 +252,17 @@ class AtTheBound(Parent):
 
 class Family(Parent):
     def start_with_all_kinds(self, **how):
-        """Start a peer that has a fetcher, its checker, a query, a subscriber, and a child."""
+        """Start a peer that has a fetcher, two checkers, a query, a subscriber, and a child."""
         self.absent = self.describe_file("absent", 100_000, 1000)
         source, tracker = Scripted(self, self.absent, keep_silent), silent_tracker(self)
-        peer = self.start_peer([self.small, self.absent], peers=[source.address], tracker=tracker.address, **how)
+        peer = self.start_peer([self.small, self.absent], "-j", "2", peers=[source.address],
+                               tracker=tracker.address, **how)
         wait_for_chunks(peer.address(), self.small, [0, 10])
         self.client = self.connect(peer)
         self.ask(self.client, self.small, 0)
         wait_until(lambda: source.requests, "the fetcher has asked")
         wait_until(lambda: set(tracker.commands()) == {1, 2}, "query and subscriber have asked")
-        wait_until(lambda: len(peer.family()) == 6, "all kinds of processes run")
+        wait_until(lambda: len(peer.family()) == 7, "all kinds of processes run")
         return peer
 
     def find_fetcher(self, peer):
