@@ -387,7 +387,6 @@ int check_data_file(struct metafile *m, int fd, struct held *held, unsigned work
 			break;
 		if (pids[started] == 0) {
 			close(done[0]);
-			window_setup(sha256_lanes(), workers);
 			check_batches(started, workers, m, fd, held, done[1]);
 			_exit(EXIT_SUCCESS);
 		}

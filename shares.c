@@ -23,7 +23,7 @@ static bool is_same(struct address a, struct address b)
 
 uint64_t shares_digest(const struct address sharers[], size_t count)
 {
-	uint64_t digest = 0;
+	uint64_t digest = 1;
 
 	for (size_t i = 0; i < count; i++)
 		digest += claim(sharers[i], 0);

@@ -18,7 +18,7 @@
 
 /* What is worked out: who has the greatest claim to each region, and who the next. */
 struct shares {
-	uint64_t digest;	/* of the sharers that it is worked out for; 0: there are none */
+	uint64_t digest;	/* of the sharers that it is worked out for */
 	size_t regions;
 	struct address first[SHARES_REGIONS], second[SHARES_REGIONS];	/* port 0: nobody */
 };
@@ -28,14 +28,14 @@ enum standing { ITS_SHARE, ITS_NEXT, NOT_ITS };
 
 /* Regions, in the order in which chunks are looked for in them. */
 struct order {
-	uint64_t digest;	/* of the sharers that it was made for */
+	uint64_t digest;	/* of the sharers that it was made for; 0: it wasn't made */
 	size_t place;		/* before it there was nothing to be found, */
 	uint64_t chunk;		/* nor before that chunk of the region there, */
 	uint64_t given_back;	/* as long as struct wanted has the same */
 	uint16_t region[SHARES_REGIONS];
 };
 
-/* The number that tells sets of sharers apart; their order makes no difference. */
+/* A number that tells sets of sharers apart; their order makes no difference. Not 0. */
 uint64_t shares_digest(const struct address sharers[], size_t count);
 
 /* Works out what belongs to whom of these sharers, of that many regions. */

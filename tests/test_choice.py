@@ -96,6 +96,13 @@ class Refusals(FetchCase):
         self.assertLess(len(refused), 500)
 
 
+    def test_a_peer_that_failed_and_then_lacked_something(self):
+        """It is asked again for all that is missing, not only for where nothing is."""
+        self.file.path.write_bytes(self.file.without(*range(1, 31)))
+        cut = say(chunk_response(OK, b"")[:1], HANG_UP)
+        self.fetch_from(Scripted(self, self.file, cut, not_yet, send))
+
+
 class Stalls(FetchCase):
     def assert_relieved(self, stalling, limit, *options):
         """Fetch from this peer and another, which must get the stalling one's chunks in time.

@@ -299,6 +299,17 @@ class Family(Parent):
         peer.signal(signal.SIGTERM)
         self.assertEqual(peer.wait(5), 0)
 
+    def test_a_fetcher_does_not_wait_for_a_checker_that_was_killed(self):
+        file = self.describe_file("data", 200_000, 1000)
+        silent = Scripted(self, file, keep_silent)
+        fetcher = self.start_fetch(file, "-j", "2", peers=[silent.address])
+        wait_until(lambda: silent.requests, "it asks")
+        for checker in fetcher.children()[-1:]:
+            os.kill(checker.pid, signal.SIGKILL)
+        fetcher.deserved = "a checker has died"
+        self.assertEqual(fetcher.wait(), 1)
+        self.assert_one_sentence(fetcher, fetcher.deserved)
+
     def test_a_signal_while_a_large_file_is_checked(self):
         size, piece = 384 << 20, os.urandom(1 << 20)
         path = self.scratch / "big"
