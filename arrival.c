@@ -21,15 +21,22 @@
 #define WAKE_MS 4			/* if they come in so short a time */
 #define MESSAGE_MAX 65536		/* bytes of an error message that are put up with */
 
+/* Starts one more checker. Returns 0, or -1 with errno. */
+static int start_checker(struct arrival *a)
+{
+	struct datafile *d = a->file;
+
+	if (checker_start(&a->checkers[a->checker_count], &d->meta, d->fd, d->held, a->checkers_max) < 0)
+		return -1;
+	a->checker_count++;
+	return 0;
+}
+
 int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers)
 {
-	unsigned most = checkers < ARRIVAL_CHECKERS_MAX ? checkers : ARRIVAL_CHECKERS_MAX;
-
 	*a = (struct arrival){.file = d, .swarm = s, .held = held_count(d->held)};
-	for (; a->checker_count < most; a->checker_count++)
-		if (checker_start(&a->checkers[a->checker_count], &d->meta, d->fd, d->held, most) < 0)
-			break;
-	return a->checker_count > 0 ? 0 : -1;
+	a->checkers_max = checkers < ARRIVAL_CHECKERS_MAX ? checkers : ARRIVAL_CHECKERS_MAX;
+	return start_checker(a);
 }
 
 void arrival_end(struct arrival *a)
@@ -101,24 +108,32 @@ void arrival_take_results(struct arrival *a, struct checker *c)
 	}
 }
 
-/* The checker that has least to do; the first, if it has nothing: it is warm. */
-static struct checker *least_busy(struct arrival *a)
+/* The checker that has least to do; if all have something, a new one, as long as
+ * there can be more. */
+static struct checker *choose_checker(struct arrival *a)
 {
 	struct checker *least = &a->checkers[0];
 
 	for (unsigned i = 1; i < a->checker_count; i++)
 		if (a->checkers[i].waiting < least->waiting)
 			least = &a->checkers[i];
-	return least;
+	if (least->waiting == 0 || a->checker_count == a->checkers_max)
+		return least;
+	if (start_checker(a) < 0) {
+		a->checkers_max = a->checker_count;
+		return least;
+	}
+	return &a->checkers[a->checker_count - 1];
 }
 
 void arrival_flush(struct arrival *a)
 {
-	struct checker *c = least_busy(a);
-
+	if (a->unchecked.count == 0 || a->failed)
+		return;
+	struct checker *c = choose_checker(a);
 	while (c->waiting == CHECKER_WAITING_MAX && !a->failed)
 		arrival_take_results(a, c);
-	if (a->unchecked.count == 0 || a->failed)
+	if (a->failed)
 		return;
 	if (checker_send(c, &a->unchecked) < 0) {
 		log_warn("%s: a checker is gone", a->file->path);
@@ -426,8 +441,8 @@ void arrival_receive(struct arrival *a, struct peer *p)
 {
 	ssize_t n = missing_of_chunk(p) >= TRANSFER_MIN ? receive_to_file(a, p) : receive_bytes(a, p);
 
-	peer_set_enough(p, enough(p));
-
+	if (n > 0 && p->fd >= 0)
+		peer_set_enough(p, enough(p));
 	if (n == 0)
 		handle_end(a->swarm, p, "closed the connection before it answered");
 	else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)

@@ -17,15 +17,14 @@ struct arrival {
 	struct datafile *file;	/* the caller's, as is the swarm */
 	struct swarm *swarm;
 	struct checker checkers[ARRIVAL_CHECKERS_MAX];
-	unsigned checker_count;
+	unsigned checker_count, checkers_max;
 	struct run unchecked;	/* written, and not yet given to a checker */
 	uint64_t held;		/* chunks */
 	bool failed;		/* it can't go on, and has said why */
 };
 
-/* Begins, with so many checkers or, if they are more than can be kept busy, fewer.
- * Returns 0, or -1 with errno. arrival_end ends and reaps the checkers, finished or
- * not. */
+/* Begins, with one checker; there will be more, up to so many, when it has too much
+ * to do. Returns 0, or -1 with errno. arrival_end ends and reaps them, finished or not. */
 int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers);
 void arrival_end(struct arrival *a);
 

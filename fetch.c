@@ -40,7 +40,7 @@ struct fetch {
 	bool running;			/* begun, and not yet ended */
 
 	struct tracker_query query;
-	int64_t begun_ms, asked_ms, listed_ms;	/* the last two: 0 until then */
+	int64_t begun_ms, asked_ms, listed_ms;	/* 0 until then */
 	int64_t patience_ms;			/* before it is asked again without a list */
 	bool said_tracker_trouble, said_waiting;
 
@@ -82,7 +82,9 @@ static int64_t ask_at_ms(const struct fetch *f)
 
 	if (!listed)
 		return retry_ms;
-	return swarm_has_usable_peer(&f->swarm) ? renew_ms : clock_earlier(renew_ms, retry_ms);
+	if (swarm_has_usable_peer(&f->swarm))
+		return renew_ms;
+	return f->swarm.count > 0 ? clock_earlier(renew_ms, retry_ms) : retry_ms;
 }
 
 static void ask_tracker_if_due(struct fetch *f)
@@ -92,8 +94,10 @@ static void ask_tracker_if_due(struct fetch *f)
 
 	if (o->tracker_host == NULL || f->query.process != 0 || clock_ms() < ask_at_ms(f))
 		return;
+	if (f->asked_ms == 0)
+		f->begun_ms = clock_ms();	/* it is its turn */
 	f->asked_ms = clock_ms();
-	f->patience_ms = clock_jittered(ASK_MS + ASK_MS / 3);
+	f->patience_ms = clock_jittered(ASK_MS + ASK_MS / 2);
 	memcpy(request.cascade_hash, f->file->meta.cascade_hash, SHA256_HASH_SIZE);
 	if (tracker_query_start(&f->query, o->tracker_host, o->tracker_port, &request,
 				(int)(ASK_MS * o->time_scale)) < 0)
@@ -119,6 +123,7 @@ static void read_query(struct fetch *f)
 
 	if (answer == NULL)
 		return;
+	f->asked_ms = clock_ms();	/* what counts is the time in between */
 	if (answer->count >= 0) {
 		take_list(f, answer);
 	} else if (!f->said_tracker_trouble) {
@@ -308,7 +313,7 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 {
 	bool complete = datafile_missing_bytes(d) == 0;
 
-	*f = (struct fetch){.file = d, .options = options, .query.fd = -1, .begun_ms = clock_ms()};
+	*f = (struct fetch){.file = d, .options = options, .query.fd = -1};
 	if ((!complete || d->too_long) && datafile_begin_write(d) < 0)
 		return -1;
 	if (complete) {

@@ -128,7 +128,7 @@ void peer_set_enough(struct peer *p, size_t bytes)
 	int value = (int)bytes;
 
 	/* Where poll doesn't care, it tells of fewer. */
-	if (bytes != p->enough && p->fd >= 0)
+	if (bytes != p->enough)
 		setsockopt(p->fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof value);
 	p->enough = bytes;
 }

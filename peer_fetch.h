@@ -34,7 +34,10 @@ struct peer {
 	unsigned probes;	/* of those, since its last rest */
 	unsigned rests;		/* because of those, since its last chunk */
 	uint8_t lacks[SHARES_REGIONS / 8];	/* a bit for each region that it refused a chunk of */
-	struct order order;	/* in which it seems to get them; for a partial one */
+	struct order order;	/* in which it gets them, if it is like us; for a partial one */
+	bool anywhere;		/* the last chunk was not asked for in that order */
+	unsigned misses;	/* refusals of those that were, since it had one */
+	uint64_t next;		/* where to look for the next one, if not in that order */
 	double rate;		/* bytes a second, lately; 0: not known */
 	uint64_t chunks;	/* good ones that it delivered */
 	unsigned unchecked;	/* runs of its chunks that the checker has not returned */
@@ -85,7 +88,8 @@ bool peer_can_ask(const struct peer *p);
 /* Puts down a request for a chunk, which peer_send sends. */
 void peer_ask(struct peer *p, uint64_t chunk, const uint8_t cascade_hash[SHA256_HASH_SIZE]);
 
-/* Has poll tell of bytes that come from it only when they are so many, or it ends. */
+/* Has poll tell of bytes that come from it, over the connection that there is, only
+ * when they are so many, or it ends. */
 void peer_set_enough(struct peer *p, size_t bytes);
 
 /* So many bytes have come from it. */

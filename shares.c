@@ -23,11 +23,11 @@ static bool is_same(struct address a, struct address b)
 
 uint64_t shares_digest(const struct address sharers[], size_t count)
 {
-	uint64_t digest = 1;
+	uint64_t digest = 0;
 
 	for (size_t i = 0; i < count; i++)
 		digest += claim(sharers[i], 0);
-	return digest;
+	return digest != 0 ? digest : 1;
 }
 
 void shares_work_out(struct shares *s, const struct address sharers[], size_t count, size_t regions)

@@ -13,7 +13,7 @@
 #define CONNECT_MS 5000		/* a SYN and two more of them get lost, and still it connects */
 #define SILENCE_MS 10000	/* without a byte while something is asked for */
 #define STALL_MS 2000		/* the same, where somebody else has nothing to do */
-#define PATIENCE_MS 500		/* for many bytes at a time; then any are enough */
+#define PATIENCE_MS 500		/* of ours, for many bytes at a time; then any are enough */
 
 #define REST_MS 1000		/* after a failure; twice as long after each more, up to */
 #define REST_MAX_MS 60000
@@ -45,6 +45,7 @@
 #define PROBES 4u
 #define PROBES_MAX 64u
 #define REFUSALS_MAX 64		/* in a row: it is of no use now */
+#define MISSES_MAX 8		/* in its order, in a row: then only one chunk in so many is asked in it */
 
 static int scaled(const struct swarm *s, int ms)
 {
@@ -146,38 +147,47 @@ static bool find_in_order(const struct swarm *s, const struct peer *p, struct or
 	return false;
 }
 
-/* The same, of any region. */
+/* The same, from p->next on, or anywhere in a region after that: a region's first
+ * chunks may be just those that the peer lacks. */
 static bool find_anywhere(const struct swarm *s, const struct peer *p, uint64_t *wanted)
 {
-	size_t regions = s->shares.regions, start = (size_t)random_below(regions);
+	uint64_t size = region_size(s), from = p->next, skipped = random_below(size);
+	size_t regions = s->shares.regions, first = (size_t)(from / size) % regions;
 
-	for (size_t i = 0; i < regions; i++)
-		if (find_in_region(s, p, (start + i) % regions, 0, wanted))
+	for (size_t i = 0; i <= regions; i++) {
+		size_t region = (first + i) % regions;
+		if (find_in_region(s, p, region, from, wanted) || find_in_region(s, p, region, 0, wanted))
 			return true;
+		from = (region + 1) % regions * size + skipped;
+	}
 	return false;
 }
 
 /* Whether those like us are delivering, together, as much as the peer does. */
 static bool others_do_as_well(const struct swarm *s, const struct peer *p)
 {
+	int64_t now = clock_ms();
 	double rate = 0;
 
-	for (size_t i = 0; i < s->count; i++)
-		if (is_like_us(&s->peers[i]) && s->peers[i].asked_count > 0)
-			rate += s->peers[i].rate;
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *other = &s->peers[i];
+		if (is_like_us(other) && other->asked_count > 0 && now - other->heard_ms < scaled(s, STALL_MS))
+			rate += other->rate;
+	}
 	return p->rate > 0 && rate >= p->rate;
 }
 
 /* Finds a chunk to ask the peer for. One that seems to hold everything is asked in
  * our order, and left in peace with what is neither our share nor next to it while
- * others do as well. One that holds parts is asked in its own order; if that misses,
- * it isn't one that goes by it. False: there is none. */
+ * others do as well. One that holds parts is asked in its own order, as long as it
+ * seems to have one. False: there is none. */
 static bool find_for(struct swarm *s, struct peer *p, uint64_t *wanted)
 {
 	if (!p->partial)
 		return find_in_order(s, p, &s->order, s->options->self, others_do_as_well(s, p) ? ITS_NEXT : NOT_ITS,
 				     wanted);
-	if (p->probes >= PROBES / 2)
+	p->anywhere = p->probes >= PROBES / 2 || (p->misses >= MISSES_MAX && p->streak % MISSES_MAX != MISSES_MAX - 1);
+	if (p->anywhere)
 		return find_anywhere(s, p, wanted);
 	if (p->order.digest != s->shares.digest)
 		shares_order(&s->shares, p->address, &p->order);
@@ -212,7 +222,7 @@ static void rest(struct peer *p, int64_t ms)
 /* The peer has nothing that is wanted, now; after a rest it may. */
 static void rest_refused(struct peer *p)
 {
-	int64_t ms = REFUSED_REST_MS << (p->rests < 6 ? p->rests : 6);
+	int64_t ms = REFUSED_REST_MS << (p->rests < 7 ? p->rests : 7);
 
 	p->rests++;
 	p->probes = 0;
@@ -255,14 +265,18 @@ void swarm_lacks_chunk(struct swarm *s, struct peer *p, uint64_t chunk)
 	log_debug("%s: doesn't have chunk %llu yet", swarm_name(p), (unsigned long long)chunk);
 	p->partial = true;
 	p->lacks[region / 8] |= (uint8_t)(1u << region % 8);
+	p->next = random_below(s->meta->chunks);
+	p->misses += !p->anywhere;
 	p->streak = 0;
 	p->refusals++;
-	if (++p->probes >= (p->rests < 4 ? PROBES << p->rests : PROBES_MAX))
+	if (++p->probes >= (p->rests < 4 && p->misses < MISSES_MAX ? PROBES << p->rests : PROBES_MAX))
 		rest_refused(p);
 }
 
 void swarm_has_chunk(struct peer *p)
 {
+	if (!p->anywhere)
+		p->misses = 0;
 	p->streak++;
 	p->refusals = p->probes = p->rests = 0;
 }
@@ -443,6 +457,7 @@ static void ask_for_chunks(struct swarm *s, struct peer *p)
 		while (left > 0 && peer_can_ask(p) && find_for(s, p, &chunk)) {
 			wanted_take(&s->wanted, chunk);
 			peer_ask(p, chunk, s->meta->cascade_hash);
+			p->next = chunk + 1;
 			left--;
 		}
 		if (p->out_used == 0)
@@ -578,8 +593,8 @@ static void relieve_slowest(struct swarm *s)
 		return;
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		if (!p->proven || p->banned || p->rest_until_ms > now)
-			continue;
+		if (!p->proven || p->banned || p->rest_until_ms > now || p->refusals > 0)
+			continue;	/* who says "not yet" may do so again */
 		if (p->asked_count == 0 && (idle == NULL || p->rate > idle->rate))
 			idle = p;
 	}
@@ -605,6 +620,9 @@ void swarm_manage(struct swarm *s)
 	int64_t now = clock_ms();
 
 	share_out(s);
+	for (size_t i = 0; i < s->count; i++)
+		if (is_connected(&s->peers[i]) && now - s->peers[i].heard_ms >= PATIENCE_MS)
+			peer_set_enough(&s->peers[i], 1);
 	relieve_slowest(s);
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
@@ -619,8 +637,6 @@ void swarm_manage(struct swarm *s)
 			swarm_fail(s, p, "has been silent for too long");
 		else if (!p->connecting && p->rest_until_ms <= now)
 			ask_for_chunks(s, p);
-		if (p->enough > 1 && silent >= scaled(s, PATIENCE_MS))
-			peer_set_enough(p, 1);
 	}
 	connect_to_more(s);
 }
@@ -634,7 +650,7 @@ int64_t swarm_next_event_ms(const struct swarm *s, int64_t next_ms)
 		if (p->connecting)
 			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, CONNECT_MS));
 		else if (p->asked_count > 0 && p->enough > 1)
-			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, PATIENCE_MS));
+			next_ms = clock_earlier(next_ms, p->heard_ms + PATIENCE_MS);
 		else if (p->asked_count > 0 && now - p->heard_ms < scaled(s, STALL_MS))
 			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, STALL_MS));
 		else if (p->asked_count > 0)

@@ -9,6 +9,7 @@
  *                                            turn, in one process; compare each chunk
  *   fetch_floor hash SIZE one|lanes          hash so many bytes of memory, as one stream
  *                                            or as many as this CPU does best at once
+ *   fetch_floor touch SIZE                   use so much memory, and end
  *
  * The sender knows no chunks and no requests: it sends the file as one stream.
  * All of it is loopback. */
@@ -134,6 +135,17 @@ static void hash_memory(uint64_t size, size_t lanes)
 	sha256_final_lanes(ctxs, hashes, lanes);
 }
 
+/* Each page at least, so that the system has them at hand for the next program. */
+static void touch_memory(size_t size)
+{
+	volatile uint8_t *memory = malloc(size);
+
+	if (memory == NULL)
+		die("malloc");
+	for (size_t at = 0; at < size; at += 4096)
+		memory[at] = 1;
+}
+
 int main(int argc, char **argv)
 {
 	const char *what = argc < 3 ? "" : argv[1];
@@ -148,12 +160,15 @@ int main(int argc, char **argv)
 		obvious_loop(connect_to(argv[2]), create(argv[3]), argv[4]);
 	} else if (argc == 4 && strcmp(what, "hash") == 0) {
 		hash_memory(strtoull(argv[2], NULL, 10), strcmp(argv[3], "one") == 0 ? 1 : sha256_lanes());
+	} else if (argc == 3 && strcmp(what, "touch") == 0) {
+		touch_memory((size_t)strtoull(argv[2], NULL, 10));
 	} else {
 		fputs("usage: fetch_floor send PORT FILE\n"
 		      "       fetch_floor receive PORT\n"
 		      "       fetch_floor write PORT OUT\n"
 		      "       fetch_floor loop PORT OUT FILE.cascade\n"
-		      "       fetch_floor hash SIZE one|lanes\n", stderr);
+		      "       fetch_floor hash SIZE one|lanes\n"
+		      "       fetch_floor touch SIZE\n", stderr);
 		return 2;
 	}
 	return EXIT_SUCCESS;

@@ -96,6 +96,13 @@ class Refusals(FetchCase):
         self.assertLess(len(refused), 500)
 
 
+    def test_a_peer_that_lacks_the_beginning_of_each_region(self):
+        """What is known of its holdings is known of eight chunks at a time."""
+        self.file = self.describe_file("regions", 8192 * 20, 20)
+        last = Scripted(self, self.file, part(7, of=8))
+        self.start_fetch(self.file, peers=[last.address])
+        wait_until(lambda: sum(number % 8 == 7 for number in set(last.requests)) >= 100, "it gets 100 chunks")
+
     def test_a_peer_that_failed_and_then_lacked_something(self):
         """It is asked again for all that is missing, not only for where nothing is."""
         self.file.path.write_bytes(self.file.without(*range(1, 31)))
@@ -158,6 +165,33 @@ class Stalls(FetchCase):
         program = self.fetch_from(peer, options=["-v", "--timeout", 1])
         self.assertEqual(len(slow), 1)
         self.assertNotIn("silent", program.stderr)
+
+
+    def test_a_peer_that_holds_all_is_asked_when_the_others_stall(self):
+        self.file = self.describe_file("stall", 12 << 20, 16 << 10)
+        full = Scripted(self, self.file, at_rate(self, 2 << 20))
+        partial = Scripted(self, self.file, not_yet, *[at_rate(self, 6 << 20)] * 300, keep_silent)
+        self.start_fetch(self.file, peers=[full.address, partial.address])
+        wait_until(partial.acted.is_set, "one is silent")
+        asked = len(full.requests)
+        wait_until(lambda: len(full.requests) > asked + 100, "the other is asked", SOON)
+
+    def test_a_slow_peer_is_not_left_for_one_that_lacks_the_chunk(self):
+        self.file = self.describe_file("left", 200_000, 10_000)
+        over = threading.Event()
+        self.addCleanup(over.set)
+
+        def slow(peer, connection, number):
+            answer = chunk_response(OK, self.file.chunk(number))
+            for half in answer[:5000], answer[5000:]:
+                connection.sendall(half)
+                if over.wait(1.2):
+                    return HANG_UP
+
+        def all_but_5(peer, connection, number):
+            return (not_yet if number == 5 else send)(peer, connection, number)
+        self.fetch_from(Scripted(self, self.file, slow), Scripted(self, self.file, all_but_5),
+                        options=["--timeout", 4])
 
 
 class Shares(FetchCase):

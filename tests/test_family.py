@@ -252,17 +252,16 @@ class AtTheBound(Parent):
 
 class Family(Parent):
     def start_with_all_kinds(self, **how):
-        """Start a peer that has a fetcher, two checkers, a query, a subscriber, and a child."""
+        """Start a peer that has a fetcher, its checker, a query, a subscriber, and a child."""
         self.absent = self.describe_file("absent", 100_000, 1000)
         source, tracker = Scripted(self, self.absent, keep_silent), silent_tracker(self)
-        peer = self.start_peer([self.small, self.absent], "-j", "2", peers=[source.address],
-                               tracker=tracker.address, **how)
+        peer = self.start_peer([self.small, self.absent], peers=[source.address], tracker=tracker.address, **how)
         wait_for_chunks(peer.address(), self.small, [0, 10])
         self.client = self.connect(peer)
         self.ask(self.client, self.small, 0)
         wait_until(lambda: source.requests, "the fetcher has asked")
         wait_until(lambda: set(tracker.commands()) == {1, 2}, "query and subscriber have asked")
-        wait_until(lambda: len(peer.family()) == 7, "all kinds of processes run")
+        wait_until(lambda: len(peer.family()) == 6, "all kinds of processes run")
         return peer
 
     def find_fetcher(self, peer):
@@ -302,10 +301,10 @@ class Family(Parent):
     def test_a_fetcher_does_not_wait_for_a_checker_that_was_killed(self):
         file = self.describe_file("data", 200_000, 1000)
         silent = Scripted(self, file, keep_silent)
-        fetcher = self.start_fetch(file, "-j", "2", peers=[silent.address])
+        fetcher = self.start_fetch(file, peers=[silent.address])
         wait_until(lambda: silent.requests, "it asks")
-        for checker in fetcher.children()[-1:]:
-            os.kill(checker.pid, signal.SIGKILL)
+        checker, = fetcher.children()
+        os.kill(checker.pid, signal.SIGKILL)
         fetcher.deserved = "a checker has died"
         self.assertEqual(fetcher.wait(), 1)
         self.assert_one_sentence(fetcher, fetcher.deserved)

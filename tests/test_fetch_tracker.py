@@ -5,7 +5,7 @@ import threading
 import unittest
 
 from scripted import Scripted, not_yet, send, silent_tracker
-from support import (LIST, LOOPBACK, SUBSCRIBE, Case, Peer, Tracker, ask_peer, chunk_request,
+from support import (LIST, LOOPBACK, SUBSCRIBE, Case, Peer, Tracker, ask_peer, chunk_request, pause,
                      tracker_entry, tracker_response, wait_for_chunks, wait_for_end, wait_until)
 
 ME = (LOOPBACK, 65000)  # a peer that only fetches does not listen there
@@ -116,6 +116,16 @@ class Lists(Case):
         peer = self.start_peer(self.file, peers=[first.address], tracker=tracker.address)
         wait_until(lambda: "complete and verified" in peer.stderr, "it completes the file", 8)
         self.assert_same(self.file.path, self.file.data)
+
+    def test_an_empty_list_is_not_asked_for_again_soon(self):
+        """Not by who has something to serve, either."""
+        self.file.path.write_bytes(self.file.without(*range(1, 21)))
+        tracker = Tracker(self)
+        peer = self.start_peer(self.file, tracker=tracker.address)
+        wait_until(lambda: LIST in tracker.commands(), "it asks")
+        pause(4)
+        self.assertEqual(tracker.commands().count(LIST), 1)
+        self.end(peer)
 
     def test_the_tracker_is_asked_for_each_file(self):
         other = self.describe_file("other", 5000, 1000)
