@@ -395,7 +395,8 @@ int swarm_begin(struct swarm *s, const struct metafile *m, const struct held *he
 		if (held_has(held, chunk))
 			wanted_take(&s->wanted, chunk);
 	shares_work_out(&s->shares, NULL, 0, region_count(s));
-	shares_file_order(&s->shares, options->ascending ? 0 : random_below(s->shares.regions), &s->order);
+	size_t from = options->ascending ? 0 : (size_t)random_below(s->shares.regions);
+	shares_file_order(&s->shares, from, &s->order);
 	for (size_t i = 0; i < options->peer_count; i++) {
 		struct peer *p = add_peer(s, options->peers[i]);
 		if (p != NULL)
