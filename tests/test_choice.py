@@ -271,7 +271,7 @@ class Order(FetchCase):
 
     def test_a_serving_fetchers_order_follows_from_its_address(self):
         """Others know it then, and what can be had of it."""
-        def fetch(me=(LOOPBACK, 0)):
+        def fetch(me=("127.0.0.2", 0)):  # where nobody else takes the port meanwhile
             peer = Peer(self, self.file)
             fetcher = self.start_peer(self.file, peers=[peer.address], me=me)
             fetcher.says("complete and verified")
