@@ -26,15 +26,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "args.h"
-#include "check.h"
+#include "base/args.h"
+#include "file/check.h"
 #include "csapp.h"
-#include "datafile.h"
-#include "fetch.h"
-#include "log.h"
+#include "file/datafile.h"
+#include "fetch/fetch.h"
+#include "base/log.h"
 #include "peer_serve.h"
-#include "process.h"
-#include "wire.h"
+#include "base/process.h"
+#include "net/wire.h"
 
 static const char usage_text[] =
 	"usage: cascade [options] FILE.cascade[:FILE.cascade...] TRACKER_IP TRACKER_PORT MY_IP MY_PORT\n"

@@ -18,10 +18,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "args.h"
+#include "base/args.h"
 #include "csapp.h"
-#include "log.h"
-#include "metafile.h"
+#include "base/log.h"
+#include "file/metafile.h"
 #include "sha256.h"
 
 #define DEFAULT_CHUNK_SIZE (UINT64_C(1) << 20)

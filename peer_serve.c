@@ -25,13 +25,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "confine.h"
-#include "log.h"
-#include "process.h"
-#include "progress.h"
-#include "serve_client.h"
-#include "tracker_query.h"
+#include "base/clock.h"
+#include "serve/confine.h"
+#include "base/log.h"
+#include "base/process.h"
+#include "fetch/progress.h"
+#include "serve/serve_client.h"
+#include "net/tracker_query.h"
 
 #define PAUSE_MS 100		/* after accept or fork failed for want of something */
 #define FULL_PAUSE_MS 20	/* at the bound, while everybody is busy */

@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#include "datafile.h"
-#include "wire.h"
+#include "file/datafile.h"
+#include "net/wire.h"
 
 #define MAX_CLIENTS_DEFAULT 256
 

@@ -17,12 +17,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "args.h"
-#include "clock.h"
+#include "base/args.h"
+#include "base/clock.h"
 #include "csapp.h"
-#include "log.h"
-#include "metafile.h"
-#include "wire.h"
+#include "base/log.h"
+#include "file/metafile.h"
+#include "net/wire.h"
 
 #define DEFAULT_PORT 8888
 #define FILES_MAX 4096		/* files tracked at a time */

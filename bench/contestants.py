@@ -18,7 +18,7 @@ from common import HERE, MIB, ROOT, Failure, run, write_random
 from measure import Contestant
 from support import LOOPBACK, Program, wait_until
 
-FETCH_FLOOR = HERE / "fetch_floor"
+FETCH_FLOOR = HERE.parent / "build" / "bench" / "fetch_floor"
 REFERENCE = ROOT / "tests" / "reference"
 PIECE_SIZE = MIB    # of BitTorrent
 START_SECONDS = 120  # a seeder may hash the file first

@@ -1,4 +1,4 @@
-"""Clients for bench/serve.py and tests/soak.py: those that bench/load plays,
+"""Clients for bench/serve.py and tests/soak.py: those that build/bench/load plays,
 which are honest and measure, and crowds that are not.
 """
 
@@ -16,11 +16,11 @@ from pathlib import Path
 from common import ROOT
 from support import CHUNK_RESPONSE, chunk_request, receive
 
-LOAD = Path(os.environ.get("CASCADE_LOAD", ROOT / "bench" / "load"))
+LOAD = Path(os.environ.get("CASCADE_LOAD", ROOT / "build" / "bench" / "load"))
 
 
 class Result:
-    """One line of bench/load. Times are in milliseconds."""
+    """One line of build/bench/load. Times are in milliseconds."""
 
     def __init__(self, line):
         numbers = dict(re.findall(r"(\S+) ([\d.]+)", line))
@@ -30,7 +30,7 @@ class Result:
 
 
 def load(address, metafile, *options, seconds=3):
-    """Run bench/load and return its Result; metafile None only reads what comes."""
+    """Run build/bench/load and return its Result; metafile None only reads what comes."""
     ip, port = address
     command = [LOAD, *options, "-t", seconds, *(["-r"] if metafile is None else []), ip, port,
                *([] if metafile is None else [metafile])]

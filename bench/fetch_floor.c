@@ -22,9 +22,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "../csapp.h"
-#include "../metafile.h"
-#include "../sha256.h"
+#include "csapp.h"
+#include "file/metafile.h"
+#include "sha256.h"
 #include "loopback.h"
 
 #define PIECE_SIZE ((size_t)256 << 10)	/* received at a time */

@@ -30,11 +30,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../args.h"
-#include "../log.h"
-#include "../metafile.h"
-#include "../sha256.h"
-#include "../wire.h"
+#include "base/args.h"
+#include "base/log.h"
+#include "file/metafile.h"
+#include "sha256.h"
+#include "net/wire.h"
 
 #define DEPTH_MAX 64
 #define EVENTS_MAX 256

@@ -52,11 +52,12 @@ class Build:
     def __init__(self, scratch, name, cc, static):
         self.name = name
         source = scratch / name
-        (source / "bench").mkdir(parents=True)
-        for file in [*ROOT.glob("*.[ch]"), ROOT / "Makefile", *ROOT.glob("bench/*.[ch]")]:
-            shutil.copy(file, source / file.relative_to(ROOT))
-        self.cascade, self.floor = source / "cascade", source / "bench" / "floor"
-        run("make", "-s", "cascade", "bench/floor", f"CC={cc}",
+        for file in [ROOT / "Makefile", *ROOT.glob("*.[ch]"), *ROOT.glob("*/*.[ch]")]:
+            copy = source / file.relative_to(ROOT)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, copy)
+        self.cascade, self.floor = source / "cascade", source / "build" / "bench" / "floor"
+        run("make", "-s", "cascade", "build/bench/floor", f"CC={cc}",
             f"LDFLAGS={'-static' if static else ''}", cwd=source, seconds=BUILD_SECONDS)
 
 

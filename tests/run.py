@@ -2,7 +2,7 @@
 """Run all tests: C programs that test units, and the modules test_*.py here.
 
 A unit program prints a line "ok NAME", "FAIL NAME" or "skipped NAME: WHY" for
-each test. Without UNIT, all programs in tests/unit are run. Each test of a module
+each test. Without UNIT, all programs in build/unit are run. Each test of a module
 has a time limit. The last line counts them all; exit status 1 if any failed.
 """
 
@@ -159,7 +159,7 @@ def find_units(names, word):
     if names:
         paths = [Path(name) for name in names]
     else:
-        paths = [path for path in sorted((HERE / "unit").glob("*"))
+        paths = [path for path in sorted((HERE.parent / "build" / "unit").glob("*"))
                  if path.is_file() and not path.suffix and os.access(path, os.X_OK)]
     return [path for path in paths if word in path.name]
 

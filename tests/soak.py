@@ -4,7 +4,7 @@ answer is right, and whether anything is left behind.
 
     soak.py [--short]     some minutes, or less than one
 
-Needs bench/load. Ends with one line, "N passed, N failed".
+Needs build/bench/load. Ends with one line, "N passed, N failed".
 """
 
 import os

@@ -4,7 +4,7 @@
  * of csapp.h with the book's argument types, so this file fails to compile, or warns, when the
  * interface strays. Each server runs in a child, on a port of its own choice that it reports
  * through a pipe, and is a program in all but name: it gets argv and never returns. */
-#include "../../csapp.h"
+#include "csapp.h"
 
 #include <netinet/tcp.h>
 

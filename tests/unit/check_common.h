@@ -3,7 +3,7 @@
 #ifndef CHECK_COMMON_H
 #define CHECK_COMMON_H
 
-#include "../../check.h"
+#include "file/check.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -22,7 +22,7 @@ static pid_t fork_for_test(void);
 #if defined(__GLIBC__) && !defined(PORTABLE)
 #define _Fork fork_for_test
 #endif
-#include "../../process.c"
+#include "base/process.c"
 #undef fork
 #undef _Fork
 

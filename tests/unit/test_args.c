@@ -1,6 +1,6 @@
 /* test_args.c - what is a number, a size, a port, an address and a hash on a command line, and
  * what is none: then the result stays as it was. */
-#include "../../args.h"
+#include "base/args.h"
 
 #include <string.h>
 

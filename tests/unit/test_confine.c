@@ -2,7 +2,7 @@
  *
  * Each act is tried twice: by a process that was forked and confined, and before that by one that
  * was only forked, where it must succeed: else its failing would mean nothing. */
-#include "../../confine.h"
+#include "serve/confine.h"
 
 #include <dirent.h>
 #include <errno.h>

@@ -1,6 +1,6 @@
 /* test_csapp_capitals.c - the Capitals of csapp.c: that they go on after a signal, and end the
  * program at a failure, after one line that says why. */
-#include "../../csapp.h"
+#include "csapp.h"
 
 #include <limits.h>
 #include <stdint.h>

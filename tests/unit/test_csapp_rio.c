@@ -1,5 +1,5 @@
 /* test_csapp_rio.c - rio, of csapp.c, on pipes that give and take little at a time. */
-#include "../../csapp.h"
+#include "csapp.h"
 
 #include <limits.h>
 #include <poll.h>

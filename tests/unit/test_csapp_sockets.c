@@ -1,5 +1,5 @@
 /* test_csapp_sockets.c - open_clientfd, open_listenfd and names, of csapp.c, on real sockets. */
-#include "../../csapp.h"
+#include "csapp.h"
 
 #include <sys/syscall.h>
 

@@ -1,6 +1,6 @@
 /* test_csapp_system.c - csapp.c around files, memory, processes, signals and threads, where all
  * goes well; and sio. */
-#include "../../csapp.h"
+#include "csapp.h"
 
 #include <limits.h>
 #include <sched.h>

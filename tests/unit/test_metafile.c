@@ -1,6 +1,6 @@
 /* test_metafile.c - .cascade files, right ones and all kinds of wrong ones, made here byte for
  * byte as PROTOCOL.md has them; which chunk lies where; and the map of chunks that are held. */
-#include "../../metafile.h"
+#include "file/metafile.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,8 +2,8 @@
  * at the other end of a socketpair; and that no process outlives the one that forked it.
  *
  * Nothing here sleeps: both sides wait for bytes, for end of file, or for a child. */
-#include "../../serve_client.h"
-#include "../../wire.h"
+#include "serve/serve_client.h"
+#include "net/wire.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#include "../../process.h"
+#include "base/process.h"
 #include "unit.h"
 
 /* ---- Data files ---- */

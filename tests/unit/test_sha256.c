@@ -2,7 +2,7 @@
  * CPU has, messages whole and in pieces, one at a time and in any number of lanes.
  *
  * What is not from FIPS 180-4 was computed with another implementation (Python's hashlib). */
-#include "../../sha256.h"
+#include "sha256.h"
 
 #include <stdlib.h>
 #include <string.h>

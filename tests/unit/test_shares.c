@@ -1,7 +1,7 @@
 /* Who fetches which part of a file first. */
 #include <string.h>
 
-#include "../../shares.h"
+#include "fetch/shares.h"
 #include "unit.h"
 
 #define REGIONS SHARES_REGIONS

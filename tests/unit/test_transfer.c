@@ -4,7 +4,7 @@
  * What transfer.c has learnt of splice it keeps, so each test runs in a new process for each
  * way. Built with PORTABLE there is no splice to refuse, and all ways are the same one. */
 #define _GNU_SOURCE	/* splice, where the system has it */
-#include "../../transfer.h"
+#include "fetch/transfer.h"
 
 #include <errno.h>
 #include <poll.h>

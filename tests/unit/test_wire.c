@@ -3,7 +3,7 @@
  *
  * A scripted tracker is a child on a free port of the loopback interface. It ends when the
  * exchange has closed the connection, so that nothing here sleeps and nothing is left. */
-#include "../../wire.h"
+#include "net/wire.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -20,14 +20,14 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include "../../clock.h"
+#include "base/clock.h"
 #include "unit.h"
 
 /* wire.c is included, not linked, so that looking up a name can take its time. */
 static int slow_getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
 			    struct addrinfo **list);
 #define getaddrinfo slow_getaddrinfo
-#include "../../wire.c"
+#include "net/wire.c"
 #undef getaddrinfo
 
 static int lookup_ms;

@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../sha256.h"
+#include "sha256.h"
 
 #define LENGTH(array) (sizeof (array) / sizeof (array)[0])
 

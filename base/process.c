@@ -1,0 +1,133 @@
+/* process.c - what every fork in this program has in common. */
+#include "base/process.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#if defined(__linux__) && !defined(PORTABLE)
+#define HAVE_PDEATHSIG 1
+#include <sys/prctl.h>
+#endif
+
+#include "base/log.h"
+
+#ifdef HAVE_PDEATHSIG
+
+static void end_with_parent(pid_t parent)
+{
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)	/* it ended before the call */
+		_exit(EXIT_FAILURE);
+}
+
+#else
+
+static volatile pid_t watched_parent;
+
+static void on_tick(int sig)
+{
+	(void)sig;
+	if (getppid() != watched_parent)
+		_exit(EXIT_FAILURE);
+}
+
+static void end_with_parent(pid_t parent)
+{
+	struct sigaction action = {.sa_handler = on_tick, .sa_flags = SA_RESTART};
+	struct itimerval second = {{1, 0}, {1, 0}};
+
+	watched_parent = parent;
+	sigaction(SIGALRM, &action, NULL);
+	setitimer(ITIMER_REAL, &second, NULL);
+}
+
+#endif
+
+static void reset_signals(void)
+{
+	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1};	/* anywhere here */
+	struct sigaction action;
+	sigset_t none;
+
+	for (size_t i = 0; i < sizeof handled / sizeof handled[0]; i++) {
+		sigaction(handled[i], NULL, &action);
+		if (action.sa_handler == SIG_IGN || action.sa_handler == SIG_DFL)
+			continue;
+		memset(&action, 0, sizeof action);
+		action.sa_handler = SIG_DFL;
+		sigaction(handled[i], &action, NULL);
+	}
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+pid_t process_fork(const char *role)
+{
+	sigset_t all, before;
+	pid_t parent = getpid(), child;
+
+	/* No handler of the parent's may run in the child. */
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, &before);
+	child = fork();
+	if (child == 0) {
+		log_role(role);
+		end_with_parent(parent);
+		reset_signals();
+		return 0;
+	}
+	int saved = errno;
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	errno = saved;
+	return child;
+}
+
+/* _Fork leaves out what fork does for programs with threads or fork handlers,
+ * which here there are none of (POSIX.1-2024). */
+#if defined(__GLIBC__) && !defined(PORTABLE)
+#if __GLIBC_PREREQ(2, 34)
+#define HAVE_FORK_ALONE 1
+pid_t _Fork(void);	/* not declared in every mode */
+#endif
+#endif
+#ifndef HAVE_FORK_ALONE
+#define _Fork fork
+#endif
+
+pid_t process_fork_blocked(void)
+{
+	pid_t parent = getpid(), child = _Fork();
+
+	if (child == 0)
+		end_with_parent(parent);
+	return child;
+}
+
+const char *process_end_text(int status)
+{
+	static char text[64];
+
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+		return NULL;
+	if (WIFSIGNALED(status))
+		snprintf(text, sizeof text, "killed by signal %d (%s)", WTERMSIG(status),
+			 strsignal(WTERMSIG(status)));
+	else
+		snprintf(text, sizeof text, "exit status %d", WEXITSTATUS(status));
+	return text;
+}
+
+const char *process_wait(pid_t child)
+{
+	int status;
+
+	while (waitpid(child, &status, 0) < 0)
+		if (errno != EINTR)
+			return strerror(errno);
+	return process_end_text(status);
+}

@@ -1,0 +1,450 @@
+/* arrival.c - from the socket to the data file, and to the checker; used by the
+ * fetcher. */
+#include "fetch/arrival.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "fetch/progress.h"
+#include "fetch/transfer.h"
+
+#define RECEIVE_SIZE ((size_t)256 << 10)	/* bytes taken from a socket at a time */
+#define HAND_OVER_MIN (1u << 20)	/* bytes that are worth waking the checker up for, */
+#define HAND_OVER_MAX (32u << 20)	/* and that are worth it though it could hash more chunks at once */
+#define MERGE_MAX ((size_t)16 << 10)	/* copying less is cheaper than one more write */
+#define TRANSFER_MIN ((size_t)64 << 10)	/* of a chunk, to go straight to the file */
+#define WAKE_MIN ((size_t)256 << 10)	/* bytes that are worth waking up for, */
+#define WAKE_MS 4			/* if they come in so short a time */
+#define MESSAGE_MAX 65536		/* bytes of an error message that are put up with */
+
+/* Starts one more checker. Returns 0, or -1 with errno. */
+static int start_checker(struct arrival *a)
+{
+	struct datafile *d = a->file;
+
+	if (checker_start(&a->checkers[a->checker_count], &d->meta, d->fd, d->held, a->checkers_max) < 0)
+		return -1;
+	a->checker_count++;
+	return 0;
+}
+
+int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers)
+{
+	*a = (struct arrival){.file = d, .swarm = s, .held = held_count(d->held)};
+	a->checkers_max = checkers < ARRIVAL_CHECKERS_MAX ? checkers : ARRIVAL_CHECKERS_MAX;
+	return start_checker(a);
+}
+
+void arrival_end(struct arrival *a)
+{
+	for (unsigned i = 0; i < a->checker_count; i++)
+		checker_stop(&a->checkers[i]);
+}
+
+bool arrival_is_idle(const struct arrival *a)
+{
+	unsigned waiting = 0;
+
+	for (unsigned i = 0; i < a->checker_count; i++)
+		waiting += a->checkers[i].waiting;
+	return waiting == 0 && a->unchecked.count == 0;
+}
+
+/* ---- the checkers ------------------------------------------------------------ */
+
+static void tell_chunks(const struct arrival *a, const struct run *run, const struct peer *p)
+{
+	if (log_get_level() < LOG_VERBOSE)
+		return;
+	for (uint64_t chunk = run->first; chunk < run->first + run->count; chunk++)
+		if (held_has(a->file->held, chunk))
+			log_debug("%s: chunk %llu came from it", swarm_name(p), (unsigned long long)chunk);
+}
+
+/* What didn't match is wanted again, from somebody else. */
+static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
+{
+	for (uint64_t chunk = run->first; chunk < run->first + run->count; chunk++)
+		if (!held_has(a->file->held, chunk)) {
+			wanted_give_back(&a->swarm->wanted, chunk);
+			a->swarm->wasted += metafile_chunk_length(&a->file->meta, chunk);
+		}
+	if (run->error != 0) {
+		errno = run->error;
+		log_warn("%s: was cut by somebody else, or can't be read back", a->file->path);
+		a->failed = true;
+	} else if (!p->banned) {
+		log_warnx("%s: sent a wrong chunk (%llu); it is not asked again", swarm_name(p),
+			  (unsigned long long)run->first);
+		p->banned = true;	/* disconnected by swarm_manage */
+	}
+}
+
+void arrival_take_results(struct arrival *a, struct checker *c)
+{
+	struct run runs[CHECKER_WAITING_MAX];
+	ssize_t n = checker_receive(c, runs);
+
+	if (n < 0) {
+		log_warnx("%s: a checker has died", a->file->path);
+		a->failed = true;
+		return;
+	}
+	for (ssize_t i = 0; i < n; i++) {
+		const struct run *run = &runs[i];
+		struct peer *p = &a->swarm->peers[run->peer];
+		uint64_t good = run->count - run->bad;
+		p->unchecked--;
+		a->held += good;
+		if (good > 0)
+			swarm_delivered(a->swarm, p, good);
+		tell_chunks(a, run, p);
+		if (run->bad > 0)
+			take_bad(a, run, p);
+	}
+}
+
+/* The checker that has least to do; if all have something, a new one, as long as
+ * there can be more. */
+static struct checker *choose_checker(struct arrival *a)
+{
+	struct checker *least = &a->checkers[0];
+
+	for (unsigned i = 1; i < a->checker_count; i++)
+		if (a->checkers[i].waiting < least->waiting)
+			least = &a->checkers[i];
+	if (least->waiting == 0 || a->checker_count == a->checkers_max)
+		return least;
+	if (start_checker(a) < 0) {
+		a->checkers_max = a->checker_count;
+		return least;
+	}
+	return &a->checkers[a->checker_count - 1];
+}
+
+void arrival_flush(struct arrival *a)
+{
+	if (a->unchecked.count == 0 || a->failed)
+		return;
+	struct checker *c = choose_checker(a);
+	while (c->waiting == CHECKER_WAITING_MAX && !a->failed)
+		arrival_take_results(a, c);
+	if (a->failed)
+		return;
+	if (checker_send(c, &a->unchecked) < 0) {
+		log_warn("%s: a checker is gone", a->file->path);
+		a->failed = true;
+	}
+	a->unchecked.count = 0;
+}
+
+/* Gives written chunks to a checker; not one by one while more keep coming,
+ * since it hashes several in little more time than one. */
+static void hand_over(struct arrival *a, struct peer *p, const struct run *run)
+{
+	struct run *u = &a->unchecked;
+	uint32_t peer = (uint32_t)(p - a->swarm->peers);
+	uint64_t size = a->file->meta.chunk_size;
+
+	if (u->count > 0 && (u->peer != peer || u->first + u->count != run->first))
+		arrival_flush(a);
+	if (u->count == 0) {
+		*u = (struct run){.first = run->first, .peer = peer};
+		p->unchecked++;
+	}
+	u->count += run->count;
+	if (u->count >= HAND_OVER_MIN / size && (u->count >= sha256_lanes() || u->count >= HAND_OVER_MAX / size))
+		arrival_flush(a);
+}
+
+/* ---- the data file ----------------------------------------------------------- */
+
+/* Bytes that were received and not yet written, and chunks that are complete
+ * once they are. */
+struct unwritten {
+	uint8_t *bytes;
+	size_t size;
+	uint64_t offset;	/* in the data file */
+	struct run run;
+};
+
+/* The disk is full, or so. What has been written whole is still checked, and is
+ * then held and served. */
+static void end_with_write_error(struct arrival *a, int error)
+{
+	char missing[PROGRESS_BYTES_TEXT_SIZE];
+
+	arrival_flush(a);
+	for (unsigned i = 0; i < a->checker_count; i++)
+		while (a->checkers[i].waiting > 0 && !a->failed)
+			arrival_take_results(a, &a->checkers[i]);
+	uint64_t bytes = datafile_missing_bytes(a->file);
+	errno = error;
+	log_warn("%s: can't be written (%s, %llu bytes, still to come; what is verified is kept)",
+		 a->file->path, progress_bytes_text((double)bytes, missing), (unsigned long long)bytes);
+	a->failed = true;
+}
+
+/* Writes the bytes, and gives the chunks that they complete to the checker. */
+static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
+{
+	/* Writing to a file that was cut would give it its length back, with holes
+	 * for what is held. */
+	if (u->size > 0 && !datafile_is_intact(a->file)) {
+		a->failed = true;
+		return;
+	}
+	int error = transfer_bytes(u->bytes, u->size, a->file->fd, u->offset);
+	if (error != 0) {
+		end_with_write_error(a, error);
+		return;
+	}
+	if (u->run.count > 0)
+		hand_over(a, p, &u->run);
+	u->size = 0;
+	u->run.count = 0;
+}
+
+/* Adds a piece of a chunk to what is unwritten, where it continues that. */
+static void add_bytes(struct arrival *a, struct peer *p, struct unwritten *u, uint8_t *bytes,
+		      size_t size, uint64_t offset)
+{
+	bool continues = u->size > 0 && u->offset + u->size == offset;
+
+	if (continues && u->bytes + u->size != bytes) {
+		/* A response's header lies between. */
+		if (size > MERGE_MAX)
+			continues = false;
+		else
+			memmove(u->bytes + u->size, bytes, size);
+	}
+	if (!continues) {
+		write_out(a, p, u);
+		u->bytes = bytes;
+		u->offset = offset;
+		u->size = 0;
+	}
+	u->size += size;
+}
+
+/* The bytes added last completed the chunk. What is unwritten lies in one
+ * piece in the file, so the chunks that it completes are neighbours. */
+static void add_chunk(struct unwritten *u, uint64_t chunk)
+{
+	if (u->run.count == 0)
+		u->run.first = chunk;
+	u->run.count++;
+}
+
+/* ---- responses ----------------------------------------------------------------- */
+
+/* Looks at the response's header, which has come. The peer may be disconnected
+ * for it. */
+static void begin_response(struct arrival *a, struct peer *p)
+{
+	struct swarm *s = a->swarm;
+
+	peer_response_decode(&p->response, p->header);
+	p->body_got = 0;
+	bool chunk_comes = p->response.status == PEER_OK;
+	if (p->asked_count == 0 && !chunk_comes)
+		swarm_fail(s, p, "has too much to do");
+	else if (p->asked_count == 0)
+		swarm_ban(s, p, "answers what it wasn't asked");
+	else if (chunk_comes && p->response.length != metafile_chunk_length(&a->file->meta, peer_awaited(p)))
+		swarm_ban(s, p, "sends a chunk of the wrong length");
+	else if (p->response.status > PEER_BAD_REQUEST)
+		swarm_ban(s, p, "answers with an unknown status");
+	else if (!chunk_comes && p->response.length > MESSAGE_MAX)
+		swarm_ban(s, p, "sends an error message without end");
+	else if (chunk_comes)
+		swarm_has_chunk(p);
+}
+
+/* Takes what is missing of a header. Returns how many bytes it took. */
+static size_t take_header(struct arrival *a, struct peer *p, const uint8_t *bytes, size_t size)
+{
+	size_t missing = PEER_RESPONSE_SIZE - p->header_got, n = missing < size ? missing : size;
+
+	memcpy(p->header + p->header_got, bytes, n);
+	p->header_got += (unsigned)n;
+	if (n == missing)
+		begin_response(a, p);
+	return n;
+}
+
+/* Takes a piece of a chunk, or of a message, which nobody reads. */
+static size_t take_body(struct arrival *a, struct peer *p, struct unwritten *u, uint8_t *bytes, size_t size)
+{
+	uint64_t missing = p->response.length - p->body_got;
+	size_t n = missing < size ? (size_t)missing : size;
+
+	if (p->response.status == PEER_OK)
+		add_bytes(a, p, u, bytes, n,
+			  metafile_chunk_offset(&a->file->meta, peer_awaited(p)) + p->body_got);
+	p->body_got += n;
+	return n;
+}
+
+static bool has_whole_response(const struct peer *p)
+{
+	return p->header_got == PEER_RESPONSE_SIZE && p->body_got == p->response.length;
+}
+
+static void finish_error(struct swarm *s, struct peer *p)
+{
+	uint64_t chunk = peer_awaited(p);
+
+	switch (p->response.status) {
+	case PEER_NO_CHUNK_YET:
+		wanted_give_back(&s->wanted, chunk);
+		peer_forget_awaited(p);
+		swarm_lacks_chunk(s, p, chunk);
+		break;
+	case PEER_NO_FILE:
+		swarm_lacks_file(s, p);
+		break;
+	case PEER_BAD_REQUEST:
+		if (p->one_at_a_time || (p->asked_count == 1 && p->answers == 0)) {
+			swarm_ban(s, p, "can't parse a request");
+		} else {
+			log_debug("%s: takes one request at a time", swarm_name(p));
+			swarm_disconnect(s, p);
+			p->one_at_a_time = true;
+		}
+		break;
+	default:
+		swarm_ban(s, p, "denies that there is such a chunk");
+	}
+}
+
+static void finish_response(struct arrival *a, struct peer *p, struct unwritten *u)
+{
+	p->header_got = 0;
+	if (p->response.status == PEER_OK) {
+		add_chunk(u, peer_awaited(p));
+		peer_forget_awaited(p);
+	} else {
+		finish_error(a->swarm, p);
+	}
+	p->answers++;
+}
+
+/* Takes apart what has come: headers, bodies, in any pieces. */
+static void take_bytes(struct arrival *a, struct peer *p, uint8_t *bytes, size_t size)
+{
+	struct unwritten u = {0};
+
+	while (size > 0 && p->fd >= 0 && !a->failed) {
+		size_t n = p->header_got < PEER_RESPONSE_SIZE ? take_header(a, p, bytes, size)
+							      : take_body(a, p, &u, bytes, size);
+		bytes += n;
+		size -= n;
+		if (p->fd >= 0 && has_whole_response(p))
+			finish_response(a, p, &u);
+	}
+	if (!a->failed)
+		write_out(a, p, &u);
+}
+
+static void handle_end(struct swarm *s, struct peer *p, const char *why)
+{
+	if (p->asked_count == 0) {
+		log_debug("%s: closed the connection", swarm_name(p));
+		swarm_disconnect(s, p);
+	} else if (p->answers > 0 && p->header_got == 0) {
+		/* Its right, after a response; what was asked for is asked again. */
+		if (p->answers == 1)
+			p->one_at_a_time = true;
+		swarm_disconnect(s, p);
+	} else {
+		swarm_fail(s, p, why);
+	}
+}
+
+/* How many bytes of a chunk are still to come. */
+static uint64_t missing_of_chunk(const struct peer *p)
+{
+	bool comes = p->header_got == PEER_RESPONSE_SIZE && p->response.status == PEER_OK;
+
+	return comes ? p->response.length - p->body_got : 0;
+}
+
+/* How much to take from the socket: where chunks are large, so little that the
+ * next one can go straight to the file. */
+static size_t receive_size(const struct arrival *a, const struct peer *p)
+{
+	if (a->file->meta.chunk_size < TRANSFER_MIN)
+		return RECEIVE_SIZE;
+	if (p->header_got < PEER_RESPONSE_SIZE)
+		return PEER_RESPONSE_SIZE - p->header_got;
+	uint64_t rest = p->response.length - p->body_got + PEER_RESPONSE_SIZE;
+	return rest < RECEIVE_SIZE ? (size_t)rest : RECEIVE_SIZE;
+}
+
+static ssize_t receive_bytes(struct arrival *a, struct peer *p)
+{
+	static uint8_t buffer[RECEIVE_SIZE];
+	ssize_t n = recv(p->fd, buffer, receive_size(a, p), 0);
+
+	if (n > 0) {
+		peer_heard(p, (size_t)n);
+		take_bytes(a, p, buffer, (size_t)n);
+	}
+	return n;
+}
+
+/* The same, for the middle of a large chunk. */
+static ssize_t receive_to_file(struct arrival *a, struct peer *p)
+{
+	uint64_t missing = missing_of_chunk(p);
+	uint64_t offset = metafile_chunk_offset(&a->file->meta, peer_awaited(p)) + p->body_got;
+	struct unwritten none = {0};
+	int error;
+
+	if (!datafile_is_intact(a->file)) {
+		a->failed = true;
+		return 1;
+	}
+	ssize_t n = transfer_from_socket(p->fd, missing < SSIZE_MAX ? (size_t)missing : SSIZE_MAX, a->file->fd,
+					 offset, &error);
+	if (n <= 0)
+		return n;
+	peer_heard(p, (size_t)n);
+	if (error != 0) {
+		end_with_write_error(a, error);
+		return n;
+	}
+	p->body_got += (uint64_t)n;
+	if (has_whole_response(p))
+		finish_response(a, p, &none);
+	write_out(a, p, &none);
+	return n;
+}
+
+/* How many bytes of the peer's are worth waking up for: of a chunk that comes
+ * fast, not each packet. */
+static size_t enough(const struct peer *p)
+{
+	uint64_t missing = missing_of_chunk(p);
+
+	if (missing == 0 || p->rate < (double)WAKE_MIN * 1000 / WAKE_MS)
+		return 1;
+	return missing < WAKE_MIN ? (size_t)missing : WAKE_MIN;
+}
+
+void arrival_receive(struct arrival *a, struct peer *p)
+{
+	ssize_t n = missing_of_chunk(p) >= TRANSFER_MIN ? receive_to_file(a, p) : receive_bytes(a, p);
+
+	if (n > 0 && p->fd >= 0)
+		peer_set_enough(p, enough(p));
+	if (n == 0)
+		handle_end(a->swarm, p, "closed the connection before it answered");
+	else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+		handle_end(a->swarm, p, strerror(errno));
+}

@@ -1,0 +1,44 @@
+/* arrival.h - what peers send: taken from the sockets, written to its place in
+ * the data file, and given to a checker. A chunk is held when that has found its
+ * hash right in the file; nobody else ever says so. */
+#ifndef ARRIVAL_H
+#define ARRIVAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "file/check.h"
+#include "file/datafile.h"
+#include "fetch/swarm.h"
+
+#define ARRIVAL_CHECKERS_MAX 4	/* more can't be kept busy: the fetcher is one process */
+
+struct arrival {
+	struct datafile *file;	/* the caller's, as is the swarm */
+	struct swarm *swarm;
+	struct checker checkers[ARRIVAL_CHECKERS_MAX];
+	unsigned checker_count, checkers_max;
+	struct run unchecked;	/* written, and not yet given to a checker */
+	uint64_t held;		/* chunks */
+	bool failed;		/* it can't go on, and has said why */
+};
+
+/* Begins, with one checker; there will be more, up to so many, when it has too much
+ * to do. Returns 0, or -1 with errno. arrival_end ends and reaps them, finished or not. */
+int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers);
+void arrival_end(struct arrival *a);
+
+/* Takes what the peer has sent. */
+void arrival_receive(struct arrival *a, struct peer *p);
+
+/* Gives what is written to a checker, however little it is: for when nothing
+ * more is coming. */
+void arrival_flush(struct arrival *a);
+
+/* Takes what a checker has found out; blocks if that is nothing. */
+void arrival_take_results(struct arrival *a, struct checker *c);
+
+/* Whether all that has come is checked. */
+bool arrival_is_idle(const struct arrival *a);
+
+#endif

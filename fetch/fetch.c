@@ -1,0 +1,429 @@
+/* fetch.c - the fetcher process.
+ *
+ *   fetcher ─┬─ checkers, for what the data file holds at the start
+ *            ├─ checkers, a few: hash what has arrived
+ *            └─ tracker query: one exchange, then it exits
+ *
+ * One loop around poll, for one file at a time: which chunk is asked of whom is
+ * in swarm.c, and what becomes of what they send in arrival.c. */
+#include "fetch/fetch.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fetch/arrival.h"
+#include "file/check.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "fetch/progress.h"
+#include "fetch/swarm.h"
+#include "net/tracker_query.h"
+
+#define ASK_MS 10000		/* between two questions to the tracker, and for its answer */
+#define LIST_AGE_LEAST_MS 1500	/* a list that old is asked for again; by who doesn't serve, one of 10 s is */
+#define LIST_AGE_MS 300000	/* the same, when the download has taken long */
+#define SHARE_MS 1000		/* waited for one file while there are others */
+#define HAND_OVER_MS 2		/* without anything more */
+#define SENDERS_TOLD 8		/* in the summary, each with its chunks */
+
+/* One file being fetched. */
+struct fetch {
+	struct datafile *file;
+	const struct fetch_options *options;
+	struct swarm swarm;
+	struct arrival arrival;
+	bool running;			/* begun, and not yet ended */
+
+	struct tracker_query query;
+	int64_t begun_ms, asked_ms, listed_ms;	/* 0 until then */
+	int64_t patience_ms;			/* before it is asked again without a list */
+	bool said_tracker_trouble, said_waiting;
+
+	uint64_t start_bytes;		/* held when it began */
+	double seconds;			/* spent on it */
+};
+
+/* When a good chunk of any file last came: a file that waits for its turn must
+ * not be given up for it. */
+static int64_t good_ms;
+
+static struct fetch *fetches;	/* of all files */
+
+/* Tells the serving parent that there is more to serve than before. A full
+ * socket is as good: it will look. */
+static void give_news(const struct fetch_options *options)
+{
+	if (options->news >= 0)
+		(void)!write(options->news, "", 1);
+}
+
+/* ---- the tracker ----------------------------------------------------------- */
+
+/* How old a list may get: as old as the download was when it came. A swarm that
+ * is young has new members all the time, and to those who serve they matter. */
+static int64_t list_age_ms(const struct fetch *f)
+{
+	int64_t ms = f->listed_ms - f->begun_ms;
+	int64_t least = f->options->news >= 0 && f->arrival.held > 0 ? LIST_AGE_LEAST_MS : ASK_MS;
+
+	return ms < least ? least : ms < LIST_AGE_MS ? ms : LIST_AGE_MS;
+}
+
+/* When the tracker is to be asked next. */
+static int64_t ask_at_ms(const struct fetch *f)
+{
+	bool listed = f->asked_ms != 0 && f->listed_ms >= f->asked_ms;
+	int64_t renew_ms = f->listed_ms + list_age_ms(f), retry_ms = f->asked_ms + f->patience_ms;
+
+	if (!listed)
+		return retry_ms;
+	if (swarm_has_usable_peer(&f->swarm))
+		return renew_ms;
+	return f->swarm.count > 0 ? clock_earlier(renew_ms, retry_ms) : retry_ms;
+}
+
+static void ask_tracker_if_due(struct fetch *f)
+{
+	const struct fetch_options *o = f->options;
+	struct tracker_request request = {.command = TRACKER_LIST, .self = o->self};
+
+	if (o->tracker_host == NULL || f->query.process != 0 || clock_ms() < ask_at_ms(f))
+		return;
+	if (f->asked_ms == 0)
+		f->begun_ms = clock_ms();	/* it is its turn */
+	f->asked_ms = clock_ms();
+	f->patience_ms = clock_jittered(ASK_MS + ASK_MS / 2);
+	memcpy(request.cascade_hash, f->file->meta.cascade_hash, SHA256_HASH_SIZE);
+	if (tracker_query_start(&f->query, o->tracker_host, o->tracker_port, &request,
+				(int)(ASK_MS * o->time_scale)) < 0)
+		log_warn("can't ask the tracker");
+}
+
+static void take_list(struct fetch *f, const struct tracker_answer *answer)
+{
+	unsigned usable = swarm_add_entries(&f->swarm, answer->entries, (size_t)answer->count);
+
+	log_debug("%s: the tracker names %u peers", f->file->path, usable);
+	f->listed_ms = clock_ms();
+	f->said_tracker_trouble = false;
+	if (f->swarm.count == 0 && !f->said_waiting) {
+		log_info("%s: the tracker knows no other peer; waiting for one", f->file->path);
+		f->said_waiting = true;
+	}
+}
+
+static void read_query(struct fetch *f)
+{
+	const struct tracker_answer *answer = tracker_query_read(&f->query);
+
+	if (answer == NULL)
+		return;
+	f->asked_ms = clock_ms();	/* what counts is the time in between */
+	if (answer->count >= 0) {
+		take_list(f, answer);
+	} else if (!f->said_tracker_trouble) {
+		log_warnx("tracker %s:%s: %s; it is asked again every 10 s or so",
+			  f->options->tracker_host, f->options->tracker_port, answer->why);
+		f->said_tracker_trouble = true;
+	}
+}
+
+/* The tracker names peers to whoever subscribes, too: that needs no question.
+ * Those that began before us are known so, when we have something for them. */
+static void read_subscription(int news)
+{
+	static struct subscription answer;
+	ssize_t n = read(news, &answer, sizeof answer);
+
+	if (n == sizeof answer && fetches[answer.file].running)
+		swarm_add_entries(&fetches[answer.file].swarm, answer.entries, answer.count);
+}
+
+/* ---- the loop ------------------------------------------------------------------ */
+
+static bool is_complete(const struct fetch *f)
+{
+	return f->arrival.held == f->file->meta.chunks;
+}
+
+static uint64_t held_bytes(const struct fetch *f)
+{
+	return datafile_held_bytes(f->file, f->arrival.held);
+}
+
+/* When something must be done even if nothing comes. */
+static int64_t next_event_ms(const struct fetch *f, bool share)
+{
+	int64_t now = clock_ms(), next = now + (share ? SHARE_MS : 60000);
+
+	if (log_get_level() != LOG_QUIET)
+		next = clock_earlier(next, progress_next_ms());
+	if (f->options->tracker_host != NULL && f->query.process == 0)
+		next = clock_earlier(next, ask_at_ms(f));
+	if (f->options->give_up_s > 0)
+		next = clock_earlier(next, good_ms + (int64_t)f->options->give_up_s * 1000);
+	return swarm_next_event_ms(&f->swarm, next);
+}
+
+/* Waits for something to come. What is written waits for a moment more, since the
+ * checker hashes many chunks at once in less time; then it is handed over. */
+static int wait_for_any(struct fetch *f, struct pollfd polled[], nfds_t count, int64_t until_ms)
+{
+	int ready = f->arrival.unchecked.count > 0 ? poll(polled, count, HAND_OVER_MS) : 0;
+
+	if (ready == 0) {
+		arrival_flush(&f->arrival);
+		ready = poll(polled, count, clock_poll_timeout(until_ms));
+	}
+	if (ready < 0 && errno != EINTR)
+		fatal("poll");
+	return ready;
+}
+
+static void wait_and_handle(struct fetch *f, bool share)
+{
+	struct pollfd polled[2 + ARRIVAL_CHECKERS_MAX + SWARM_CONNECTED_MAX] = {
+		{.fd = f->query.fd, .events = POLLIN},
+		{.fd = f->options->news, .events = POLLIN},
+	}, *checkers = polled + 2, *connections = checkers + f->arrival.checker_count;
+	struct peer *who[SWARM_CONNECTED_MAX];
+	nfds_t count = swarm_poll(&f->swarm, connections, who);
+
+	for (unsigned i = 0; i < f->arrival.checker_count; i++)
+		checkers[i] = (struct pollfd){.fd = f->arrival.checkers[i].from, .events = POLLIN};
+	if (wait_for_any(f, polled, (nfds_t)(connections - polled) + count, next_event_ms(f, share)) <= 0)
+		return;
+	if (polled[0].revents != 0)
+		read_query(f);
+	if (polled[1].revents != 0)
+		read_subscription(f->options->news);
+	for (unsigned i = 0; i < f->arrival.checker_count; i++)
+		if (checkers[i].revents != 0)
+			arrival_take_results(&f->arrival, &f->arrival.checkers[i]);
+	for (nfds_t i = 0; i < count && !f->arrival.failed; i++) {
+		short revents = connections[i].revents;
+		if (revents == 0 || who[i]->banned)
+			continue;
+		if (who[i]->connecting)
+			swarm_connection_made(&f->swarm, who[i]);
+		else if (revents & (POLLIN | POLLHUP | POLLERR))
+			arrival_receive(&f->arrival, who[i]);
+	}
+}
+
+/* Nothing is under way: another file may have its turn. Connections over which
+ * nothing was asked can wait for the next one. */
+static bool is_idle(const struct fetch *f)
+{
+	return f->query.process == 0 && arrival_is_idle(&f->arrival) && swarm_is_idle(&f->swarm);
+}
+
+static bool gives_up(struct fetch *f)
+{
+	unsigned seconds = f->options->give_up_s;
+
+	if (seconds == 0 || clock_ms() - good_ms < (int64_t)seconds * 1000)
+		return false;
+	log_warnx("%s: nothing has arrived for %u s; given up, with %llu bytes missing", f->file->path,
+		  seconds, (unsigned long long)datafile_missing_bytes(f->file));
+	f->arrival.failed = true;
+	return true;
+}
+
+/* Fetches until the file is complete, or can't be; or, if it has to share, until
+ * there is nothing to do for it but wait. */
+static void fetch_file(struct fetch *f, bool share)
+{
+	f->swarm.good_ms = good_ms;
+	progress_begin("downloading", f->file, held_bytes(f), &f->swarm.wanted);
+	while (!is_complete(f) && !f->arrival.failed && !gives_up(f)) {
+		progress_show(held_bytes(f), (int)swarm_connected(&f->swarm));
+		swarm_manage(&f->swarm);
+		ask_tracker_if_due(f);
+		bool held_some = f->arrival.held > 0;
+		wait_and_handle(f, share);
+		/* Not only in answer to poll are results taken. */
+		if (!held_some && f->arrival.held > 0)
+			give_news(f->options);	/* from now on this peer is one of those who serve */
+		if (f->swarm.good_ms > good_ms)
+			good_ms = f->swarm.good_ms;
+		if (share && is_idle(f))
+			break;
+	}
+	f->seconds += progress_end();
+}
+
+/* ---- one file, from beginning to end ------------------------------------------- */
+
+static void show_checked(void *arg, uint64_t bytes)
+{
+	(void)arg;
+	progress_show(bytes, -1);
+}
+
+/* Finds out what the data file holds already. */
+static void check_local(struct datafile *d, const struct fetch_options *options)
+{
+	if (!d->empty) {
+		progress_begin("checking", d, 0, NULL);
+		if (check_data_file(&d->meta, d->fd, d->held, options->check_workers, show_checked, NULL) < 0)
+			log_warn("%s: can't be checked", d->path);
+		progress_end();
+	}
+	atomic_store(&d->held->checked, true);
+}
+
+/* With --verify-whole, hashes the complete file once more, as a whole. False,
+ * after a message: that is not what the metafile says. */
+static bool is_whole(struct datafile *d, const struct fetch_options *options)
+{
+	if (!options->verify_whole)
+		return true;
+	progress_begin("verifying", d, 0, NULL);
+	int right = check_whole(&d->meta, d->fd, show_checked, NULL);
+	progress_end();
+	if (right == 0)
+		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "
+			  "that metafile contradicts itself", d->path, d->meta.path);
+	else if (right < 0)
+		log_warn("%s: can't be read back", d->path);
+	return right == 1;
+}
+
+static void say_begin(const struct fetch *f)
+{
+	char here[PROGRESS_BYTES_TEXT_SIZE], missing[PROGRESS_BYTES_TEXT_SIZE];
+
+	progress_bytes_text((double)f->start_bytes, here);
+	progress_bytes_text((double)(f->file->meta.length - f->start_bytes), missing);
+	if (f->start_bytes > 0)
+		log_info("%s: %s of it are verified, %s missing", f->file->path, here, missing);
+	else if (!progress_on_terminal())
+		log_info("%s: %s to fetch", f->file->path, missing);
+}
+
+/* Prepares to fetch what is missing. Returns 0, and f->running tells whether
+ * anything is; or -1, after a message: it can't be. */
+static int begin(struct fetch *f, struct datafile *d, const struct fetch_options *options)
+{
+	bool complete = datafile_missing_bytes(d) == 0;
+
+	*f = (struct fetch){.file = d, .options = options, .query.fd = -1};
+	if ((!complete || d->too_long) && datafile_begin_write(d) < 0)
+		return -1;
+	if (complete) {
+		if (!is_whole(d, options))
+			return -1;
+		log_info("%s: complete: all %llu chunks are verified", d->path,
+			 (unsigned long long)d->meta.chunks);
+		return 0;
+	}
+	if (swarm_begin(&f->swarm, &d->meta, d->held, options) < 0) {
+		log_warn("%s: can't be downloaded", d->path);
+		return -1;
+	}
+	if (arrival_begin(&f->arrival, d, &f->swarm, options->check_workers) < 0) {
+		log_warn("%s: can't be downloaded", d->path);
+		swarm_end(&f->swarm);
+		return -1;
+	}
+	f->start_bytes = held_bytes(f);
+	f->running = true;
+	say_begin(f);
+	return 0;
+}
+
+static int by_chunks(const void *a, const void *b)
+{
+	const struct peer *p = a, *q = b;
+
+	return p->chunks < q->chunks ? 1 : p->chunks > q->chunks ? -1 : 0;
+}
+
+/* Writes from whom the chunks came, beginning with the peer that sent most. The
+ * peers are sorted for it: nothing is asked of them any more. */
+static void tell_senders(struct swarm *s, char *text, size_t size)
+{
+	uint64_t others = 0;
+	size_t used = 0;
+
+	text[0] = '\0';
+	qsort(s->peers, s->count, sizeof s->peers[0], by_chunks);
+	for (size_t i = 0; i < s->count && s->peers[i].chunks > 0; i++)
+		if (i < SENDERS_TOLD)
+			used += (size_t)snprintf(text + used, size - used, "%s%llu from %s", i == 0 ? "" : ", ",
+						 (unsigned long long)s->peers[i].chunks, swarm_name(&s->peers[i]));
+		else
+			others += s->peers[i].chunks;
+	if (others > 0)
+		snprintf(text + used, size - used, ", %llu from others", (unsigned long long)others);
+}
+
+static void say_complete(struct fetch *f)
+{
+	char bytes[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	char wasted[PROGRESS_BYTES_TEXT_SIZE], senders[SENDERS_TOLD * (ADDRESS_TEXT_SIZE + 32) + 64];
+	double fetched = (double)(f->file->meta.length - f->start_bytes);
+
+	tell_senders(&f->swarm, senders, sizeof senders);
+	log_info("%s: complete and verified: %s in %.1f s (%s/s), chunks: %s; %s wasted", f->file->path,
+		 progress_bytes_text(fetched, bytes), f->seconds,
+		 progress_bytes_text(f->seconds > 0 ? fetched / f->seconds : 0, per_second), senders,
+		 progress_bytes_text((double)f->swarm.wasted, wasted));
+}
+
+/* Ends a download that came to an end. Returns whether that was a good one. */
+static bool finish(struct fetch *f)
+{
+	bool good = is_complete(f) && !f->arrival.failed && datafile_is_intact(f->file) &&
+		    is_whole(f->file, f->options);
+
+	if (good)
+		say_complete(f);
+	swarm_end(&f->swarm);
+	tracker_query_stop(&f->query);
+	arrival_end(&f->arrival);
+	f->running = false;
+	return good;
+}
+
+/* ---- all files ------------------------------------------------------------------- */
+
+int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
+{
+	size_t running = 0, failed = 0;
+
+	fetches = calloc(count, sizeof *fetches);
+	if (fetches == NULL)
+		fatal("memory");
+	srandom((unsigned)time(NULL) ^ (unsigned)getpid() << 8);
+	for (size_t i = 0; i < count; i++) {
+		check_local(&files[i], options);
+		give_news(options);
+	}
+	for (size_t i = 0; i < count; i++) {
+		failed += begin(&fetches[i], &files[i], options) < 0;
+		running += fetches[i].running;
+	}
+	good_ms = clock_ms();
+	while (running > 0)
+		for (size_t i = 0; i < count; i++) {
+			struct fetch *f = &fetches[i];
+			if (!f->running)
+				continue;
+			fetch_file(f, running > 1);
+			if (is_complete(f) || f->arrival.failed) {
+				failed += !finish(f);
+				running--;
+			}
+		}
+	for (size_t i = 0; i < count; i++)
+		close(files[i].fd);
+	free(fetches);
+	return failed == 0 ? 0 : -1;
+}

@@ -1,0 +1,31 @@
+/* fetch.h - the fetcher: gets what is missing, whatever tracker, peers and
+ * network do. */
+#ifndef FETCH_H
+#define FETCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "file/datafile.h"
+#include "net/wire.h"
+
+struct fetch_options {
+	const char *tracker_host, *tracker_port;	/* NULL: there is no tracker */
+	struct address self;		/* where this peer listens, as the tracker knows it */
+	const struct address *peers;	/* named on the command line */
+	size_t peer_count;
+	unsigned check_workers;		/* processes for the check of what is there */
+	unsigned give_up_s;		/* end when nothing has come for so long; 0: never */
+	double time_scale;		/* of every time limit; 1 is normal */
+	bool ascending;			/* in the file's order, from chunk 0 on */
+	bool verify_whole;		/* hash the complete file as a whole, too */
+	int news;			/* a socket to the serving parent: gets a byte when more is held,
+					 * brings each struct subscription; -1: this peer doesn't serve */
+};
+
+/* Checks what the data files hold, and fetches what is missing, file after
+ * file; held tells other processes how far it is. Runs until all is complete
+ * or can't be. Returns 0 if everything is complete; or -1, after a message. */
+int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options);
+
+#endif

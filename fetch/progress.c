@@ -1,0 +1,248 @@
+/* progress.c - the progress line; used by the fetcher. */
+#include "fetch/progress.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+#define REDRAW_MS 200		/* on a terminal */
+#define PLAIN_MS 10000		/* elsewhere: a line that often, */
+#define PLAIN_PERCENT 10	/* and one at each such step, */
+#define PLAIN_STEP_MS 500	/* but not more often than this */
+#define RATE_MS 4000		/* over which the rate is taken */
+#define RATE_LOOKS 32		/* looks remembered for it */
+#define BAR_MAX 40		/* columns */
+#define NARROW 64		/* with fewer columns than this, less is told */
+
+/* The one thing that is shown at a time. */
+static struct {
+	const char *verb;
+	const struct datafile *file;
+	const struct wanted *wanted;
+	bool terminal;
+	uint64_t had;
+	int64_t start_ms, next_ms;
+	unsigned next_percent;
+	/* What was there when it was last shown, and before: a ring. */
+	struct { int64_t at_ms; uint64_t bytes; } look[RATE_LOOKS];
+	unsigned looks;
+} shown;
+
+const char *progress_bytes_text(double bytes, char text[PROGRESS_BYTES_TEXT_SIZE])
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	unsigned i = 0;
+
+	for (; bytes >= 1024 && i + 1 < sizeof units / sizeof units[0]; i++)
+		bytes /= 1024;
+	snprintf(text, PROGRESS_BYTES_TEXT_SIZE, i == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s",
+		 bytes, units[i]);
+	return text;
+}
+
+static const char *duration_text(double seconds, char text[24])
+{
+	unsigned long s = seconds < 359999 ? (unsigned long)(seconds + 0.5) : 359999;
+
+	if (s < 3600)
+		snprintf(text, 24, "%lu:%02lu", s / 60, s % 60);
+	else
+		snprintf(text, 24, "%lu:%02lu:%02lu", s / 3600, s / 60 % 60, s % 60);
+	return text;
+}
+
+static unsigned percent(uint64_t bytes)
+{
+	uint64_t length = shown.file->meta.length;
+
+	/* 99 until the last byte: 100 means done. */
+	return length == 0 || bytes >= length ? 100 : (unsigned)((double)bytes * 100 / (double)length);
+}
+
+bool progress_on_terminal(void)
+{
+	return isatty(STDERR_FILENO) == 1;
+}
+
+void progress_begin(const char *verb, const struct datafile *d, uint64_t had, const struct wanted *wanted)
+{
+	memset(&shown, 0, sizeof shown);
+	shown.verb = verb;
+	shown.file = d;
+	shown.wanted = wanted;
+	shown.terminal = progress_on_terminal();
+	shown.had = had;
+	shown.start_ms = clock_ms();
+	shown.next_ms = shown.start_ms + (shown.terminal ? 0 : PLAIN_MS);
+	shown.next_percent = percent(had) / PLAIN_PERCENT * PLAIN_PERCENT + PLAIN_PERCENT;
+}
+
+/* Bytes a second over the last RATE_MS or so: since the oldest look that is not
+ * older, or else since the last one. */
+static double current_rate(int64_t now_ms, uint64_t bytes)
+{
+	unsigned count = shown.looks < RATE_LOOKS ? shown.looks : RATE_LOOKS;
+	int64_t since_ms = shown.start_ms;
+	uint64_t then = shown.had;
+
+	for (unsigned back = 1; back <= count; back++) {
+		unsigned i = (shown.looks - back) % RATE_LOOKS;
+		if (back > 1 && now_ms - shown.look[i].at_ms > RATE_MS)
+			break;
+		since_ms = shown.look[i].at_ms;
+		then = shown.look[i].bytes;
+	}
+	shown.look[shown.looks % RATE_LOOKS].at_ms = now_ms;
+	shown.look[shown.looks % RATE_LOOKS].bytes = bytes;
+	shown.looks++;
+	if (now_ms <= since_ms || bytes < then)
+		return 0;
+	return (double)(bytes - then) * 1000 / (double)(now_ms - since_ms);
+}
+
+static size_t terminal_columns(void)
+{
+	struct winsize size;
+
+	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+		return size.ws_col;
+	return 80;
+}
+
+/* A part of the file, from the chunk first up to end, as one character: all of
+ * it held '#', some of it arriving '>', some of it held '+', none '.'. */
+static char part_symbol(uint64_t first, uint64_t end)
+{
+	const struct held *held = shown.file->held;
+	uint64_t step = (end - first) / 64 + 1;	/* a sample is enough to look at */
+	bool all = true, some = false, arriving = false;
+
+	for (uint64_t chunk = first; chunk < end; chunk += step) {
+		bool has = held_has(held, chunk);
+		all &= has;
+		some |= has;
+		arriving |= !has && shown.wanted != NULL && !wanted_has(shown.wanted, chunk);
+	}
+	return all ? '#' : arriving ? '>' : some ? '+' : '.';
+}
+
+static void draw_map(char *map, size_t columns)
+{
+	const uint64_t chunks = shown.file->meta.chunks;
+	double per_column = (double)chunks / (double)columns;
+
+	for (size_t i = 0; i < columns; i++) {
+		uint64_t first = (uint64_t)(per_column * (double)i);
+		uint64_t end = (uint64_t)(per_column * (double)(i + 1));
+		if (end <= first)
+			end = first + 1;
+		map[i] = part_symbol(first, end < chunks ? end : chunks);
+	}
+	map[columns] = '\0';
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash != NULL ? slash + 1 : path;
+}
+
+/* How many bytes of the UTF-8 text fit into so many columns, and how many columns
+ * those take. A character of three or four bytes may be two columns wide, and is
+ * taken to be. */
+static size_t fit_columns(const char *text, size_t columns, size_t *used)
+{
+	size_t bytes = 0;
+
+	*used = 0;
+	while (text[bytes] != '\0') {
+		unsigned char first = (unsigned char)text[bytes];
+		size_t width = first >= 0xe0 ? 2 : 1, length = 1;
+		while (first >= 0xc0 && ((unsigned char)text[bytes + length] & 0xc0) == 0x80)
+			length++;
+		if (*used + width > columns)
+			break;
+		*used += width;
+		bytes += length;
+	}
+	return bytes;
+}
+
+static void draw_line(uint64_t bytes, double rate, int peers)
+{
+	char numbers[160], map[BAR_MAX + 4] = "", line[1024], drawn[1100], tail[24];
+	char held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	char left[24] = "?", name[512];
+	const uint64_t length = shown.file->meta.length;
+	size_t columns = terminal_columns(), name_columns;
+
+	progress_bytes_text(rate, per_second);
+	if (rate > 0)
+		duration_text((double)(length - bytes) / rate, left);
+	if (peers >= 0)
+		snprintf(tail, sizeof tail, "%d peer%s", peers, peers == 1 ? "" : "s");
+	else
+		snprintf(tail, sizeof tail, "%s", shown.verb);
+	int n = columns < NARROW ? snprintf(numbers, sizeof numbers, "%s/s  %s left", per_second, left)
+				 : snprintf(numbers, sizeof numbers, "%s/%s  %s/s  %s left  %s",
+					    progress_bytes_text((double)bytes, held),
+					    progress_bytes_text((double)length, whole), per_second, left, tail);
+	/* The name, the percentage and the map get what the numbers leave. */
+	size_t spare = (size_t)n + 8 < columns ? columns - (size_t)n - 8 : 0;
+	snprintf(name, sizeof name, "%s", base_name(shown.file->path));
+	log_clean(name);
+	name[fit_columns(name, spare / 2, &name_columns)] = '\0';
+	size_t bar = spare - name_columns > 4 ? spare - name_columns - 4 : 0;
+	if (bar > 0) {
+		bar = bar < BAR_MAX ? bar : BAR_MAX;
+		map[0] = '[';
+		draw_map(map + 1, bar);
+		strcpy(map + 1 + bar, "] ");
+	}
+	snprintf(line, sizeof line, "%s%s%3u%% %s%s", name, name_columns > 0 ? " " : "", percent(bytes), map,
+		 numbers);
+	line[fit_columns(line, columns - 1, &name_columns)] = '\0';	/* a full line would wrap */
+	n = snprintf(drawn, sizeof drawn, "\r%s\033[K", line);
+	(void)!write(STDERR_FILENO, drawn, (size_t)n);
+	log_transient_line(true);
+}
+
+void progress_show(uint64_t bytes, int peers)
+{
+	char held[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	int64_t now_ms = clock_ms();
+	bool step = !shown.terminal && percent(bytes) >= shown.next_percent && percent(bytes) < 100 &&
+		    now_ms >= shown.next_ms - PLAIN_MS + PLAIN_STEP_MS;
+
+	if (log_get_level() == LOG_QUIET || (now_ms < shown.next_ms && !step))
+		return;
+	double rate = current_rate(now_ms, bytes);
+	if (shown.terminal) {
+		draw_line(bytes, rate, peers);
+	} else {
+		log_info("%s: %s: %u%%, %s, %s/s", shown.file->path, shown.verb, percent(bytes),
+			 progress_bytes_text((double)bytes, held), progress_bytes_text(rate, per_second));
+		shown.next_percent = percent(bytes) / PLAIN_PERCENT * PLAIN_PERCENT + PLAIN_PERCENT;
+	}
+	shown.next_ms = now_ms + (shown.terminal ? REDRAW_MS : PLAIN_MS);
+}
+
+int64_t progress_next_ms(void)
+{
+	return shown.next_ms;
+}
+
+double progress_end(void)
+{
+	static const char erase[] = "\r\033[K";
+
+	if (shown.terminal && log_get_level() != LOG_QUIET && shown.looks > 0)
+		(void)!write(STDERR_FILENO, erase, sizeof erase - 1);
+	log_transient_line(false);
+	return (double)(clock_ms() - shown.start_ms) / 1000;
+}

@@ -1,0 +1,66 @@
+/* check.h - do the chunks in a data file have the hashes of its metafile?
+ *
+ * What the file holds at the start is checked by several processes at once; what
+ * arrives later by a few, the checkers, beside the fetcher. All look at the chunks
+ * in the file, so that what is called held is what is there. */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "file/metafile.h"
+
+/* Neighbouring chunks, and what checking them gave. */
+struct run {
+	uint64_t first, count;
+	uint32_t peer;		/* who sent them: the fetcher's number, only passed on */
+	int32_t error;		/* the errno of a failed read, or 0 */
+	uint64_t bad;		/* how many don't match: all that were not added to held */
+};
+
+/* Checks the chunks of the runs in the data file, which fd can read, and adds
+ * those that match to held. Sets bad and error of each run. */
+void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held);
+
+#define CHECK_WORKERS_MAX 64
+
+/* Checks every chunk of the data file with that many (CHECK_WORKERS_MAX at most)
+ * worker processes, and adds what matches to held; calls progress with the bytes
+ * checked so far every now and then. What lies in the file's holes costs nothing.
+ * Chunks that can't be read are not held, with a message. Returns 0, or -1 with
+ * errno if there could be no pipe to the workers. */
+int check_data_file(struct metafile *m, int fd, struct held *held, unsigned workers,
+		    void (*progress)(void *arg, uint64_t bytes), void *arg);
+
+/* Whether at least one chunk of a file of that many bytes matches. */
+bool check_any_match(struct metafile *m, int fd, uint64_t size);
+
+/* Whether the whole data file has the metafile's hash of the whole: 1 or 0, or
+ * -1 with errno if it can't be read (EIO: it is too short). Calls progress with
+ * the bytes read so far every now and then. */
+int check_whole(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes), void *arg);
+
+/* A process that checks what arrives. */
+struct checker {
+	pid_t pid;
+	int to, from;		/* pipes of struct run */
+	unsigned waiting;	/* runs sent and not yet returned */
+};
+
+#define CHECKER_WAITING_MAX 80	/* so many fit into any pipe: 4096 bytes */
+
+/* Starts one of that many checkers. fd and held are as for check_runs. Returns 0, or
+ * -1 with errno. checker_stop ends and reaps it. */
+int checker_start(struct checker *c, struct metafile *m, int fd, struct held *held, unsigned checkers);
+void checker_stop(struct checker *c);
+
+/* Sends a run to be checked; never blocks while waiting < CHECKER_WAITING_MAX.
+ * -1 with errno if the checker is gone. */
+int checker_send(struct checker *c, const struct run *run);
+
+/* Takes results of runs, as many as there are; blocks if there are none (poll
+ * the pipe `from` before). Returns how many, or -1 if the checker is gone. */
+ssize_t checker_receive(struct checker *c, struct run runs[CHECKER_WAITING_MAX]);
+
+#endif

@@ -1,0 +1,222 @@
+/* metafile.c - reading and writing .cascade files; which chunk lies where;
+ * which chunks are held. */
+#include "file/metafile.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "csapp.h"
+#include "net/wire.h"
+
+static const uint8_t magic[8] = "CASCADE1";
+
+uint64_t metafile_chunk_count(uint64_t length, uint64_t chunk_size)
+{
+	return length / chunk_size + (length % chunk_size != 0);
+}
+
+uint64_t metafile_chunk_offset(const struct metafile *m, uint64_t chunk)
+{
+	return chunk * m->chunk_size;
+}
+
+uint64_t metafile_chunk_length(const struct metafile *m, uint64_t chunk)
+{
+	uint64_t left = m->length - metafile_chunk_offset(m, chunk);
+
+	return left < m->chunk_size ? left : m->chunk_size;
+}
+
+char *metafile_data_path(const char *path)
+{
+	size_t len = strlen(path), suffix = strlen(METAFILE_SUFFIX);
+
+	if (len <= suffix || strcmp(path + len - suffix, METAFILE_SUFFIX) != 0 ||
+	    path[len - suffix - 1] == '/')
+		return NULL;
+	return strndup(path, len - suffix);
+}
+
+/* Byte 0: magic; 8: reserved; 16: length; 24: chunk size; 32: hash. */
+void metafile_encode_header(uint8_t header[METAFILE_HEADER_SIZE], uint64_t length,
+			    uint64_t chunk_size, const uint8_t data_hash[SHA256_HASH_SIZE])
+{
+	memcpy(header, magic, 8);
+	memset(header + 8, 0, 8);
+	encode_be64(header + 16, length);
+	encode_be64(header + 24, chunk_size);
+	memcpy(header + 32, data_hash, SHA256_HASH_SIZE);
+}
+
+/* Returns what is wrong with the header of a metafile of that size, or NULL. */
+static const char *decode_header(struct metafile *m, const uint8_t header[METAFILE_HEADER_SIZE],
+				 uint64_t size)
+{
+	if (memcmp(header, magic, sizeof magic) != 0)
+		return "not a metafile: it doesn't begin with CASCADE1";
+	m->length = decode_be64(header + 16);
+	m->chunk_size = decode_be64(header + 24);
+	memcpy(m->data_hash, header + 32, SHA256_HASH_SIZE);
+	if (m->chunk_size == 0)
+		return "bad metafile: its chunk size is 0";
+	if (m->length > METAFILE_LENGTH_MAX)
+		return "bad metafile: its data file would have 2^63 bytes or more";
+	m->chunks = metafile_chunk_count(m->length, m->chunk_size);
+	uint64_t hashes = (size - METAFILE_HEADER_SIZE) / SHA256_HASH_SIZE;
+	if (hashes < m->chunks)
+		return "bad metafile: it has fewer hashes than chunks";
+	if (hashes > m->chunks || size % SHA256_HASH_SIZE != 0)
+		return "bad metafile: something follows its last hash";
+	return NULL;
+}
+
+/* One chunk, or none, leaves nothing open: the whole is that chunk. */
+static const char *check_whole(struct metafile *m)
+{
+	SHA256_CTX ctx;
+	uint8_t empty[SHA256_HASH_SIZE];
+	const uint8_t *whole = empty;
+
+	if (m->chunks > 1)
+		return NULL;
+	sha256_init(&ctx);
+	sha256_final(&ctx, empty);
+	if (m->chunks == 1 && (whole = metafile_chunk_hash(m, 0)) == NULL)
+		return strerror(errno);
+	if (memcmp(whole, m->data_hash, SHA256_HASH_SIZE) != 0)
+		return "bad metafile: the hash of the whole contradicts that of its only part";
+	return NULL;
+}
+
+static const char *read_and_check(struct metafile *m)
+{
+	uint8_t buffer[16384];
+	struct stat st;
+	SHA256_CTX ctx;
+	uint64_t size = 0;
+	ssize_t n;
+
+	if (fstat(m->fd, &st) < 0)
+		return strerror(errno);
+	if (!S_ISREG(st.st_mode))
+		return "not a regular file";
+	if (st.st_size < METAFILE_HEADER_SIZE)
+		return "not a metafile: it is shorter than 64 bytes";
+	sha256_init(&ctx);
+	while ((n = rio_readn(m->fd, buffer, sizeof buffer)) > 0) {
+		if (size == 0) {
+			const char *why = n < METAFILE_HEADER_SIZE ? "it was cut short while it was read"
+				: decode_header(m, buffer, (uint64_t)st.st_size);
+			if (why != NULL)
+				return why;
+		}
+		sha256_update(&ctx, buffer, (size_t)n);
+		size += (uint64_t)n;
+	}
+	if (n < 0)
+		return strerror(errno);
+	if (size != (uint64_t)st.st_size)
+		return "it changed while it was read";
+	sha256_final(&ctx, m->cascade_hash);
+	return check_whole(m);
+}
+
+int metafile_open(struct metafile *m, const char *path, const char **why)
+{
+	char *data_path = metafile_data_path(path);
+
+	memset(m, 0, sizeof *m);
+	m->path = path;
+	*why = NULL;
+	if (data_path == NULL) {
+		*why = "its name doesn't end in " METAFILE_SUFFIX;
+		return -1;
+	}
+	free(data_path);
+	m->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);	/* a FIFO must not hold us up */
+	if (m->fd < 0)
+		*why = strerror(errno);
+	else if ((*why = read_and_check(m)) != NULL)
+		close(m->fd);
+	return *why == NULL ? 0 : -1;
+}
+
+void metafile_close(struct metafile *m)
+{
+	close(m->fd);
+}
+
+const uint8_t *metafile_chunk_hash(struct metafile *m, uint64_t chunk)
+{
+	if (chunk - m->ahead_first >= m->ahead_count) {
+		uint64_t left = m->chunks - chunk;
+		size_t want = (left < METAFILE_HASHES_AHEAD ? (size_t)left : METAFILE_HASHES_AHEAD) *
+			      SHA256_HASH_SIZE;
+		off_t at = (off_t)(METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
+		ssize_t n;
+
+		while ((n = pread(m->fd, m->ahead, want, at)) < 0 && errno == EINTR)
+			;
+		m->ahead_count = 0;
+		if (n < SHA256_HASH_SIZE) {
+			if (n >= 0)
+				errno = EIO;	/* the file has shrunk */
+			return NULL;
+		}
+		m->ahead_first = chunk;
+		m->ahead_count = (uint64_t)n / SHA256_HASH_SIZE;
+	}
+	return m->ahead[chunk - m->ahead_first];
+}
+
+static size_t held_size(uint64_t chunks)
+{
+	uint64_t bytes = chunks / 8 + 1;
+
+	return bytes < SIZE_MAX - sizeof(struct held) ? sizeof(struct held) + (size_t)bytes : 0;
+}
+
+struct held *held_new(uint64_t chunks)
+{
+	struct held *held = mmap(NULL, held_size(chunks), PROT_READ | PROT_WRITE,
+				 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (held == MAP_FAILED)
+		return NULL;
+	held->chunks = chunks;	/* all else is zero already */
+	return held;
+}
+
+void held_free(struct held *held)
+{
+	munmap(held, held_size(held->chunks));
+}
+
+/* Release and acquire: who sees the bit also sees the chunk's bytes. */
+
+bool held_has(const struct held *held, uint64_t chunk)
+{
+	return atomic_load_explicit(&held->bits[chunk / 8], memory_order_acquire) >> chunk % 8 & 1;
+}
+
+void held_add(struct held *held, uint64_t chunk)
+{
+	atomic_fetch_or_explicit(&held->bits[chunk / 8], (unsigned char)(1u << chunk % 8),
+				 memory_order_release);
+	if (!atomic_load_explicit(&held->some, memory_order_relaxed))
+		atomic_store(&held->some, true);
+}
+
+uint64_t held_count(const struct held *held)
+{
+	uint64_t count = 0;
+
+	for (uint64_t i = 0; i < held->chunks / 8 + 1; i++)
+		for (unsigned char bits = held->bits[i]; bits != 0; bits &= (unsigned char)(bits - 1))
+			count++;
+	return count;
+}

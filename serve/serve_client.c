@@ -1,0 +1,460 @@
+/* serve_client.c - answering one client; run by the serving parent's children.
+ *
+ * Nothing that a client sends is trusted, and no wait is without an end. What
+ * can be answered together is read in one go and sent in one go. */
+#include "serve/serve_client.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#if defined(__linux__) && !defined(PORTABLE)
+#define HAVE_SENDFILE 1
+#include <sys/sendfile.h>
+#endif
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "net/wire.h"
+
+#define IDLE_MS 30000		/* until the next request begins */
+#define REQUEST_MS 10000	/* from a request's first byte to its last */
+#define FLOOR_MS 30000		/* a client has to take, in every such time, */
+#define FLOOR_BYTES (30 << 10)	/* so many bytes */
+#define LOOK_MS 250		/* between two looks at how many it took */
+#define LINGER_MS 2000		/* for a client to read a last message */
+
+#ifndef MSG_MORE
+#define MSG_MORE 0		/* "more follows": a hint, where it exists */
+#endif
+
+#define REQUESTS_AHEAD 24			/* read in one go */
+#define OUT_SIZE ((size_t)128 << 10)		/* answers sent in one go */
+#define COPIED_MAX ((size_t)32 << 10)		/* a larger chunk goes by sendfile */
+#define SEND_MAX ((size_t)1 << 30)		/* asked of one sendfile */
+
+/* The child's one client. Every page that a new child writes to costs it a page
+ * fault, which is what forking is made of: so all of this is one block, in which
+ * a small request and its answer lie in the first 4096 bytes. */
+static _Alignas(4096) struct {
+	int fd;
+	const struct client_context *context;
+	struct client_slot *slot;
+	struct datafile *open_file;		/* the one that data_fd is open for */
+	int data_fd;
+	size_t in_used;
+	size_t out_used;
+	uint64_t batch_start;			/* sent before the answers that are being sent */
+	int64_t wait_start_ms;			/* when the client first kept those waiting; 0: not yet */
+	int64_t floor_start_ms;			/* since when the floor is being measured */
+	uint64_t floor_start;			/* bytes taken by then */
+	size_t allowed;				/* bytes that may be sent before the next token */
+	uint64_t sent;				/* bytes, in all */
+	uint32_t chunks;			/* likewise */
+	int64_t begun_ms;			/* when the request that is incomplete began */
+	uint8_t in[REQUESTS_AHEAD * PEER_REQUEST_SIZE];
+	uint8_t out[OUT_SIZE];
+} client;
+
+static void set_state(enum client_state state, int64_t since_ms, uint64_t taken)
+{
+	atomic_store_explicit(&client.slot->since_ms, (uint32_t)since_ms, memory_order_relaxed);
+	atomic_store_explicit(&client.slot->taken, taken < UINT32_MAX ? (uint32_t)taken : UINT32_MAX,
+			      memory_order_relaxed);
+	atomic_store_explicit(&client.slot->sent_kib, (uint32_t)(client.sent >> 10), memory_order_relaxed);
+	atomic_store_explicit(&client.slot->chunks, client.chunks, memory_order_relaxed);
+	atomic_store_explicit(&client.slot->state, state, memory_order_release);
+}
+
+/* How many bytes the client has taken, in all: not what lies in the socket
+ * still, where the system can tell that. */
+static uint64_t bytes_taken(void)
+{
+#ifdef TIOCOUTQ
+	int left;
+
+	if (ioctl(client.fd, TIOCOUTQ, &left) == 0 && left >= 0 && (uint64_t)left < client.sent)
+		return client.sent - (uint64_t)left;
+#endif
+	return client.sent;
+}
+
+/* Waits until the client takes more; -1 when it takes less than the floor. */
+static int wait_to_send(void)
+{
+	int result;
+
+	do {
+		int64_t now = clock_ms();
+		uint64_t taken = bytes_taken();
+		if (client.wait_start_ms == 0) {
+			client.wait_start_ms = client.floor_start_ms = now;
+			client.floor_start = taken;
+		}
+		if (now - client.floor_start_ms >= FLOOR_MS) {
+			if (taken - client.floor_start < FLOOR_BYTES)
+				return -1;
+			client.floor_start_ms = now;
+			client.floor_start = taken;
+		}
+		/* At the bound, a client is judged by all that it took of these
+		 * answers: a large buffer on its side makes it take data in leaps. */
+		set_state(CLIENT_SLOW, client.wait_start_ms, taken - client.batch_start);
+		result = wait_ready(client.fd, POLLOUT, now + LOOK_MS);
+	} while (result < 0 && errno == ETIMEDOUT);
+	set_state(CLIENT_WORKING, client.wait_start_ms, 0);
+	return result;
+}
+
+/* What to do when nothing was sent: 0 to try again, or -1. */
+static int after_refused_send(void)
+{
+	if (errno == EINTR)
+		return 0;
+	return errno == EAGAIN || errno == EWOULDBLOCK ? wait_to_send() : -1;
+}
+
+/* How many of size bytes may be sent now; waits until some may. 0: never. */
+static size_t allowance(uint64_t size)
+{
+	struct upload_limit *limit = client.context->limit;
+	char token;
+
+	if (limit == NULL)
+		return size < SEND_MAX ? (size_t)size : SEND_MAX;
+	while (client.allowed < PEER_RESPONSE_SIZE) {	/* a header is not split */
+		client.allowed += atomic_exchange(&limit->unused, 0);
+		if (client.allowed >= PEER_RESPONSE_SIZE)
+			break;
+		set_state(CLIENT_WORKING, 0, 0);	/* for whoever looks meanwhile */
+		ssize_t n = read(limit->tokens[0], &token, 1);
+		if (n == 1)
+			client.allowed += limit->token_bytes;
+		else if (n == 0 || errno != EINTR)
+			return 0;
+	}
+	return size < client.allowed ? (size_t)size : client.allowed;
+}
+
+/* n bytes have been sent. */
+static void account(ssize_t n)
+{
+	client.sent += (uint64_t)n;
+	if (client.context->limit != NULL)
+		client.allowed -= (size_t)n;
+}
+
+static int send_bytes(const uint8_t *bytes, size_t size, int flags)
+{
+	while (size > 0) {
+		size_t now = allowance(size);
+		ssize_t n = now == 0 ? -1 : send(client.fd, bytes, now, flags | MSG_NOSIGNAL);
+		if (n < 0) {
+			if (now == 0 || after_refused_send() < 0)
+				return -1;
+			continue;
+		}
+		account(n);
+		bytes += n;
+		size -= (size_t)n;
+	}
+	return 0;
+}
+
+/* Sends the answers that were put together. */
+static int flush_out(int flags)
+{
+	size_t size = client.out_used;
+
+	client.out_used = 0;
+	return send_bytes(client.out, size, flags);
+}
+
+/* Reads some bytes of the data file; -1 if they aren't there. */
+static int read_data(uint8_t *to, size_t size, uint64_t offset)
+{
+	while (size > 0) {
+		ssize_t n = pread(client.data_fd, to, size, (off_t)offset);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0)
+			return -1;
+		to += n;
+		size -= (size_t)n;
+		offset += (uint64_t)n;
+	}
+	return 0;
+}
+
+/* Sends size bytes of the data file to the client. */
+#ifdef HAVE_SENDFILE
+
+static int send_data(uint64_t offset, uint64_t size)
+{
+	off_t at = (off_t)offset;
+
+	while (size > 0) {
+		size_t now = allowance(size);
+		ssize_t n = now == 0 ? 0 : sendfile(client.fd, client.data_fd, &at, now);
+		if (n == 0)
+			return -1;	/* the file has shrunk */
+		if (n < 0) {
+			if (after_refused_send() < 0)
+				return -1;
+			continue;
+		}
+		account(n);
+		size -= (uint64_t)n;
+	}
+	return 0;
+}
+
+#else
+
+static int send_data(uint64_t offset, uint64_t size)
+{
+	while (size > 0) {
+		size_t piece = size < OUT_SIZE ? (size_t)size : OUT_SIZE;
+		if (read_data(client.out, piece, offset) < 0 || send_bytes(client.out, piece, 0) < 0)
+			return -1;
+		offset += piece;
+		size -= piece;
+	}
+	return 0;
+}
+
+#endif
+
+/* Puts a response's header down. There is room: callers see to it. */
+static void put_header(uint8_t status, uint64_t length)
+{
+	peer_response_encode(client.out + client.out_used,
+			     &(struct peer_response){.status = status, .length = length});
+	client.out_used += PEER_RESPONSE_SIZE;
+}
+
+static int make_room(size_t size)
+{
+	return client.out_used + size <= OUT_SIZE ? 0 : flush_out(0);
+}
+
+static int answer_error(enum peer_status status, const char *message)
+{
+	size_t length = strlen(message);
+
+	if (make_room(PEER_RESPONSE_SIZE + length) < 0)
+		return -1;
+	put_header((uint8_t)status, length);
+	memcpy(client.out + client.out_used, message, length);
+	client.out_used += length;
+	return 0;
+}
+
+/* Opens the data file, unless it is open already. It must still be the file
+ * that was checked: whoever put another in its place may have other bytes. */
+static int open_data(struct datafile *file)
+{
+	struct stat st;
+
+	if (client.open_file == file)
+		return 0;
+	if (client.data_fd >= 0)
+		close(client.data_fd);
+	client.open_file = NULL;
+	client.data_fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (client.data_fd < 0)
+		return -1;
+	if (!client.context->same_file && (fstat(client.data_fd, &st) < 0 ||
+	    st.st_dev != file->device || st.st_ino != file->inode))
+		return -1;
+	client.open_file = file;
+	return 0;
+}
+
+static int answer_chunk(const struct datafile *file, uint64_t chunk)
+{
+	uint64_t offset = metafile_chunk_offset(&file->meta, chunk);
+	uint64_t length = metafile_chunk_length(&file->meta, chunk);
+
+	if (length > COPIED_MAX) {
+		if (make_room(PEER_RESPONSE_SIZE) < 0)
+			return -1;
+		put_header(PEER_OK, length);
+		return flush_out(MSG_MORE) < 0 ? -1 : send_data(offset, length);
+	}
+	if (make_room(PEER_RESPONSE_SIZE + (size_t)length) < 0)
+		return -1;
+	put_header(PEER_OK, length);
+	if (read_data(client.out + client.out_used, (size_t)length, offset) < 0) {
+		client.out_used -= PEER_RESPONSE_SIZE;
+		flush_out(0);
+		return -1;	/* the file has shrunk */
+	}
+	client.out_used += (size_t)length;
+	return 0;
+}
+
+/* Whether the chunk still has its hash, and a message if not. What waits to be
+ * sent goes first, since the buffer is needed. */
+static bool is_right(struct datafile *file, uint64_t chunk)
+{
+	uint64_t offset = metafile_chunk_offset(&file->meta, chunk);
+	uint64_t left = metafile_chunk_length(&file->meta, chunk);
+	const uint8_t *expected = metafile_chunk_hash(&file->meta, chunk);
+	uint8_t hash[SHA256_HASH_SIZE];
+	SHA256_CTX ctx;
+
+	if (expected == NULL || flush_out(0) < 0)
+		return false;
+	sha256_init(&ctx);
+	while (left > 0) {
+		size_t piece = left < OUT_SIZE ? (size_t)left : OUT_SIZE;
+		if (read_data(client.out, piece, offset) < 0)
+			break;
+		sha256_update(&ctx, client.out, piece);
+		offset += piece;
+		left -= piece;
+	}
+	sha256_final(&ctx, hash);
+	if (left == 0 && memcmp(hash, expected, SHA256_HASH_SIZE) == 0)
+		return true;
+	log_role("child");
+	log_warnx("%s: chunk %llu is damaged; it is not served", file->path, (unsigned long long)chunk);
+	return false;
+}
+
+static struct datafile *find_file(const uint8_t hash[SHA256_HASH_SIZE])
+{
+	for (size_t i = 0; i < client.context->count; i++)
+		if (memcmp(client.context->files[i].meta.cascade_hash, hash, SHA256_HASH_SIZE) == 0)
+			return &client.context->files[i];
+	return NULL;
+}
+
+/* Answers, and closes the connection for writing. What the client still sends
+ * is read for a moment: closing at once, with bytes unread, could destroy the
+ * answer on its way (RFC 1122, 4.2.2.13). Always returns -1: the end. */
+static int answer_and_close(enum peer_status status, const char *message)
+{
+	int64_t deadline_ms = clock_ms() + LINGER_MS;
+	ssize_t n = 1;
+
+	if (answer_error(status, message) < 0 || flush_out(0) < 0)
+		return -1;
+	shutdown(client.fd, SHUT_WR);
+	set_state(CLIENT_SILENT, clock_ms(), 0);
+	while (n != 0 && clock_ms() < deadline_ms && wait_ready(client.fd, POLLIN, deadline_ms) == 0) {
+		n = recv(client.fd, client.in, sizeof client.in, 0);
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
+			break;
+	}
+	return -1;
+}
+
+/* 0: go on with the next request; -1: that was the last one. */
+static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
+{
+	struct peer_request request;
+	struct datafile *file;
+
+	if (!peer_request_decode(&request, bytes))
+		return answer_and_close(PEER_BAD_REQUEST, "a request begins with CASCADE1");
+	file = find_file(request.cascade_hash);
+	if (file == NULL)
+		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file");
+	if (request.chunk >= file->meta.chunks)
+		return answer_and_close(PEER_NO_SUCH_CHUNK, "the file has no such chunk");
+	if (!held_has(file->held, request.chunk))
+		return answer_error(PEER_NO_CHUNK_YET, "this peer doesn't have that chunk yet");
+	if (open_data(file) < 0)
+		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more");
+	if (client.context->verify && !is_right(file, request.chunk))
+		return answer_error(PEER_NO_CHUNK_YET, "this peer's copy of that chunk is damaged");
+	if (answer_chunk(file, request.chunk) < 0)
+		return -1;
+	client.chunks++;
+	return 0;
+}
+
+/* Waits for more bytes of requests, after sending what is due. 0, or -1 at the
+ * end of it all. */
+static int read_more(void)
+{
+	int64_t now_ms = 0, deadline_ms;
+	ssize_t n;
+
+	if (flush_out(0) < 0)
+		return -1;
+	client.wait_start_ms = 0;
+	client.batch_start = client.sent;
+	for (;;) {
+		n = recv(client.fd, client.in + client.in_used, sizeof client.in - client.in_used, 0);
+		if (n > 0) {
+			if (client.in_used == 0 && n % PEER_REQUEST_SIZE != 0)
+				client.begun_ms = clock_ms();
+			client.in_used += (size_t)n;
+			if (now_ms != 0)
+				set_state(CLIENT_WORKING, now_ms, 0);
+			return 0;
+		}
+		if (n == 0 && client.in_used > 0)
+			return answer_and_close(PEER_BAD_REQUEST, "the request ended too soon: it has 64 bytes");
+		if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
+			return -1;
+		if (now_ms == 0) {
+			now_ms = clock_ms();
+			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS : now_ms + IDLE_MS;
+			set_state(CLIENT_SILENT, now_ms, 0);
+		}
+		if (wait_ready(client.fd, POLLIN, deadline_ms) < 0)
+			return client.in_used == 0 ? -1
+				: answer_and_close(PEER_BAD_REQUEST, "the request took too long");
+	}
+}
+
+/* Answers all requests that are there whole. */
+static int answer_requests(void)
+{
+	size_t done = 0;
+	int result = 0;
+
+	while (result == 0 && client.in_used - done >= PEER_REQUEST_SIZE) {
+		result = answer_request(client.in + done);
+		done += PEER_REQUEST_SIZE;
+	}
+	if (result < 0)
+		return -1;
+	client.in_used -= done;
+	if (done > 0 && client.in_used > 0) {
+		memmove(client.in, client.in + done, client.in_used);
+		client.begun_ms = clock_ms();
+	}
+	/* Whoever types a request by hand hears at once that it is none. */
+	if (client.in_used > 0 && !peer_request_begins(client.in, client.in_used))
+		return answer_and_close(PEER_BAD_REQUEST, "a request begins with CASCADE1");
+	return 0;
+}
+
+void serve_client(int fd, const struct client_context *context)
+{
+	static struct client_slot nobody_looks;
+
+	client.fd = fd;
+	client.context = context;
+	client.slot = context->slot != NULL ? context->slot : &nobody_looks;
+	client.open_file = NULL;
+	client.data_fd = -1;
+	client.in_used = client.out_used = client.allowed = 0;
+	client.sent = client.chunks = 0;
+	while (read_more() == 0 && answer_requests() == 0)
+		;
+	set_state(CLIENT_WORKING, 0, 0);
+	if (client.allowed > 0)
+		atomic_fetch_add(&context->limit->unused, (uint32_t)client.allowed);
+	if (client.data_fd >= 0)
+		close(client.data_fd);
+}
