@@ -1,12 +1,14 @@
 """The tracker, seen by its clients over raw sockets."""
 
+import resource
 import signal
 import socket
 import time
 import unittest
 
-from support import (LIST, LOOPBACK, PROGRAMS, SUBSCRIBE, Case, ask_tracker, connect,
-                     parse_entries, parse_tracker_response, receive_all, tracker_request)
+from support import (LIST, LOOPBACK, PROGRAMS, SUBSCRIBE, WAIT, Case, ask_tracker, connect,
+                     parse_entries, parse_tracker_response, pause, receive_all, tracker_request,
+                     wait_until)
 
 HASH, OTHER_HASH = bytes(range(32)), bytes(32)
 NOBODY = ("203.0.113.9", 9)
@@ -40,6 +42,7 @@ class Asking(Case):
         status, body = answer
         self.assertEqual(status, 1)
         self.assert_words(body)
+        self.assertTrue(body.endswith(b"\n"), body)  # some clients read a line
 
 
 class Lists(Asking):
@@ -178,6 +181,64 @@ class Connections(Asking):
         self.assertEqual(self.entries(LIST), [])
 
 
+class Floods(Asking):
+    """One source says more than anybody would."""
+
+    FLOOD = "127.0.0.2"
+
+    @classmethod
+    def setUpClass(cls):
+        try:
+            with socket.socket() as probe:
+                probe.bind((cls.FLOOD, 0))
+        except OSError:
+            raise unittest.SkipTest("the loopback interface has one address here") from None
+
+    def subscribe_from(self, source, peer, cascade_hash=HASH):
+        with socket.create_connection(self.address, WAIT, (source, 0)) as connection:
+            connection.sendall(tracker_request(SUBSCRIBE, cascade_hash, peer))
+            self.assertEqual(parse_tracker_response(receive_all(connection))[0], 0)
+
+    def assert_listed(self, crowd, cascade_hash=HASH):
+        """All these peers must be named, if one asks often."""
+        missing = set(crowd)
+
+        def ask():
+            missing.difference_update(self.listed(NOBODY, cascade_hash))
+            return not missing
+        wait_until(ask, "all are listed", 10)
+
+    def test_invented_hashes_push_no_real_file_out(self):
+        for peer in peers(60):
+            self.entries(SUBSCRIBE, peer)
+        for number in range(4200):
+            self.subscribe_from(self.FLOOD, NOBODY, number.to_bytes(32, "big"))
+        self.assert_listed(peers(60))
+
+    def test_invented_peers_push_no_real_one_out(self):
+        for peer in peers(60):
+            self.entries(SUBSCRIBE, peer)
+        for peer in peers(4200, ip="192.0.2.2"):
+            self.subscribe_from(self.FLOOD, peer)
+        self.assert_listed(peers(60))
+        for _ in range(20):  # nor do they hide them
+            self.assertTrue(set(self.listed()) & set(peers(60)))
+
+    def test_a_thousand_peers_behind_one_address_are_kept(self):
+        crowd = peers(1000)
+        for peer in crowd:
+            for cascade_hash in (HASH, OTHER_HASH):
+                self.entries(SUBSCRIBE, peer, cascade_hash)
+        self.subscribe_from(self.FLOOD, NOBODY)
+        self.assert_listed(crowd)
+        self.assert_listed(crowd, OTHER_HASH)
+
+    def test_somebody_elses_peer_is_named_once(self):
+        self.entries(SUBSCRIBE, peers(1)[0])
+        self.subscribe_from(self.FLOOD, peers(1)[0])
+        self.assertEqual(self.listed(), peers(1))
+
+
 class KnownFiles(Case):
     def test_only_the_named_hashes_are_tracked(self):
         file = self.describe_file("data", 1000, 100)
@@ -191,10 +252,12 @@ class KnownFiles(Case):
 
     def test_a_bad_operand(self):
         (self.scratch / "short.cascade").write_bytes(b"CASCADE1")
-        for operand in ("absent.cascade", "short.cascade", "12ab", "z" * 64):
+        for operand in ("absent.cascade", "short.cascade", "12ab", "z" * 64, "0" * 63, ""):
             with self.subTest(operand=operand):
                 program = self.run_program("tracker", "-p", 0, operand, status=1)
                 self.assert_one_sentence(program, operand)
+                self.assertEqual("neither a hash of 64 digits nor a metafile" in program.stderr,
+                                 not operand.endswith(".cascade"))
 
 
 class GoodPeers(Asking):
@@ -239,13 +302,43 @@ class PrivateAddresses(Asking):
 
 class CommandLine(Case):
     def test_signals_end_it_with_status_0(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             with self.subTest(signal=number):
                 tracker = self.start_tracker()
                 with connect(tracker.address()):
                     tracker.signal(number)
                     self.assertEqual(tracker.wait(), 0)
                 self.assertEqual(tracker.stderr, "")
+
+    def test_a_hangup_that_was_ignored_from_the_start_does_not_end_it(self):
+        tracker = self.start([PROGRAMS / "tracker", "-a", LOOPBACK, "-p", "0"],
+                             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        address = tracker.address()
+        tracker.signal(signal.SIGHUP)
+        tracker.signal(signal.SIGUSR1)
+        tracker.says("0 peers subscribed, for 0 files")
+        self.assertEqual(ask_tracker(address, tracker_request(LIST, HASH, NOBODY)), (0, b""))
+
+    def test_its_state_is_told_when_asked_for(self):
+        tracker = self.start_tracker("-q")
+        address = tracker.address()
+        told = ["0 peers subscribed, for 0 files"]
+        for cascade_hash, peer, what in ((HASH, 0, "1 peer subscribed, for 1 file"),
+                                         (HASH, 1, "2 peers subscribed, for 1 file"),
+                                         (HASH, 1, "2 peers subscribed, for 1 file"),
+                                         (OTHER_HASH, 1, "3 peers subscribed, for 2 files")):
+            tracker.signal(signal.SIGUSR1)
+            wait_until(lambda: tracker.stderr.count("\n") == len(told), "it tells")
+            ask_tracker(address, tracker_request(SUBSCRIBE, cascade_hash, peers(2)[peer]))
+            told.append(what)
+        tracker.signal(signal.SIGUSR1)
+        wait_until(lambda: tracker.stderr.count("\n") == len(told), "it tells")
+        self.assertEqual(tracker.stderr, "".join(f"tracker: {what}\n" for what in told))
+
+    def test_it_says_where_it_listens_even_if_quiet(self):
+        tracker = self.start_tracker("--quiet")
+        address = tracker.address()
+        self.assertEqual(tracker.stdout, "listening on %s:%d\n" % address)
 
     def test_bad_arguments(self):
         for arguments in (["-p", "65536"], ["-p", "-1"], ["-p", ""], ["-p", "80x"], ["-p", "http"],
@@ -281,6 +374,39 @@ class CommandLine(Case):
         for connection in crowd:
             connection.close()
         self.assertEqual(ask_tracker(tracker.address(), tracker_request(LIST, HASH, NOBODY)), (0, b""))
+
+    def test_what_lasts_is_not_repeated(self):
+        """More clients come than there are descriptors for."""
+        limit = ["sh", "-c", 'ulimit -n 16; exec "$0" "$@"']
+        tracker = self.start([*limit, PROGRAMS / "tracker", "-a", LOOPBACK, "-p", "0"])
+        crowd = [connect(tracker.address()) for _ in range(40)]
+        tracker.says("can't accept a connection")
+        pause(1)
+        for connection in crowd:
+            connection.close()
+        self.assertEqual(ask_tracker(tracker.address(), tracker_request(LIST, HASH, NOBODY)), (0, b""))
+        self.assertEqual(tracker.stderr.count("\n"), 1, tracker.stderr)
+
+    @unittest.skipUnless(hasattr(resource, "prlimit"), "another process's limits can't be set here")
+    def test_a_wait_that_fails_does_not_end_it(self):
+        """poll fails where more descriptors are waited for than a process may have."""
+        tracker = self.start_tracker()
+        address = tracker.address()
+        ask_tracker(address, tracker_request(SUBSCRIBE, HASH, NOBODY))
+        crowd = [connect(address) for _ in range(20)]
+        for connection in crowd:
+            connection.sendall(b"CASC")
+        ask_tracker(address, tracker_request(LIST, HASH, NOBODY))  # so the others were taken
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        before = resource.prlimit(tracker.pid, resource.RLIMIT_NOFILE, (4, most))
+        crowd[0].sendall(b"\0")  # what it waits for now began before
+        tracker.says("can't wait for clients: ")
+        resource.prlimit(tracker.pid, resource.RLIMIT_NOFILE, before)
+        status, body = ask_tracker(address, tracker_request(LIST, HASH, ("192.0.2.1", 1)))
+        self.assertEqual((status, [entry[0] for entry in parse_entries(body)]), (0, [NOBODY]))
+        for connection in crowd:
+            connection.close()
+        self.assertEqual(tracker.stderr.count("can't"), 1, tracker.stderr)
 
     def test_help_and_version_go_to_standard_output(self):
         self.assert_help_and_version("tracker")
