@@ -12,7 +12,8 @@
 
 #include "base/clock.h"
 
-#define RATE_MS 250	/* over which a peer's rate is measured */
+#define RATE_MS 1000		/* a period of measuring a peer's rate */
+#define RATE_LEAST_MS 250	/* the first says nothing before */
 
 int peer_connect(struct peer *p)
 {
@@ -35,7 +36,8 @@ int peer_connect(struct peer *p)
 	p->enough = 1;
 	p->round_trip_ms = 0;
 	p->answers = 0;
-	p->rate_bytes = 0;
+	p->rate_bytes = p->rate_bytes_before = 0;
+	p->measured = false;
 	p->asked_first = p->asked_count = 0;
 	p->out_used = p->out_sent = 0;
 	p->header_got = 0;
@@ -87,6 +89,7 @@ void peer_forget_awaited(struct peer *p)
 {
 	p->asked_first = (p->asked_first + 1) % PEER_ASKED_MAX;
 	p->asked_count--;
+	p->due_ms = clock_ms();
 }
 
 bool peer_can_ask(const struct peer *p)
@@ -105,7 +108,7 @@ void peer_ask(struct peer *p, uint64_t chunk, const uint8_t cascade_hash[SHA256_
 	if (p->asked_count++ == 0) {
 		int64_t now = clock_ms();
 		p->rate_since_ms += now - p->heard_ms;	/* it had nothing to send */
-		p->heard_ms = now;
+		p->heard_ms = p->due_ms = now;
 	}
 }
 
@@ -138,18 +141,25 @@ void peer_heard(struct peer *p, size_t bytes)
 	int64_t now = clock_ms(), ms = now - p->rate_since_ms;
 
 	p->heard_ms = now;
+	if (ms >= RATE_MS) {
+		bool next = ms < 2 * RATE_MS;	/* or it was silent for longer than a period */
+		p->rate_bytes_before = next ? p->rate_bytes : 0;
+		p->rate_bytes = 0;
+		p->rate_since_ms = next ? p->rate_since_ms + RATE_MS : now;
+		p->measured = true;
+	}
 	p->rate_bytes += bytes;
-	if (ms < RATE_MS)
-		return;
-	double rate = (double)p->rate_bytes * 1000 / (double)ms;
-	p->rate = rate > p->rate ? rate : (3 * p->rate + rate) / 4;
-	p->rate_bytes = 0;
-	p->rate_since_ms = now;
+	p->rate = peer_rate_now(p);
 }
 
-double peer_rate_ahead(const struct peer *p)
+/* The period before counts as far as it lies within the last RATE_MS. */
+double peer_rate_now(const struct peer *p)
 {
-	double so_far = (double)p->rate_bytes * 1000 / RATE_MS;	/* at least the rate to come */
+	int64_t until_ms = p->asked_count > 0 ? clock_ms() : p->heard_ms, ms = until_ms - p->rate_since_ms;
 
-	return so_far > p->rate ? so_far : p->rate;
+	if (ms >= 2 * RATE_MS)
+		return 0;
+	if (ms >= RATE_MS || !p->measured)
+		return (double)p->rate_bytes * 1000 / (double)(ms > RATE_LEAST_MS ? ms : RATE_LEAST_MS);
+	return (double)p->rate_bytes + (double)p->rate_bytes_before * (double)(RATE_MS - ms) / RATE_MS;
 }

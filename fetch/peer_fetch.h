@@ -25,6 +25,7 @@ struct peer {
 	/* What it showed of itself. */
 	bool banned;		/* for the rest of the run */
 	bool proven;		/* a chunk of its making had the right hash */
+	bool slow;		/* it lost what it was asked for to a faster one */
 	bool one_at_a_time;	/* closes after each response, or can't take requests ahead */
 	unsigned failures;	/* since its last good chunk */
 	int64_t rest_until_ms;	/* not connected to before, or not asked while connected */
@@ -38,7 +39,7 @@ struct peer {
 	bool anywhere;		/* the last chunk was not asked for in that order */
 	unsigned misses;	/* refusals of those that were, since it had one */
 	uint64_t next;		/* where to look for the next one, if not in that order */
-	double rate;		/* bytes a second, lately; 0: not known */
+	double rate;		/* bytes a second, when it last delivered; 0: not known */
 	uint64_t chunks;	/* good ones that it delivered */
 	unsigned unchecked;	/* runs of its chunks that the checker has not returned */
 
@@ -49,8 +50,10 @@ struct peer {
 	int64_t round_trip_ms;	/* as long as connecting took */
 	int64_t heard_ms;	/* when it last was connected to, asked while idle, or sent a byte */
 	unsigned answers;	/* on this connection */
-	int64_t rate_since_ms;
-	uint64_t rate_bytes;	/* received since then */
+	int64_t due_ms;		/* when the response that comes next became due */
+	int64_t rate_since_ms;	/* a period of measuring its rate */
+	uint64_t rate_bytes, rate_bytes_before;	/* received since then, and in the period before */
+	bool measured;		/* there was a period before */
 
 	/* Chunks asked for, in order: a ring of PEER_ASKED_MAX. */
 	uint64_t *asked;
@@ -95,9 +98,9 @@ void peer_set_enough(struct peer *p, size_t bytes);
 /* So many bytes have come from it. */
 void peer_heard(struct peer *p, size_t bytes);
 
-/* What the peer can be expected to deliver, in bytes a second: the rate, or more
- * if it has been quicker since that was measured. */
-double peer_rate_ahead(const struct peer *p);
+/* What it delivers now, in bytes a second: over the last second or two in which
+ * something was asked of it, so after two seconds without a byte it is 0. */
+double peer_rate_now(const struct peer *p);
 
 /* Sends what was put down, as far as the socket takes it. 0, or an errno. */
 int peer_send(struct peer *p);

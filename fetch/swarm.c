@@ -12,7 +12,9 @@
 /* Every wait has a limit; --timeout scales them. */
 #define CONNECT_MS 5000		/* a SYN and two more of them get lost, and still it connects */
 #define SILENCE_MS 10000	/* without a byte while something is asked for */
-#define STALL_MS 2000		/* the same, where somebody else has nothing to do */
+#define STALL_MS 2000		/* the same, while others deliver */
+#define SLOW_MS 1000		/* a response may take, before its peer can be found too slow */
+#define LOOK_MS 250		/* between two looks at who is slow, when all is asked for */
 #define PATIENCE_MS 500		/* of ours, for many bytes at a time; then any are enough */
 
 #define REST_MS 1000		/* after a failure; twice as long after each more, up to */
@@ -21,7 +23,7 @@
 #define REFUSED_REST_MS 50	/* after so many times "not yet" that nothing can be hoped for; */
 #define REFUSED_REST_MAX_MS 5000	/* twice as long after each more, up to this */
 
-#define PEERS_MAX 128		/* known at a time */
+#define PEERS_MAX SWARM_CONNECTED_MAX	/* known at a time */
 #define OVERDUE_S 660		/* not heard of by the tracker; every 600 s a peer subscribes again */
 
 /* Bytes that a peer is asked for ahead of what it sends: what it can deliver in a
@@ -34,7 +36,6 @@
 #define WINDOW_NEAR (4u << 20)
 #define WINDOW_MAX (64u << 20)
 #define ROUND_TRIPS 8
-#define RATE_MIN 16384			/* bytes a second: a slower peer can be done without */
 
 /* Where others share: so many parts of a second. What is asked of one can't be had
  * from another, and what is where changes fast. */
@@ -172,7 +173,7 @@ static bool others_do_as_well(const struct swarm *s, const struct peer *p)
 	for (size_t i = 0; i < s->count; i++) {
 		const struct peer *other = &s->peers[i];
 		if (is_like_us(other) && other->asked_count > 0 && now - other->heard_ms < scaled(s, STALL_MS))
-			rate += other->rate;
+			rate += peer_rate_now(other);
 	}
 	return p->rate > 0 && rate >= p->rate;
 }
@@ -418,7 +419,7 @@ void swarm_end(struct swarm *s)
 /* How many chunks the peer may be asked for ahead of what it sends. */
 static uint64_t window(const struct swarm *s, const struct peer *p)
 {
-	double rate = peer_rate_ahead(p), far = rate * ROUND_TRIPS * (double)p->round_trip_ms / 1000;
+	double rate = p->rate, far = rate * ROUND_TRIPS * (double)p->round_trip_ms / 1000;
 	double most = far < WINDOW_NEAR ? WINDOW_NEAR : far > WINDOW_MAX ? WINDOW_MAX : far;
 	double bytes = rate < WINDOW_FIRST ? WINDOW_FIRST : rate > most ? most : rate;
 	uint64_t chunk_size = s->meta->chunk_size, chunks;
@@ -439,7 +440,11 @@ static uint64_t window_left(const struct swarm *s, const struct peer *p)
 {
 	if (p->one_at_a_time || (!p->proven && p->refusals == 0))
 		return p->asked_count + p->unchecked == 0;
-	uint64_t chunks = window(s, p);
+	/* Nobody is asked for more than its part of what is left: at the end, those who turn
+	 * out to be slow hold little. */
+	uint64_t chunks = window(s, p), part = s->wanted.count / swarm_connected(s) + 1;
+	if (chunks > part)
+		chunks = part;
 	return p->asked_count < chunks ? chunks - p->asked_count : 0;
 }
 
@@ -479,6 +484,8 @@ static void ask_for_chunks(struct swarm *s, struct peer *p)
  * them, then by what the tracker says. */
 static bool is_better(const struct peer *p, const struct peer *q)
 {
+	if (p->slow != q->slow)
+		return q->slow;
 	if (p->rate > 0 || q->rate > 0)
 		return p->rate > q->rate;
 	if (p->failures != q->failures)
@@ -488,16 +495,28 @@ static bool is_better(const struct peer *p, const struct peer *q)
 	return p->good && !q->good;
 }
 
-/* The best of the peers that may be connected to; among equals, any. */
+/* Whether somebody is connected to, or about to be, who has not been found to be slow. */
+static bool has_quick_peer(const struct swarm *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (is_connected(&s->peers[i]) && !s->peers[i].slow)
+			return true;
+	return false;
+}
+
+/* The best of the peers that may be connected to; among equals, any. A slow one is better
+ * than none. */
 static struct peer *choose_peer(struct swarm *s)
 {
 	struct peer *best = NULL;
 	int64_t now = clock_ms();
+	bool quick = has_quick_peer(s);
 	size_t start = s->count > 0 ? (size_t)random() % s->count : 0;
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[(start + i) % s->count];
-		bool may_be = !is_connected(p) && !p->banned && p->rest_until_ms <= now && p->unchecked == 0;
+		bool may_be = !is_connected(p) && !p->banned && p->rest_until_ms <= now && p->unchecked == 0 &&
+			      !(p->slow && quick);
 		if (may_be && (best == NULL || is_better(p, best)))
 			best = p;
 	}
@@ -513,52 +532,15 @@ size_t swarm_connected(const struct swarm *s)
 	return connected;
 }
 
-/* A connection that may be given up for another: its peer has nothing for us; or
- * nothing good has come from anybody for long, and it is the slowest of those that
- * never brought any. Else eight that deliver drop by drop would be a dam. */
-static struct peer *find_useless(struct swarm *s)
+/* Every peer that may have something for us is connected to: then one that delivers
+ * drop by drop keeps nobody else from being asked. */
+static void connect_to_all(struct swarm *s)
 {
-	struct peer *slowest = NULL;
-	int64_t now = clock_ms();
+	struct peer *p;
 
-	for (size_t i = 0; i < s->count; i++) {
-		struct peer *p = &s->peers[i];
-		if (!is_connected(p) || p->connecting || p->unchecked > 0)
-			continue;
-		if (p->asked_count == 0 && p->rest_until_ms > now)
-			return p;
-		if (!p->proven && (slowest == NULL || p->rate < slowest->rate))
-			slowest = p;
-	}
-	if (slowest == NULL || slowest->rate >= RATE_MIN || now - s->good_ms < scaled(s, SILENCE_MS) ||
-	    now - s->relieved_ms < scaled(s, SILENCE_MS))
-		return NULL;
-	s->relieved_ms = now;
-	return slowest;
-}
-
-static void connect_to_more(struct swarm *s)
-{
-	size_t connected = swarm_connected(s);
-	struct peer *p, *useless;
-
-	while (s->wanted.count > 0 && (p = choose_peer(s)) != NULL) {
-		if (connected == SWARM_CONNECTED_MAX) {
-			if ((useless = find_useless(s)) == NULL)
-				return;
-			if (useless->asked_count > 0)
-				swarm_fail(s, useless, "delivers too little");
-			else
-				swarm_disconnect(s, useless);
-			useless->rate = 0;
-			rest(useless, REFUSED_REST_MAX_MS);
-			connected--;
-		}
+	while (s->wanted.count > 0 && (p = choose_peer(s)) != NULL)
 		if (peer_connect(p) < 0)
 			swarm_fail(s, p, strerror(errno));
-		else
-			connected++;
-	}
 }
 
 void swarm_connection_made(struct swarm *s, struct peer *p)
@@ -573,46 +555,66 @@ void swarm_connection_made(struct swarm *s, struct peer *p)
 
 /* ---- what takes too long --------------------------------------------------------- */
 
-/* How long the peer would need for what it was asked for, in seconds. */
-static double seconds_left(const struct swarm *s, const struct peer *p)
+/* How many bytes are still to come of all that the peer was asked for. */
+static double bytes_left(const struct swarm *s, const struct peer *p)
 {
-	double bytes = (double)p->asked_count * (double)s->meta->chunk_size - (double)p->body_got;
+	bool comes = p->header_got == PEER_RESPONSE_SIZE && p->response.status == PEER_OK;
 
-	if (clock_ms() - p->heard_ms >= scaled(s, STALL_MS) || p->rate <= 0)
-		return 3600;
-	return bytes / p->rate;
+	return (double)p->asked_count * (double)s->meta->chunk_size - (comes ? (double)p->body_got : 0);
 }
 
-/* When everything that is left has been asked for, and somebody has nothing to
- * do, the slowest may lose what it was asked for. */
-static void relieve_slowest(struct swarm *s)
+/* How long the peer needs for that at its present rate, in seconds. A byte now and then
+ * is a rate like any other: it takes very long. */
+static double seconds_left(const struct swarm *s, const struct peer *p, int64_t now_ms)
 {
-	struct peer *slowest = NULL, *idle = NULL;
-	int64_t now = clock_ms();
+	bool stalls = now_ms - p->heard_ms >= scaled(s, SLOW_MS);
+	double rate = stalls ? 0 : peer_rate_now(p);
 
-	if (s->wanted.count > 0)
-		return;
+	return rate > 0 ? bytes_left(s, p) / rate : 1e9;
+}
+
+/* What the peer was asked for is wanted again; it is not asked while there is another. */
+static void leave_slow(struct swarm *s, struct peer *p)
+{
+	p->slow = true;
+	swarm_fail(s, p, "too slow for the rest");
+}
+
+/* Whether it may be asked for what another was asked for. One that has refused a chunk
+ * since it last had one may do so again. */
+static bool can_relieve(const struct peer *p, int64_t now_ms)
+{
+	return is_connected(p) && !p->connecting && !p->banned && p->asked_count == 0 && p->unchecked == 0 &&
+	       p->rest_until_ms <= now_ms && p->refusals == 0;
+}
+
+/* The fastest that has nothing to do. One that has delivered nothing yet comes last. */
+static struct peer *find_idle(const struct swarm *s, int64_t now_ms)
+{
+	struct peer *idle = NULL;
+
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		if (!p->proven || p->banned || p->rest_until_ms > now || p->refusals > 0)
-			continue;	/* who says "not yet" may do so again */
-		if (p->asked_count == 0 && (idle == NULL || p->rate > idle->rate))
+		if (can_relieve(p, now_ms) && (idle == NULL || p->rate > idle->rate))
 			idle = p;
 	}
-	for (size_t i = 0; i < s->count; i++) {
+	return idle;
+}
+
+/* When everything that is left has been asked for, and somebody has nothing to do, those
+ * that would take far longer than that one lose what they were asked for. */
+static void relieve_slow(struct swarm *s)
+{
+	int64_t now = clock_ms();
+	struct peer *idle = s->wanted.count > 0 ? NULL : find_idle(s, now);
+
+	for (size_t i = 0; idle != NULL && i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		if (p->asked_count > 0 && p != idle &&
-		    (slowest == NULL || seconds_left(s, p) > seconds_left(s, slowest)))
-			slowest = p;
-	}
-	if (idle == NULL || slowest == NULL || now - slowest->heard_ms < scaled(s, STALL_MS) / 4)
-		return;
-	double rate = idle->rate > 0 ? idle->rate : WINDOW_FIRST;	/* too quick to be measured */
-	double by_idle = (double)slowest->asked_count * (double)s->meta->chunk_size / rate;
-	if (seconds_left(s, slowest) > 2 + 4 * by_idle) {
-		log_debug("%s: too slow for the rest", swarm_name(slowest));
-		swarm_disconnect(s, slowest);
-		rest(slowest, REST_MAX_MS);
+		if (p->asked_count == 0 || now - p->due_ms < scaled(s, SLOW_MS))
+			continue;
+		double by_idle = (double)p->asked_count * (double)s->meta->chunk_size / (idle->rate > 0 ? idle->rate : WINDOW_FIRST);
+		if (seconds_left(s, p, now) > 1 + 2 * by_idle)
+			leave_slow(s, p);
 	}
 }
 
@@ -624,7 +626,7 @@ void swarm_manage(struct swarm *s)
 	for (size_t i = 0; i < s->count; i++)
 		if (is_connected(&s->peers[i]) && now - s->peers[i].heard_ms >= PATIENCE_MS)
 			peer_set_enough(&s->peers[i], 1);
-	relieve_slowest(s);
+	relieve_slow(s);
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
 		int64_t silent = now - p->heard_ms;
@@ -639,7 +641,7 @@ void swarm_manage(struct swarm *s)
 		else if (!p->connecting && p->rest_until_ms <= now)
 			ask_for_chunks(s, p);
 	}
-	connect_to_more(s);
+	connect_to_all(s);
 }
 
 int64_t swarm_next_event_ms(const struct swarm *s, int64_t next_ms)
@@ -652,6 +654,8 @@ int64_t swarm_next_event_ms(const struct swarm *s, int64_t next_ms)
 			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, CONNECT_MS));
 		else if (p->asked_count > 0 && p->enough > 1)
 			next_ms = clock_earlier(next_ms, p->heard_ms + PATIENCE_MS);
+		else if (p->asked_count > 0 && s->wanted.count == 0)
+			next_ms = clock_earlier(next_ms, now + LOOK_MS);
 		else if (p->asked_count > 0 && now - p->heard_ms < scaled(s, STALL_MS))
 			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, STALL_MS));
 		else if (p->asked_count > 0)

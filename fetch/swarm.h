@@ -14,7 +14,7 @@
 #include "fetch/shares.h"
 #include "fetch/wanted.h"
 
-#define SWARM_CONNECTED_MAX 8	/* at a time */
+#define SWARM_CONNECTED_MAX 128	/* at a time: all that are known */
 
 struct swarm {
 	const struct metafile *meta;		/* the caller's, as options are */
@@ -26,7 +26,6 @@ struct swarm {
 	struct order order;	/* in which we fetch */
 	uint64_t wasted;	/* bytes that came and were of no use */
 	int64_t good_ms;	/* when the last good chunk came, or it all began */
-	int64_t relieved_ms;	/* when a slow peer last had to make room */
 };
 
 /* Begins, with the peers that the options name; wanted is what isn't held.

@@ -1,0 +1,85 @@
+"""The end of a download: peers that send a byte now and then hold up nobody who
+has a good peer."""
+
+import threading
+import time
+import unittest
+
+from scripted import HANG_UP, FetchCase, Scripted, lie, send
+from support import OK, chunk_response
+
+GOOD_SECONDS = 2    # a good peer may take for what is left, on a busy machine
+EXTRA_SECONDS = 2   # that slow peers may cost
+CROWD = 60
+
+
+class SlowPeers(FetchCase):
+    def setUp(self):
+        super().setUp()
+        self.over = threading.Event()
+        self.addCleanup(self.over.set)
+
+    def drip(self, size, seconds, head=0):
+        """Return the act that sends head bytes at once, then so many bytes at such intervals."""
+        def act(peer, connection, number):
+            answer = chunk_response(OK, peer.file.chunk(number))
+            connection.sendall(answer[:head])
+            for at in range(head, len(answer), size):
+                if self.over.wait(seconds):
+                    return HANG_UP
+                connection.sendall(answer[at:at + size])
+        return act
+
+    def all_but_the_last_byte(self, peer, connection, number):
+        connection.sendall(chunk_response(OK, peer.file.chunk(number))[:-1])
+        self.over.wait()
+        return HANG_UP
+
+    def assert_not_held_up(self, slow, good=()):
+        """With a good peer beside these, the download ends soon."""
+        start = time.monotonic()
+        self.fetch_from(*slow, Scripted(self, self.file, *good), options=["-q"])
+        self.assertLess(time.monotonic() - start, GOOD_SECONDS + EXTRA_SECONDS)
+
+    def each_way(self):
+        yield "a byte each 0.3 s", self.drip(1, 0.3)
+        yield "1 KiB a second", self.drip(256, 0.25)
+        yield "all but the last byte", self.all_but_the_last_byte
+
+    def test_one_of_two(self):
+        for name, way in self.each_way():
+            with self.subTest(way=name):
+                self.file = self.describe_file(name.replace(" ", "-"), 4 << 20, 64 << 10)
+                self.assert_not_held_up([Scripted(self, self.file, way)])
+
+    def test_a_file_of_one_chunk(self):
+        """It is asked of either; where the slow one has it, it is taken from that one."""
+        for name, way in self.each_way():
+            with self.subTest(way=name):
+                self.file = self.describe_file(name.replace(" ", "-"), 1 << 20, 1 << 20)
+                self.assert_not_held_up([Scripted(self, self.file, way) for _ in range(3)])
+
+    def test_after_a_good_chunk(self):
+        for name, way in self.each_way():
+            with self.subTest(way=name):
+                self.file = self.describe_file(name.replace(" ", "-"), 4 << 20, 64 << 10)
+                self.assert_not_held_up([Scripted(self, self.file, send, way) for _ in range(8)])
+
+    def test_a_crowd(self):
+        self.file = self.describe_file("crowd", 8 << 20, 64 << 10)
+        self.assert_not_held_up([Scripted(self, self.file, send, self.drip(1, 0.3)) for _ in range(CROWD)])
+
+    def test_a_liar_among_them(self):
+        """The liar wastes one chunk."""
+        self.file = self.describe_file("liar", 4 << 20, 64 << 10)
+        liar = Scripted(self, self.file, lie)
+        start = time.monotonic()
+        program = self.fetch_from(liar, Scripted(self, self.file, self.drip(1, 0.3)), Scripted(self, self.file),
+                                  options=["-q"])
+        self.assertLess(time.monotonic() - start, GOOD_SECONDS + EXTRA_SECONDS)
+        self.assertEqual(len(liar.requests), 1)
+        self.assertEqual(program.stderr.count(liar.name), 1, program.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
