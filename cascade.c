@@ -31,6 +31,7 @@
 #include "csapp.h"
 #include "file/datafile.h"
 #include "fetch/fetch.h"
+#include "fetch/progress.h"
 #include "base/log.h"
 #include "peer_serve.h"
 #include "base/process.h"
@@ -56,7 +57,7 @@ static const char help_text[] =
 	"      --order=ascending    fetch in the file's order, from its first chunk on\n"
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
 	"      --give-up SECONDS    exit when nothing has come for so long (default: never)\n"
-	"  -q, --quiet              say nothing but errors\n"
+	"  -q, --quiet              say nothing but errors and \"listening on\"\n"
 	"  -v, --verbose            tell of each peer's fate\n"
 	"  -h, --help               print this and exit\n"
 	"  -V, --version            print the version and exit\n";
@@ -91,6 +92,12 @@ static bool cut_port(char *text, char **port)
 	return true;
 }
 
+static void check_host(const char *text)
+{
+	if (!args_host(text))
+		args_misuse("not an IPv4 address or a name: \"%s\"", text);
+}
+
 static void parse_peer(struct settings *s, char *text)
 {
 	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *list;
@@ -99,11 +106,14 @@ static void parse_peer(struct settings *s, char *text)
 
 	if (s->fetch.peer_count == PEERS_MAX)
 		args_misuse("too many peers: %s", text);
-	if (host == NULL || !cut_port(host, &port) || !args_port(port, 1, &peer->port))
+	if (host == NULL)
+		fatal("memory");
+	if (!cut_port(host, &port) || !args_port(port, 1, &peer->port))
 		args_misuse("not HOST:PORT: %s", text);
+	check_host(host);
 	int error = getaddrinfo(host, NULL, &hints, &list);
 	if (error != 0)
-		fatalx("%s: %s", text, gai_strerror(error));
+		fatalx("%s: %s", text, error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
 	peer->ip = address_from_sockaddr((const struct sockaddr_in *)(const void *)list->ai_addr).ip;
 	freeaddrinfo(list);
 	free(host);
@@ -204,6 +214,7 @@ static void parse_operands(struct settings *s, int count, char **operands)
 			tracker_port = operands[2];
 		else if (!cut_port(tracker, &tracker_port))
 			args_misuse("not TRACKER:PORT: %s", tracker);
+		check_host(tracker);
 		if (!args_port(tracker_port, 1, &number))
 			args_misuse("not a port: %s", tracker_port);
 		s->tracker_host = tracker;
@@ -283,6 +294,7 @@ static void become_user(const struct passwd *user, const struct datafile *files,
 static void on_end(int sig)
 {
 	(void)sig;
+	progress_erase();
 	_exit(EXIT_FAILURE);
 }
 
