@@ -40,7 +40,7 @@ void args_misuse(const char *format, ...)
 ARGS_NORETURN static void end_output(void)
 {
 	if (fflush(stdout) != 0)
-		fatal("standard output");
+		fatal("can't write to standard output");
 	exit(EXIT_SUCCESS);
 }
 

@@ -101,7 +101,7 @@ int address_listen(struct address *a, bool anywhere)
 		fatal("can't make a socket");
 	int result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
 	if (result < 0 && errno == EADDRNOTAVAIL && anywhere) {
-		log_info("%s is no address of this machine: listening on all of them", address_text(*a, text));
+		log_info("%s is no address of this machine: listening on all its addresses", address_text(*a, text));
 		sa.sin_addr.s_addr = htonl(INADDR_ANY);
 		result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
 	}
@@ -111,7 +111,7 @@ int address_listen(struct address *a, bool anywhere)
 	a->port = bound.port;
 	printf("listening on %s\n", address_text(bound, text));
 	if (fflush(stdout) != 0)
-		fatal("standard output");
+		fatal("can't write to standard output");
 	return fd;
 }
 
