@@ -31,6 +31,7 @@
 #include "csapp.h"
 #include "file/datafile.h"
 #include "fetch/fetch.h"
+#include "fetch/progress.h"
 #include "base/log.h"
 #include "peer_serve.h"
 #include "base/process.h"
@@ -56,7 +57,7 @@ static const char help_text[] =
 	"      --order=ascending    fetch in the file's order, from its first chunk on\n"
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
 	"      --give-up SECONDS    exit when nothing has come for so long (default: never)\n"
-	"  -q, --quiet              say nothing but errors\n"
+	"  -q, --quiet              say nothing but errors and \"listening on\"\n"
 	"  -v, --verbose            tell of each peer's fate\n"
 	"  -h, --help               print this and exit\n"
 	"  -V, --version            print the version and exit\n";
@@ -91,6 +92,12 @@ static bool cut_port(char *text, char **port)
 	return true;
 }
 
+static void check_host(const char *text)
+{
+	if (!args_host(text))
+		args_misuse("not an IPv4 address or a name: \"%s\"", text);
+}
+
 static void parse_peer(struct settings *s, char *text)
 {
 	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *list;
@@ -98,12 +105,15 @@ static void parse_peer(struct settings *s, char *text)
 	char *port, *host = strdup(text);
 
 	if (s->fetch.peer_count == PEERS_MAX)
-		args_misuse("too many peers: %s", text);
-	if (host == NULL || !cut_port(host, &port) || !args_port(port, 1, &peer->port))
-		args_misuse("not HOST:PORT: %s", text);
+		args_misuse("more than %d peers: \"%s\"", PEERS_MAX, text);
+	if (host == NULL)
+		fatal("memory");
+	if (!cut_port(host, &port) || !args_port(port, 1, &peer->port))
+		args_misuse("not HOST:PORT: \"%s\"", text);
+	check_host(host);
 	int error = getaddrinfo(host, NULL, &hints, &list);
 	if (error != 0)
-		fatalx("%s: %s", text, gai_strerror(error));
+		fatalx("%s: %s", text, error == EAI_SYSTEM ? strerror(errno) : gai_strerror(error));
 	peer->ip = address_from_sockaddr((const struct sockaddr_in *)(const void *)list->ai_addr).ip;
 	freeaddrinfo(list);
 	free(host);
@@ -115,7 +125,7 @@ static unsigned parse_number(const char *what, const char *text, unsigned max)
 	uint64_t n;
 
 	if (!args_number(text, 1, max, &n))
-		args_misuse("not %s: %s", what, text);
+		args_misuse("not a number of %s from 1 to %u: \"%s\"", what, max, text);
 	return (unsigned)n;
 }
 
@@ -157,29 +167,28 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case 'o': s->outputs = optarg; break;
 		case 'f': s->force = true; break;
 		case 'p': parse_peer(s, optarg); break;
-		case 'm': s->max_clients = parse_number("a number of clients", optarg, 65536); break;
+		case 'm': s->max_clients = parse_number("clients", optarg, 65536); break;
 		case MAX_UPLOAD:
 			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->max_upload))
-				args_misuse("not a rate from 1K to 1024G: %s", optarg);
+				args_misuse("not a rate from 1K to 1024G: \"%s\"", optarg);
 			break;
 		case VERIFY_WHOLE: s->fetch.verify_whole = true; break;
 		case VERIFY_ON_SEND: s->verify_on_send = true; break;
 		case 'u':
 			s->user = getpwnam(optarg);
 			if (s->user == NULL)
-				fatalx("there is no user %s", optarg);
+				fatalx("there is no user \"%s\"", optarg);
 			break;
-		case 'j': s->fetch.check_workers = parse_number("a number of processes from 1 to 64",
-								optarg, CHECK_WORKERS_MAX); break;
+		case 'j': s->fetch.check_workers = parse_number("processes", optarg, CHECK_WORKERS_MAX); break;
 		case ORDER:
 			if (strcmp(optarg, "ascending") != 0)
-				args_misuse("unknown order: %s", optarg);
+				args_misuse("unknown order: \"%s\"", optarg);
 			s->fetch.ascending = true;
 			break;
 		case TIMEOUT:
-			s->fetch.time_scale = (double)parse_number("a number of seconds", optarg, 86400) / SILENCE_S;
+			s->fetch.time_scale = (double)parse_number("seconds", optarg, 86400) / SILENCE_S;
 			break;
-		case GIVE_UP: s->fetch.give_up_s = parse_number("a number of seconds", optarg, 1u << 30); break;
+		case GIVE_UP: s->fetch.give_up_s = parse_number("seconds", optarg, 1u << 30); break;
 		case 'q': log_set_level(LOG_QUIET); break;
 		case 'v': log_set_level(LOG_VERBOSE); break;
 		case 'h': args_help();
@@ -203,24 +212,25 @@ static void parse_operands(struct settings *s, int count, char **operands)
 		if (count == 5)
 			tracker_port = operands[2];
 		else if (!cut_port(tracker, &tracker_port))
-			args_misuse("not TRACKER:PORT: %s", tracker);
+			args_misuse("not TRACKER:PORT: \"%s\"", tracker);
+		check_host(tracker);
 		if (!args_port(tracker_port, 1, &number))
-			args_misuse("not a port: %s", tracker_port);
+			args_misuse("not a port: \"%s\"", tracker_port);
 		s->tracker_host = tracker;
 		s->tracker_port = tracker_port;
 	}
 	if (count == 3) {
 		ip = operands[2];
 		if (!cut_port(ip, &port))
-			args_misuse("not MY_IP:PORT: %s", ip);
+			args_misuse("not MY_IP:PORT: \"%s\"", ip);
 	} else {
 		ip = operands[count - 2];
 		port = operands[count - 1];
 	}
 	if (!args_ip(ip, &s->self.ip))
-		args_misuse("not an IPv4 address: %s", ip);
+		args_misuse("not an IPv4 address: \"%s\"", ip);
 	if (!args_port(port, 0, &s->self.port))
-		args_misuse("not a port: %s", port);
+		args_misuse("not a port: \"%s\"", port);
 }
 
 /* ---- start-up ------------------------------------------------------------- */
@@ -245,7 +255,7 @@ static struct datafile *open_files(struct settings *s, size_t *count)
 	if (outputs != NULL && count_parts(outputs) != *count)
 		args_misuse("--output needs one data file for each metafile");
 	if (*count > FILES_MAX)
-		args_misuse("too many metafiles");
+		args_misuse("more than %d metafiles", FILES_MAX);
 	struct datafile *files = Calloc(*count, sizeof *files);
 	for (size_t i = 0; i < *count; i++) {
 		char *metafile = metafiles, *output = outputs;
@@ -271,7 +281,7 @@ static void become_user(const struct passwd *user, const struct datafile *files,
 	const char *name = user->pw_name;
 
 	if (setgroups(1, &user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
-		fatal("can't become %s", name);
+		fatal("can't become user %s", name);
 	for (size_t i = 0; i < count; i++)
 		if (access(files[i].path, R_OK) < 0)
 			fatal("%s: %s can't read it", files[i].path, name);
@@ -283,6 +293,7 @@ static void become_user(const struct passwd *user, const struct datafile *files,
 static void on_end(int sig)
 {
 	(void)sig;
+	progress_erase();
 	_exit(EXIT_FAILURE);
 }
 

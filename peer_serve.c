@@ -226,8 +226,10 @@ static void reap(void)
 		if (pid == fetcher) {
 			const char *how = process_end_text(status);
 			fetcher = 0;
-			if (how != NULL)
+			if (how != NULL) {
+				progress_erase_anothers();
 				log_warnx("the fetcher has ended: %s; what is held is still served", how);
+			}
 		} else if (pid == subscriber) {
 			subscriber_ended(status);
 		} else {
@@ -508,6 +510,8 @@ static void end_children(void)
 		kill(subscriber, SIGKILL);
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 		;
+	if (fetcher != 0)
+		progress_erase_anothers();
 }
 
 /* Memory that stays zero and the parent's own. */

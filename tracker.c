@@ -235,7 +235,7 @@ static struct subscription *make_room(const uint8_t hash[SHA256_HASH_SIZE], uint
 			found[count] = &subscriptions[count];
 	struct subscription *victim = choose_victim(count, source);
 	if (!has_expired(victim) && may_say(&said_ms))
-		log_warnx("%s%s has %zu subscriptions, and room for no more: the oldest of the source with most give way",
+		log_warnx("%s%s has %zu subscriptions, and room for no more: the oldest of the source that holds most give way",
 			  count == PEERS_MAX ? "file " : "this tracker",
 			  count == PEERS_MAX ? file_text(hash, text) : "", count);
 	take_out_of_bucket(victim);
@@ -266,7 +266,7 @@ static void subscribe(const struct tracker_request *request, uint32_t source)
 		memcpy(s->cascade_hash, hash, SHA256_HASH_SIZE);
 		*bucket = s;
 		if (subscription_count > before)
-			log_info("%s is new, for %s", address_text(request->self, peer), file_text(hash, file));
+			log_info("%s is new, for file %s", address_text(request->self, peer), file_text(hash, file));
 	}
 	s->seen_ms = clock_ms();
 }
@@ -634,7 +634,7 @@ static void add_good_ip(const char *text)
 {
 	good_ips = Realloc(good_ips, (good_ip_count + 1) * sizeof *good_ips);
 	if (!args_ip(text, &good_ips[good_ip_count++]))
-		args_misuse("not an IPv4 address: %s", text);
+		args_misuse("not an IPv4 address: \"%s\"", text);
 }
 
 /* Reads an operand: a hash, or a metafile that has it. */
@@ -680,11 +680,11 @@ static struct address parse_arguments(int argc, char **argv)
 		switch (option) {
 		case 'a':
 			if (!args_ip(optarg, &listen_on.ip))
-				args_misuse("not an IPv4 address: %s", optarg);
+				args_misuse("not an IPv4 address: \"%s\"", optarg);
 			break;
 		case 'p':
 			if (!args_port(optarg, 0, &listen_on.port))
-				args_misuse("not a port: %s", optarg);
+				args_misuse("not a port: \"%s\"", optarg);
 			break;
 		case 'g':
 			add_good_ip(optarg);

@@ -33,14 +33,14 @@ void args_misuse(const char *format, ...)
 		va_end(args);
 		log_warnx("%s", what);
 	}
-	fputs(usage_text, stderr);
+	fprintf(stderr, "%s'%s --help' tells more.\n", usage_text, program);
 	exit(2);
 }
 
 ARGS_NORETURN static void end_output(void)
 {
 	if (fflush(stdout) != 0)
-		fatal("standard output");
+		fatal("can't write to standard output");
 	exit(EXIT_SUCCESS);
 }
 
@@ -123,6 +123,13 @@ bool args_ip(const char *text, uint32_t *ip)
 		return false;
 	*ip = ntohl(addr.s_addr);
 	return true;
+}
+
+bool args_host(const char *text)
+{
+	uint32_t ip;
+
+	return text[strspn(text, "0123456789.")] != '\0' || args_ip(text, &ip);
 }
 
 static int hex_value(char c)

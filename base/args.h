@@ -22,7 +22,7 @@
 void args_program(const char *name, const char *usage, const char *help);
 
 /* Says what is wrong with the command line, unless format is NULL (getopt has
- * said it), and how it should be. Exits with status 2. */
+ * said it), how it should be, and that --help tells more. Exits with status 2. */
 ARGS_NORETURN ARGS_FORMAT void args_misuse(const char *format, ...);
 
 /* Print usage and help, or the version, to standard output. Exit with status 0. */
@@ -43,6 +43,11 @@ bool args_port(const char *text, unsigned min, uint16_t *port);
 
 /* An IPv4 address in dotted form, in host byte order. */
 bool args_ip(const char *text, uint32_t *ip);
+
+/* Whether the text can be a host's: an IPv4 address in dotted form, or a name. A
+ * name is not empty and has more in it than digits and dots, which can only be an
+ * address, perhaps a wrong one. */
+bool args_host(const char *text);
 
 /* 64 hexadecimal digits. */
 bool args_hash(const char *text, uint8_t hash[SHA256_HASH_SIZE]);

@@ -1,7 +1,9 @@
 /* progress.c - the progress line; used by the fetcher. */
 #include "fetch/progress.h"
 
+#include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -31,6 +33,9 @@ static struct {
 	struct { int64_t at_ms; uint64_t bytes; } look[RATE_LOOKS];
 	unsigned looks;
 } shown;
+
+/* Whether the line stands on the terminal, for a signal handler as well. */
+static volatile sig_atomic_t drawn;
 
 const char *progress_bytes_text(double bytes, char text[PROGRESS_BYTES_TEXT_SIZE])
 {
@@ -65,7 +70,9 @@ static unsigned percent(uint64_t bytes)
 
 bool progress_on_terminal(void)
 {
-	return isatty(STDERR_FILENO) == 1;
+	const char *term = getenv("TERM");
+
+	return term != NULL && *term != '\0' && strcmp(term, "dumb") != 0 && isatty(STDERR_FILENO) == 1;
 }
 
 void progress_begin(const char *verb, const struct datafile *d, uint64_t had, const struct wanted *wanted)
@@ -175,7 +182,7 @@ static size_t fit_columns(const char *text, size_t columns, size_t *used)
 
 static void draw_line(uint64_t bytes, double rate, int peers)
 {
-	char numbers[160], map[BAR_MAX + 4] = "", line[1024], drawn[1100], tail[24];
+	char numbers[160], map[BAR_MAX + 4] = "", line[1024], redraw[1100], tail[24];
 	char held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
 	char left[24] = "?", name[512];
 	const uint64_t length = shown.file->meta.length;
@@ -207,8 +214,9 @@ static void draw_line(uint64_t bytes, double rate, int peers)
 	snprintf(line, sizeof line, "%s%s%3u%% %s%s", name, name_columns > 0 ? " " : "", percent(bytes), map,
 		 numbers);
 	line[fit_columns(line, columns - 1, &name_columns)] = '\0';	/* a full line would wrap */
-	n = snprintf(drawn, sizeof drawn, "\r%s\033[K", line);
-	(void)!write(STDERR_FILENO, drawn, (size_t)n);
+	n = snprintf(redraw, sizeof redraw, "\r%s\033[K", line);
+	drawn = 1;	/* first: a signal may come between */
+	(void)!write(STDERR_FILENO, redraw, (size_t)n);
 	log_transient_line(true);
 }
 
@@ -237,12 +245,29 @@ int64_t progress_next_ms(void)
 	return shown.next_ms;
 }
 
-double progress_end(void)
+static void erase_line(void)
 {
 	static const char erase[] = "\r\033[K";
 
-	if (shown.terminal && log_get_level() != LOG_QUIET && shown.looks > 0)
-		(void)!write(STDERR_FILENO, erase, sizeof erase - 1);
+	(void)!write(STDERR_FILENO, erase, sizeof erase - 1);
+}
+
+void progress_erase(void)
+{
+	if (drawn)
+		erase_line();
+	drawn = 0;
+}
+
+void progress_erase_anothers(void)
+{
+	if (progress_on_terminal() && log_get_level() != LOG_QUIET)
+		erase_line();
+}
+
+double progress_end(void)
+{
+	progress_erase();
 	log_transient_line(false);
 	return (double)(clock_ms() - shown.start_ms) / 1000;
 }

@@ -23,7 +23,14 @@ void progress_show(uint64_t bytes, int peers);
 /* Ends, and removes the line. Returns the seconds since progress_begin. */
 double progress_end(void);
 
-/* Whether there is a terminal, so that a line is redrawn. */
+/* Removes the line if this process has drawn one. A signal handler may call it. */
+void progress_erase(void);
+
+/* The same for the line of another process, which has ended and may have left it. */
+void progress_erase_anothers(void);
+
+/* Whether there is a terminal that can erase a line, so that one is redrawn: not
+ * where TERM is "dumb" or is not set. */
 bool progress_on_terminal(void);
 
 /* When progress_show will have something to show: for a poll's timeout. */

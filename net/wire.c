@@ -101,7 +101,7 @@ int address_listen(struct address *a, bool anywhere)
 		fatal("can't make a socket");
 	int result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
 	if (result < 0 && errno == EADDRNOTAVAIL && anywhere) {
-		log_info("%s is no address of this machine: listening on all of them", address_text(*a, text));
+		log_info("%s is no address of this machine: listening on all its addresses", address_text(*a, text));
 		sa.sin_addr.s_addr = htonl(INADDR_ANY);
 		result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
 	}
@@ -111,7 +111,7 @@ int address_listen(struct address *a, bool anywhere)
 	a->port = bound.port;
 	printf("listening on %s\n", address_text(bound, text));
 	if (fflush(stdout) != 0)
-		fatal("standard output");
+		fatal("can't write to standard output");
 	return fd;
 }
 
@@ -248,9 +248,8 @@ static int connect_until(const struct addrinfo *list, int64_t deadline_ms)
 		int fd = socket(a->ai_family, SOCK_STREAM, 0);
 		if (fd < 0)
 			return -1;
-		fcntl(fd, F_SETFD, FD_CLOEXEC);
-		fcntl(fd, F_SETFL, O_NONBLOCK);
-		if (connect(fd, a->ai_addr, a->ai_addrlen) == 0)
+		if (fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 && fcntl(fd, F_SETFL, O_NONBLOCK) == 0 &&
+		    connect(fd, a->ai_addr, a->ai_addrlen) == 0)
 			return fd;
 		if (errno == EINPROGRESS && wait_ready(fd, POLLOUT, deadline_ms) == 0 &&
 		    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0) {
@@ -297,6 +296,8 @@ static int read_answer(int fd, int64_t deadline_ms, struct tracker_entry entries
 			want = TRACKER_WHY_SIZE - 1;
 		n = read_until(fd, bytes, want, deadline_ms);
 		if (n >= 0 && response.status != 0) {
+			while (n > 0 && bytes[n - 1] <= ' ')	/* it is a line, maybe */
+				n--;
 			memcpy(why, bytes, (size_t)n);
 			why[n] = '\0';
 			log_clean(why);

@@ -474,9 +474,10 @@ class Case(unittest.TestCase):
         self.assertRegex(message.decode("ascii"), r"^[ -~]{10,}$")
 
     def assert_misuse(self, program):
-        """It must have exited with 2 and shown its usage."""
+        """It must have exited with 2, shown its usage, and last where there is more to read."""
         self.assertEqual(program.wait(), 2, f"{program}\n{program.stderr}")
         self.assertIn("usage: ", program.stderr)
+        self.assertRegex(program.stderr, r"\n[^\n]*--help[^\n]*\n$")
         self.assertEqual(program.stdout, "")
 
     def assert_leaves_nothing(self, program):

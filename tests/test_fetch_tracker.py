@@ -155,6 +155,14 @@ class Trouble(Case):
     def test_an_error_is_told_in_its_own_words(self):
         self.assert_said(tracker_response(1, b"closed on Sundays"), "closed on Sundays")
 
+    def test_an_error_that_is_a_line(self):
+        for end in (b"\n", b"\r\n", b" \n\n", b"\n\0"):
+            with self.subTest(end=end):
+                self.assert_said(tracker_response(1, b"closed on Sundays" + end), ": closed on Sundays; ")
+
+    def test_an_error_that_is_an_empty_line(self):
+        self.assert_said(tracker_response(1, b"\n"), "it refuses")
+
     def test_words_for_the_terminal_are_not_obeyed(self):
         self.assert_said(tracker_response(1, b"wait\x1b[2J\r\nfor it"), "wait?[2J??for it")
 

@@ -125,6 +125,12 @@ class CommandLine(Case):
             self.assert_all_misuse(["data.cascade", LOOPBACK, "1", ip, "0"],
                                    ["data.cascade", TRACKER, f"{ip}:0"])
 
+    def test_digits_and_dots_are_no_name_of_a_host(self):
+        for host in ("", "1", "1.2.3", "1.2.3.", "1.2.3.256", "300.1.1.1", "1.2.3.4.5", ".", "..."):
+            self.assert_all_misuse(["data.cascade", host, "1", LOOPBACK, "0"],
+                                   ["data.cascade", f"{host}:1", ME],
+                                   ["-p", f"{host}:1", "data.cascade", TRACKER, ME])
+
     def test_a_port_is_missing(self):
         self.assert_all_misuse(["data.cascade", LOOPBACK, ME], ["data.cascade", TRACKER, LOOPBACK],
                                ["-p", LOOPBACK, "data.cascade", TRACKER, ME])

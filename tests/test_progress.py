@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import termios
 import threading
@@ -123,8 +124,11 @@ class Showing(Case):
 
     def start_on(self, terminal, file, *options, peers):
         """Start a fetcher whose standard error is the terminal."""
-        return self.start(["sh", "-c", 'exec 2>"$0"; exec "$@"', terminal.path,
-                           *self.command(file, *options, peers=peers)])
+        return self.start_command_on(terminal, self.command(file, *options, peers=peers))
+
+    def start_command_on(self, terminal, command):
+        return self.start(["sh", "-c", 'exec 2>"$0"; exec "$@"', terminal.path, *command],
+                          env={"TERM": "xterm"})
 
     def fetch_on(self, columns, file, *options):
         """Fetch on a terminal of that width. Return all that was written to it."""
@@ -259,6 +263,64 @@ class OnTerminal(Showing):
     def test_quiet_leaves_the_terminal_alone(self):
         self.seconds = 0.3
         self.assertEqual(self.fetch_on(80, self.make_description(), "-q"), "")
+
+    def test_a_signal_leaves_no_line(self):
+        """Whether somebody else sends it or the terminal sends it to all, to who serves and who doesn't."""
+        self.seconds = 60
+        for options in (["-c"], []):
+            for kill, number in ((os.kill, signal.SIGTERM), (os.kill, signal.SIGINT), (os.killpg, signal.SIGINT)):
+                with self.subTest(options=options, kill=kill, number=number):
+                    file = self.make_description(f"film{len(options)}-{number}-{kill.__name__}")
+                    terminal = Terminal(self, 80)
+                    command = self.command(file, peers=[self.slow_peer(file)])
+                    command[1:2] = options
+                    program = self.start_command_on(terminal, command)
+                    wait_until(lambda: len(downloading(terminal.text)) >= 2, "it is drawn")
+                    kill(program.pid, number)
+                    program.wait(10)
+                    self.assertEqual(screen_of(terminal.finish()), [""])
+
+    def test_where_no_line_was_drawn_none_is_removed(self):
+        file = self.make_description()
+        file.path.write_bytes(file.data)
+        terminal = Terminal(self, 80)
+        program = self.start_command_on(terminal, [PROGRAMS / "cascade", file.metafile_path, "-", f"{LOOPBACK}:0"])
+        wait_until(lambda: "verified" in terminal.text, "it is checked")
+        wait_until(lambda: not program.children(), "the fetcher has ended")
+        seen = terminal.text
+        program.signal(signal.SIGTERM)
+        program.wait(10)
+        self.assertEqual(terminal.finish(), seen)
+
+    def test_the_end_of_a_fetcher_is_told_on_a_line_of_its_own(self):
+        self.seconds = 60
+        file = self.make_description()
+        terminal = Terminal(self, 80)
+        command = self.command(file, peers=[self.slow_peer(file)])
+        del command[1]
+        program = self.start_command_on(terminal, command)
+        wait_until(lambda: len(downloading(terminal.text)) >= 2, "it is drawn")
+        os.kill(min(process.pid for process in program.children()), signal.SIGKILL)
+        wait_until(lambda: "the fetcher has ended" in terminal.text, "it is told")
+        wait_until(lambda: terminal.text.endswith("\n"), "the line is whole")
+        program.signal(signal.SIGTERM)
+        program.wait(10)
+        screen = screen_of(terminal.finish())
+        self.assertEqual(len(screen), 2, screen)
+        self.assertRegex(screen[0], "^cascade: the fetcher has ended: ")
+
+    def test_a_terminal_that_can_not_erase_gets_plain_lines(self):
+        self.seconds = 1.5
+        for number, command in enumerate((["env", "TERM=dumb"], ["env", "-u", "TERM"], ["env", "TERM="])):
+            with self.subTest(command=command):
+                file = self.make_description(f"film-{number}")
+                terminal = Terminal(self, 80)
+                program = self.start_command_on(
+                    terminal, [*command, *self.command(file, peers=[self.slow_peer(file)])])
+                self.assertEqual(program.wait(), 0, terminal.text)
+                text = terminal.finish()
+                self.assertNotRegex(text, CONTROL)
+                self.assertRegex(text, r": downloading: \d+%")
 
     def test_nothing_but_its_own_controls_is_written(self):
         text = self.fetch_on(80, self.make_description())

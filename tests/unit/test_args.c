@@ -192,6 +192,23 @@ static void test_ips(void)
 	}
 }
 
+static void test_hosts(void)
+{
+	static const char *const good[] = {
+		"0.0.0.0", "127.0.0.1", "255.255.255.255", "localhost", "a", "tracker.example.org", "1.2.3.a",
+		"a.1.2.3", "4chan.org", "0x7f.1", "1.2.3.4x",
+	};
+	static const char *const bad[] = {
+		"", "1", "1.2", "1.2.3", "1.2.3.", "1.2.3.4.", ".1.2.3.4", "1..2.3", "1.2.3.4.5", "256.0.0.1",
+		"300.1.1.1", "1.2.3.256", "2130706433", ".", "....",
+	};
+
+	for (size_t i = 0; i < LENGTH(good); i++)
+		CHECK(args_host(good[i]));
+	for (size_t i = 0; i < LENGTH(bad); i++)
+		CHECK(!args_host(bad[i]));
+}
+
 #define DIGITS_62 "00112233445566778899aabbccddeeffFFEEDDCCBBAA998877665544332211"
 
 static void test_hashes(void)
@@ -238,6 +255,7 @@ int main(void)
 	RUN(test_sizes);
 	RUN(test_ports);
 	RUN(test_ips);
+	RUN(test_hosts);
 	RUN(test_hashes);
 	RUN(test_hash_digits);
 	return unit_result();
