@@ -23,7 +23,7 @@
 #define REFUSED_REST_MS 50	/* after so many times "not yet" that nothing can be hoped for; */
 #define REFUSED_REST_MAX_MS 5000	/* twice as long after each more, up to this */
 
-#define PEERS_MAX SWARM_CONNECTED_MAX	/* known at a time */
+#define PEERS_MAX 192		/* known at a time */
 #define OVERDUE_S 660		/* not heard of by the tracker; every 600 s a peer subscribes again */
 
 /* Bytes that a peer is asked for ahead of what it sends: what it can deliver in a
@@ -532,15 +532,18 @@ size_t swarm_connected(const struct swarm *s)
 	return connected;
 }
 
-/* Every peer that may have something for us is connected to: then one that delivers
- * drop by drop keeps nobody else from being asked. */
+/* Every peer that may have something for us is connected to, as far as there is room:
+ * then one that delivers drop by drop keeps nobody else from being asked. */
 static void connect_to_all(struct swarm *s)
 {
+	size_t connected = swarm_connected(s);
 	struct peer *p;
 
-	while (s->wanted.count > 0 && (p = choose_peer(s)) != NULL)
+	while (s->wanted.count > 0 && connected < SWARM_CONNECTED_MAX && (p = choose_peer(s)) != NULL)
 		if (peer_connect(p) < 0)
 			swarm_fail(s, p, strerror(errno));
+		else
+			connected++;
 }
 
 void swarm_connection_made(struct swarm *s, struct peer *p)

@@ -14,7 +14,7 @@
 #include "fetch/shares.h"
 #include "fetch/wanted.h"
 
-#define SWARM_CONNECTED_MAX 128	/* at a time: all that are known */
+#define SWARM_CONNECTED_MAX 128	/* at a time */
 
 struct swarm {
 	const struct metafile *meta;		/* the caller's, as options are */
