@@ -1,10 +1,21 @@
 """mkcascade: the bytes that it writes, and what it says and leaves when it can't."""
 
 import os
+import re
 import signal
+import socket
+import sys
 import unittest
 
 from support import PROGRAMS, Case, make_metafile, random_bytes, reference, wait_until
+
+# Runs a command with a signal ignored, as nohup does with SIGHUP.
+IGNORING = "import os, signal, sys; signal.signal(int(sys.argv[1]), signal.SIG_IGN); " \
+           "os.execv(sys.argv[2], sys.argv[2:])"
+
+
+def ignoring(number, *command):
+    return [sys.executable, "-c", IGNORING, str(int(number)), *command]
 
 
 class Metafile(Case):
@@ -73,6 +84,30 @@ class Metafile(Case):
         self.run_program("mkcascade", "data", status=0)
         self.assert_same(self.scratch / "data.cascade", make_metafile(b"new", 1 << 20))
 
+    def test_a_name_as_long_as_a_name_may_be(self):
+        name = "n" * (255 - len(".cascade"))
+        (self.scratch / name).write_bytes(b"data")
+        self.run_program("mkcascade", name, status=0)
+        self.assert_same(self.scratch / f"{name}.cascade", make_metafile(b"data", 1 << 20))
+
+    def test_sigchld_ignored_by_whoever_started_it(self):
+        (self.scratch / "data").write_bytes(b"data")
+        program = self.start(ignoring(signal.SIGCHLD, PROGRAMS / "mkcascade", "data"))
+        self.assertEqual(program.wait(), 0, program.stderr)
+        self.assert_same(self.scratch / "data.cascade", make_metafile(b"data", 1 << 20))
+
+    def test_an_output_for_names_that_are_refused_without(self):
+        for name in ("data.cascade", "a:b"):
+            (self.scratch / name).write_bytes(b"data")
+            self.run_program("mkcascade", "-o", "out.cascade", name, status=0)
+            self.assert_same(self.scratch / "out.cascade", make_metafile(b"data", 1 << 20))
+
+    def test_a_folder_with_a_colon(self):
+        (self.scratch / "a:b").mkdir()
+        (self.scratch / "a:b" / "data").write_bytes(b"data")
+        self.run_program("mkcascade", "a:b/data", status=0)
+        self.assert_same(self.scratch / "a:b/data.cascade", make_metafile(b"data", 1 << 20))
+
     def test_the_metafile_gets_the_permissions_of_any_new_file(self):
         (self.scratch / "data").write_bytes(b"data")
         self.run_program("mkcascade", "data", status=0, umask=0o027)
@@ -132,16 +167,138 @@ class Refusal(Case):
         self.run_program("mkcascade", "data", "absent", status=1)
         self.assert_nothing_else("data.cascade")
 
-    def test_a_signal_leaves_no_temporary_file(self):
+    def test_a_full_disk_in_the_middle(self):
+        (self.scratch / "data").write_bytes(random_bytes(100_000))
+        limit = ["sh", "-c", 'trap "" XFSZ; ulimit -f 1; exec "$0" "$@"']
+        program = self.start([*limit, PROGRAMS / "mkcascade", "-b", "1", "-o", "out.cascade", "data"])
+        self.assertEqual(program.wait(), 1, program.stderr)
+        self.assert_one_sentence(program, "out.cascade")
+        self.assert_nothing_else()
+
+    def test_a_fifo(self):
+        os.mkfifo(self.scratch / "fifo")
+        program = self.run_program("mkcascade", "fifo", status=1)
+        self.assert_one_sentence(program, "fifo: not a regular file")
+        self.assert_nothing_else("fifo")
+
+    def test_a_device(self):
+        program = self.run_program("mkcascade", "-o", "out.cascade", "/dev/null", status=1)
+        self.assert_one_sentence(program, "/dev/null: not a regular file")
+        self.assert_nothing_else()
+
+    def test_only_a_regular_file_is_replaced(self):
+        (self.scratch / "target").write_bytes(b"precious")
+        os.symlink("target", self.scratch / "link")
+        os.symlink("absent", self.scratch / "dangling")
+        os.mkfifo(self.scratch / "fifo")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(self.scratch / "socket"))
+        for name, words in (("link", "symbolic link"), ("dangling", "symbolic link"),
+                            ("fifo", "not a regular file"), ("socket", "not a regular file")):
+            with self.subTest(name=name):
+                before = os.lstat(self.scratch / name)
+                program = self.run_program("mkcascade", "-o", name, "data", status=1)
+                self.assert_one_sentence(program, name)
+                self.assertIn(words, program.stderr)
+                self.assertEqual(os.lstat(self.scratch / name), before)
+        self.assert_same(self.scratch / "target", b"precious")
+        self.assert_nothing_else("target", "link", "dangling", "fifo", "socket")
+
+    def test_a_metafile(self):
+        self.run_program("mkcascade", "data", status=0)
+        program = self.run_program("mkcascade", "data.cascade", status=1)
+        self.assert_one_sentence(program, "data.cascade")
+        self.assertIn("looks like a metafile", program.stderr)
+        self.assert_nothing_else("data.cascade")
+
+    def test_a_name_that_the_peer_would_take_for_two(self):
+        (self.scratch / "a:b").write_bytes(b"data")
+        for arguments in (["a:b"], ["./a:b"], ["-o", "c:d.cascade", "data"]):
+            with self.subTest(arguments=arguments):
+                program = self.run_program("mkcascade", *arguments, status=1)
+                self.assert_one_sentence(program, ":")
+                self.assertIn("-o", program.stderr)
+                self.assert_nothing_else("a:b")
+
+class Running(Case):
+    """What happens while it hashes a file that takes far longer than any test."""
+
+    def setUp(self):
+        super().setUp()
         with open(self.scratch / "data", "wb") as file:
-            file.truncate(1 << 40)  # takes far longer than the test
+            file.truncate(1 << 40)
+
+    def start_hashing(self, command=(PROGRAMS / "mkcascade", "data")):
+        program = self.start([*command])
+        wait_until(lambda: len(os.listdir(self.scratch)) > 1 and len(program.family()) > 1,
+                   "both processes hash")
+        return program
+
+    def assert_nothing_else(self):
+        self.assertEqual(os.listdir(self.scratch), ["data"])
+
+    def test_a_signal_leaves_no_temporary_file(self):
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             with self.subTest(signal=number):
-                program = self.start([PROGRAMS / "mkcascade", "data"])
-                wait_until(lambda: len(os.listdir(self.scratch)) > 1, "the temporary file is there")
+                program = self.start_hashing()
                 program.signal(number)
-                self.assertNotEqual(program.wait(), 0)
+                self.assertEqual(program.wait(), -number)
                 self.assert_nothing_else()
+
+    def test_a_file_that_changes_while_it_is_read(self):
+        program = self.start_hashing()
+        os.truncate(self.scratch / "data", 1 << 20)
+        self.assertEqual(program.wait(), 1)
+        self.assert_one_sentence(program, "data: it changed")
+        self.assert_nothing_else()
+
+    def test_something_else_gets_the_name_of_the_metafile(self):
+        program = self.start_hashing()
+        os.symlink("data", self.scratch / "data.cascade")
+        os.truncate(self.scratch / "data", 0)
+        self.assertEqual(program.wait(), 1)
+        self.assert_one_sentence(program, "data.cascade: a symbolic link")
+        os.unlink(self.scratch / "data.cascade")
+        self.assert_nothing_else()
+
+    def test_a_signal_from_the_terminal_is_no_error_of_a_process(self):
+        program = self.start_hashing()
+        os.killpg(program.pid, signal.SIGINT)
+        self.assertEqual(program.wait(), -signal.SIGINT)
+        self.assertEqual(program.stderr, "")
+        self.assert_nothing_else()
+
+    def test_usr1_asks_how_far_it_is(self):
+        program = self.start_hashing()
+        for times in range(1, 4):
+            os.killpg(program.pid, signal.SIGUSR1)
+            wait_until(lambda: program.stderr.count("\n") == times, "it says how far it is")
+        said = re.findall(r"^mkcascade: data: (\d+) of 1099511627776 bytes hashed$", program.stderr, re.M)
+        self.assertEqual(len(said), 3, program.stderr)
+        self.assertEqual(said, sorted(said, key=int))
+        self.assertFalse(program.has_ended())
+
+    def test_a_hangup_that_was_ignored_at_the_start_stays_so(self):
+        program = self.start_hashing(ignoring(signal.SIGHUP, PROGRAMS / "mkcascade", "data"))
+        os.killpg(program.pid, signal.SIGHUP)
+        os.killpg(program.pid, signal.SIGUSR1)
+        program.says("bytes hashed")
+        self.assertFalse(program.has_ended())
+
+    def test_the_death_of_the_other_process(self):
+        program = self.start_hashing()
+        child, = program.children()
+        program.deserved = "killed by signal 11"
+        os.kill(child.pid, signal.SIGSEGV)
+        self.assertEqual(program.wait(), 1)
+        self.assert_one_sentence(program, "killed by signal 11")
+        self.assert_nothing_else()
+
+    def test_no_process_outlives_the_first(self):
+        program = self.start_hashing()
+        program.signal(signal.SIGKILL)
+        program.wait()
+        wait_until(lambda: not program.family(), "all have ended")
 
 
 class Help(Case):
