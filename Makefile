@@ -10,14 +10,27 @@ PREFIX = /usr/local
 PYTHON = python3
 
 WARNINGS = -Wall -Wextra -pedantic -Wshadow -Wconversion
-FLAGS = -std=c11 $(WARNINGS) -I. -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -D_FILE_OFFSET_BITS=64
-COMPILE = $(CC) $(FLAGS) $(CPPFLAGS) $(CFLAGS)
+# _DEFAULT_SOURCE: to ask for POSIX would hide on BSDs and macOS what is not in it.
+FLAGS = -std=c11 $(WARNINGS) -I. -D_DEFAULT_SOURCE -D_FILE_OFFSET_BITS=64
+COMPILE = $(CC) $(FLAGS) $(SECTIONS) $(CPPFLAGS) $(CFLAGS)
+LINK = $(LDFLAGS) $(DROP_UNUSED) $(FEW_PAGES)
+
+# $(call known,OPTIONS): these options, if the compiler and its linker know them.
+known = $(shell echo 'int main(void) { return 0; }' | \
+	$(CC) $(CFLAGS) $(LDFLAGS) $(1) -x c -o /dev/null - 2>/dev/null && echo '$(1)')
 
 # A process is forked faster when the linker has nothing left to do in it and
-# when it has few mappings. Linkers that don't know these options go without.
-FEW_PAGES := -Wl,-z,now,-z,noseparate-code
-FEW_PAGES := $(shell echo 'int main(void) { return 0; }' | \
-	$(CC) $(CFLAGS) $(LDFLAGS) $(FEW_PAGES) -x c -o /dev/null - 2>/dev/null && echo $(FEW_PAGES))
+# when it has few mappings.
+FEW_PAGES = -Wl,-z,now,-z,noseparate-code
+FEW_PAGES := $(call known,$(FEW_PAGES))
+
+# The linker drops the functions that a program doesn't use. Else csapp.c, which has
+# all of the book's wrappers, would bring those for threads into every program.
+SECTIONS := -ffunction-sections -fdata-sections
+DROP_UNUSED := -Wl,--gc-sections
+DROP_UNUSED := $(call known,$(SECTIONS) $(DROP_UNUSED))
+SECTIONS := $(filter-out -Wl%,$(DROP_UNUSED))
+DROP_UNUSED := $(filter -Wl%,$(DROP_UNUSED))
 
 PROGRAMS = cascade tracker mkcascade
 MODULES = $(patsubst %.c,build/%.o,csapp.c sha256.c peer_serve.c $(wildcard base/*.c net/*.c file/*.c fetch/*.c serve/*.c))
@@ -26,9 +39,8 @@ BENCHES = $(patsubst %.c,build/%,$(wildcard bench/*.c))
 
 all: $(PROGRAMS)
 
-# From an archive each program gets only what it uses.
 $(PROGRAMS): %: build/%.o build/modules.a
-	$(CC) $(CFLAGS) $(LDFLAGS) $(FEW_PAGES) -o $@ $^ $(LDLIBS)
+	$(CC) $(CFLAGS) $(LINK) -o $@ $^ $(LDLIBS)
 
 build/modules.a: $(MODULES)
 	rm -f $@
@@ -49,7 +61,7 @@ build/unit/%: tests/unit/%.c build/modules.a
 # The floors are linked as the programs are: they should need no more pages than they.
 build/bench/%: bench/%.c build/modules.a
 	@mkdir -p $(@D)
-	$(COMPILE) $(LDFLAGS) -MMD -MP $(FEW_PAGES) -o $@ $< build/modules.a $(LDLIBS)
+	$(COMPILE) $(LINK) -MMD -MP -o $@ $< build/modules.a $(LDLIBS)
 
 # Written anew only when the flags have changed.
 build/flags: always

@@ -11,6 +11,7 @@
  * forked it. With --client-only there is no serving parent: this process is
  * the fetcher. This file reads the arguments, opens what they name, and starts
  * the two; they are in peer_serve.c and fetch.c. */
+#define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>

@@ -8,7 +8,7 @@
  * The parent does nothing that could block, and nothing with what clients send:
  * it accepts, forks and reaps. A child trusts nothing that it reads, and is
  * alone with its client; whatever happens to it happens to no other. */
-#define _GNU_SOURCE	/* ppoll, before POSIX.1-2024 */
+#define _GNU_SOURCE	/* accept4, before POSIX.1-2024 */
 #include "peer_serve.h"
 
 #include <errno.h>
@@ -29,6 +29,7 @@
 #include "serve/confine.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "base/sigpoll.h"
 #include "fetch/progress.h"
 #include "serve/serve_client.h"
 #include "net/tracker_query.h"
@@ -77,7 +78,7 @@ static struct {
 	struct child child[];		/* max_clients of them */
 } *clients;
 
-/* Set by signals, which arrive inside ppoll alone. */
+/* Set by signals, which arrive inside sigpoll alone. */
 static volatile sig_atomic_t ending, status_wanted;
 
 static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
@@ -91,7 +92,7 @@ static void on_signal(int sig)
 		ending = 1;
 }
 
-/* They are handled inside ppoll alone: none can come between a look at the
+/* They are handled inside sigpoll alone: none can come between a look at the
  * state and the wait. */
 void serve_block_signals(void)
 {
@@ -381,7 +382,7 @@ static int take_clients(void)
 {
 	if (clients->count < options->max_clients)
 		return accept_clients();
-	/* The end of the child that makes way wakes ppoll. */
+	/* The end of the child that makes way wakes sigpoll. */
 	return make_way() ? PAUSE_MS : FULL_PAUSE_MS;
 }
 
@@ -482,15 +483,15 @@ static void wait_and_handle(int64_t *accept_at_ms)
 	int ms = clock_poll_timeout(next_ms);
 	struct timespec timeout = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
 	sigemptyset(&none);
-	/* Where descriptors are ready at once, ppoll lets no signal in; this does. */
-	int n = ppoll(NULL, 0, &(struct timespec){0}, &none);
+	/* Where descriptors are ready at once, sigpoll may let no signal in; this does. */
+	int n = sigpoll(NULL, 0, &(struct timespec){0}, &none);
 	if (n == 0)
-		n = ppoll(polled, 2, &timeout, &none);
+		n = sigpoll(polled, 2, &timeout, &none);
 	if (n < 0) {
 		if (errno == EINTR)
 			*accept_at_ms = 0;	/* a child has ended, maybe */
 		else
-			log_warn("ppoll");
+			log_warn("poll");
 		return;
 	}
 	if (polled[0].revents != 0)

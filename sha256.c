@@ -3,8 +3,8 @@
  * One function does the work: it compresses whole blocks into the states of
  * several independent messages. There is a portable one, one for the SHA
  * instructions of x86 and one for its vectors of 512 bits (chosen when the
- * program runs), and one for the SHA instructions of ARMv8 (chosen by the
- * compiler's target). What surrounds it, buffering and padding, is shared. */
+ * program runs), and one for the SHA instructions of little-endian ARMv8 (chosen
+ * by the compiler's target). What surrounds it, buffering and padding, is shared. */
 #include "sha256.h"
 
 #include <stdatomic.h>
@@ -17,7 +17,7 @@
 #define HAVE_X86 1
 #include <cpuid.h>
 #include <immintrin.h>
-#elif defined(__ARM_FEATURE_SHA2) || defined(__ARM_FEATURE_CRYPTO)
+#elif (defined(__ARM_FEATURE_SHA2) || defined(__ARM_FEATURE_CRYPTO)) && !defined(__ARM_BIG_ENDIAN)
 #define HAVE_ARM_SHA 1
 #include <arm_neon.h>
 #endif

@@ -1,5 +1,6 @@
 /* metafile.c - reading and writing .cascade files; which chunk lies where;
  * which chunks are held. */
+#define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS, before POSIX.1-2024 */
 #include "file/metafile.h"
 
 #include <errno.h>

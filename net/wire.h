@@ -9,8 +9,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "sha256.h"
+
+#ifndef MSG_NOSIGNAL
+#define MSG_NOSIGNAL 0		/* the programs ignore SIGPIPE; this is for other users */
+#endif
 
 void encode_be16(uint8_t *p, uint16_t value);
 void encode_be32(uint8_t *p, uint32_t value);

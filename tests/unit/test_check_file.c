@@ -1,5 +1,6 @@
 /* test_check_file.c - what of a data file counts as held at the start, whoever of the workers
  * looks: with files that are wrong, too short, or full of holes. */
+#define _DEFAULT_SOURCE 1	/* mincore */
 #include "check_common.h"
 
 #include <sys/mman.h>
