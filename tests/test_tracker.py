@@ -206,7 +206,7 @@ class Floods(Asking):
         def ask():
             missing.difference_update(self.listed(NOBODY, cascade_hash))
             return not missing
-        wait_until(ask, "all are listed", 10)
+        wait_until(ask, "all are listed")
 
     def test_invented_hashes_push_no_real_file_out(self):
         for peer in peers(60):
