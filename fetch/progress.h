@@ -23,6 +23,10 @@ void progress_show(uint64_t bytes, int peers);
 /* Ends, and removes the line. Returns the seconds since progress_begin. */
 double progress_end(void);
 
+/* A handler for a signal that asks for a report: progress_show then prints one
+ * line, also if the program is to be quiet. */
+void progress_on_request(int sig);
+
 /* Whether there is a terminal, so that a line is redrawn. */
 bool progress_on_terminal(void);
 

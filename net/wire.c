@@ -299,6 +299,7 @@ static int read_answer(int fd, int64_t deadline_ms, struct tracker_entry entries
 		if (n >= 0 && response.status != 0) {
 			memcpy(why, bytes, (size_t)n);
 			why[n] = '\0';
+			why[strcspn(why, "\r\n")] = '\0';	/* a message may be a line */
 			log_clean(why);
 			if (n == 0)
 				snprintf(why, TRACKER_WHY_SIZE, "it refuses, and doesn't say why");
