@@ -57,11 +57,15 @@ static const char help_text[] =
 	"  -j, --jobs N             check chunks with N processes (default: one a CPU)\n"
 	"      --order=ascending    fetch in the file's order, from its first chunk on\n"
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
-	"      --give-up SECONDS    exit when nothing has come for so long (default: never)\n"
+	"      --give-up SECONDS    exit when nothing has come for so long (default: never),\n"
+	"                           even if this peer serves\n"
 	"  -q, --quiet              say nothing but errors and \"listening on\"\n"
 	"  -v, --verbose            tell of each peer's fate\n"
 	"  -h, --help               print this and exit\n"
-	"  -V, --version            print the version and exit\n";
+	"  -V, --version            print the version and exit\n"
+	"\n"
+	"Exit status: 0, all files are complete; 1, they are not; 2, wrong usage. SIGTERM\n"
+	"and SIGINT end a peer that serves, SIGUSR1 makes it say what it does.\n";
 
 #define FILES_MAX 1024
 #define PEERS_MAX 64
@@ -300,13 +304,32 @@ static void on_end(int sig)
 
 static int fetch_only(struct settings *s, struct datafile *files, size_t count)
 {
+	struct sigaction hangup;
+
 	if (s->user != NULL)
 		become_user(s->user, files, count);
 	Signal(SIGINT, on_end);
 	Signal(SIGTERM, on_end);
+	sigaction(SIGHUP, NULL, &hangup);
+	if (hangup.sa_handler != SIG_IGN)	/* nohup(1) */
+		Signal(SIGHUP, on_end);
+	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
-	return fetch_files(files, count, &s->fetch) == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+	return fetch_files(files, count, &s->fetch) == FETCH_COMPLETE ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* The fetcher below a serving parent. Returns its exit status. */
+static int run_fetcher(struct datafile *files, size_t count, const struct fetch_options *options)
+{
+	switch (fetch_files(files, count, options)) {
+	case FETCH_COMPLETE:
+		return EXIT_SUCCESS;
+	case FETCH_GAVE_UP:
+		return FETCHER_GAVE_UP;
+	default:
+		return EXIT_FAILURE;
+	}
 }
 
 static int fetch_and_serve(struct settings *s, struct datafile *files, size_t count)
@@ -320,10 +343,10 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 	serving.listen_fd = address_listen(&s->self, true);
 	if (s->user != NULL)
 		become_user(s->user, files, count);
-	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, news) < 0)
+	/* Neither side may ever wait for the other. */
+	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, news) < 0 || fcntl(news[0], F_SETFL, O_NONBLOCK) < 0 ||
+	    fcntl(news[1], F_SETFL, O_NONBLOCK) < 0)
 		fatal("can't make a pair of sockets");
-	fcntl(news[0], F_SETFL, O_NONBLOCK);
-	fcntl(news[1], F_SETFL, O_NONBLOCK);
 	serving.self = s->fetch.self = s->self;
 	s->fetch.news = news[1];
 	serving.news = news[0];
@@ -333,11 +356,10 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 	if (serving.fetcher == 0) {
 		close(serving.listen_fd);
 		close(news[0]);
-		exit(fetch_files(files, count, &s->fetch) == 0 ? EXIT_SUCCESS : EXIT_FAILURE);
+		exit(run_fetcher(files, count, &s->fetch));
 	}
 	close(news[1]);
-	serve(&serving);
-	return EXIT_SUCCESS;
+	return serve(&serving) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
 /* Each file that is fetched takes four descriptors: as many as may be had. */
@@ -347,7 +369,7 @@ static void allow_descriptors(void)
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
 		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);
+		setrlimit(RLIMIT_NOFILE, &limit);	/* if not, what opens fails, and says so */
 	}
 }
 
@@ -359,6 +381,7 @@ int main(int argc, char **argv)
 	};
 	size_t count;
 
+	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
 	args_program("cascade", usage_text, help_text);
 	parse_options(&s, argc, argv);
 	parse_operands(&s, argc - optind, argv + optind);

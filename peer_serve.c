@@ -16,6 +16,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -37,15 +39,15 @@
 #define PAUSE_MS 100		/* after accept or fork failed for want of something */
 #define FULL_PAUSE_MS 20	/* at the bound, while everybody is busy */
 #define ACCEPTS_AT_ONCE 64	/* before the parent looks up again */
-#define SILENT_MS 100		/* a client that is silent for longer can give way, */
-#define SLOW_MS 1000		/* and one that for longer than this has taken */
-#define SLOW_RATE 16384		/* less than so many bytes a second */
+#define SILENT_MS 100		/* a client that asks for no chunk, of no use for longer, can give way, */
+#define SLOW_MS 1000		/* and so can one that is slow to take its chunks */
 #define TOKENS_MAX 10		/* for sending, in store */
 #define TOKEN_BYTES_MAX (1u << 30)
 #define TOKENS_MS 10		/* between two looks at whether more are due */
 #define SUBSCRIBE_MS 600000	/* between two subscriptions */
 #define RETRY_MS 10000		/* after a subscription that failed, and for its answer */
 #define COUNTED_MS 10000	/* between two lines that count what happened often */
+#define LOST_MS 500		/* between two attempts to tell of lines that were lost */
 
 struct child {
 	pid_t pid;		/* 0: free */
@@ -66,6 +68,8 @@ static int64_t limit_since_ms;
 static uint64_t tokens_given;		/* since then, or thrown away for want of takers */
 static int confinement = -1;
 static int64_t counted_at_ms;
+static bool fetcher_failed, fetcher_gave_up;
+static atomic_uint *lost_lines;		/* of this process and its children */
 
 /* What changes with every client. No child gets it: that would show each the
  * others, and make a fork dearer, since the parent would have to copy the page
@@ -101,7 +105,7 @@ void serve_block_signals(void)
 
 	sigemptyset(&set);
 	sigfillset(&action.sa_mask);
-	for (size_t i = 0; i < SIGNALS; i++) {
+	for (size_t i = 0; i < SIGNALS; i++) {	/* no call fails: the signals exist */
 		struct sigaction before;
 		sigaction(signals[i], NULL, &before);
 		if (signals[i] == SIGHUP && before.sa_handler == SIG_IGN)
@@ -184,6 +188,28 @@ static void subscriber_ended(int status)
 	subscribe_at_ms = clock_ms() + (good ? SUBSCRIBE_MS : RETRY_MS);
 }
 
+/* For a trouble that comes back with each client: said at most every 10 s. The
+ * caller keeps *again_ms for each kind of trouble, 0 at first. */
+static void warn_now_and_then(int64_t *again_ms, const char *what)
+{
+	int64_t now = clock_ms();
+
+	if (now < *again_ms)
+		return;
+	log_warn("%s", what);
+	*again_ms = now + COUNTED_MS;
+}
+
+/* A child's exit status is 0, or the errno of what kept it from serving. */
+static void child_exited(int error)
+{
+	static int64_t again_ms;
+
+	errno = error;
+	if (error != 0)
+		warn_now_and_then(&again_ms, "a child can't confine itself; its client was turned away");
+}
+
 static void child_ended(pid_t pid, int status)
 {
 	for (unsigned i = 0; i < options->max_clients; i++) {
@@ -193,6 +219,8 @@ static void child_ended(pid_t pid, int status)
 			clients->leaving--;
 		else if (WIFSIGNALED(status))
 			clients->died++;
+		else
+			child_exited(WEXITSTATUS(status));
 		clients->served++;
 		clients->sent_kib += atomic_load(&slots[i].sent_kib);
 		clients->child[i].pid = 0;
@@ -218,6 +246,19 @@ static void report_counts(void)
 	counted_at_ms = now + COUNTED_MS;
 }
 
+static void fetcher_ended(int status)
+{
+	const char *how = process_end_text(status);
+
+	fetcher = 0;
+	fetcher_failed = how != NULL;
+	fetcher_gave_up = WIFEXITED(status) && WEXITSTATUS(status) == FETCHER_GAVE_UP;
+	if (fetcher_failed)
+		progress_erase_anothers();
+	if (fetcher_failed && !fetcher_gave_up && !ending)	/* the terminal's signals go to both */
+		log_warnx("the fetcher has ended: %s; what is held is still served", how);
+}
+
 static void reap(void)
 {
 	int status;
@@ -225,12 +266,7 @@ static void reap(void)
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == fetcher) {
-			const char *how = process_end_text(status);
-			fetcher = 0;
-			if (how != NULL) {
-				progress_erase_anothers();
-				log_warnx("the fetcher has ended: %s; what is held is still served", how);
-			}
+			fetcher_ended(status);
 		} else if (pid == subscriber) {
 			subscriber_ended(status);
 		} else {
@@ -239,21 +275,11 @@ static void reap(void)
 	}
 }
 
-/* For a trouble that comes back with each client. */
-static void warn_now_and_then(const char *what)
-{
-	static int64_t again_ms;
-
-	if (clock_ms() >= again_ms)
-		log_warn("%s", what);
-	again_ms = clock_ms() + COUNTED_MS;
-}
-
 /* Says that there is no room, in the words of the protocol: a status that
  * means "ask again later". */
 static void turn_away(int fd)
 {
-	static const char message[] = "this peer has too much to do";
+	static const char message[] = SERVE_BUSY_MESSAGE;
 	uint8_t answer[PEER_RESPONSE_SIZE + sizeof message - 1];
 
 	peer_response_encode(answer, &(struct peer_response){
@@ -282,9 +308,13 @@ static bool start_child(int fd, struct address address)
 		close(options->news);
 		if (limit != NULL)
 			close(limit->tokens[1]);
-		if (confine_self(confinement) == 0)
+		if (confine_self(confinement) == 0) {
 			serve_client(fd, &context);
-		_exit(EXIT_SUCCESS);
+			_exit(EXIT_SUCCESS);
+		}
+		int error = errno;
+		serve_nothing(fd, &context);
+		_exit(error);
 	}
 	if (pid < 0) {
 		clients->free_hint = i;
@@ -295,21 +325,18 @@ static bool start_child(int fd, struct address address)
 	return true;
 }
 
-/* For how long, in ms, the child's client has been of no use to it; -1 if the
- * child is at work. */
+/* For how long, in ms, the child's client has been of no use (serve_client.h);
+ * -1 if it may stay. */
 static int64_t idle_ms(unsigned i)
 {
 	uint32_t state = atomic_load(&slots[i].state);	/* first: it is written last */
-	uint32_t ms = (uint32_t)clock_ms() - atomic_load(&slots[i].since_ms);
+	uint32_t since_ms = atomic_load(&slots[i].since_ms);
+	int32_t ms = (int32_t)((uint32_t)clock_ms() - since_ms);	/* negative: of use until later */
+	int32_t longest_ms = state == CLIENT_SILENT ? SILENT_MS : SLOW_MS;
 
-	switch (state) {
-	case CLIENT_SILENT:	/* a moment is everybody's right */
-		return ms >= SILENT_MS ? (int64_t)ms : -1;
-	case CLIENT_SLOW:
-		if (ms > SLOW_MS && atomic_load(&slots[i].taken) / (ms / 1000) < SLOW_RATE)
-			return ms;
-	}
-	return -1;
+	if (state == CLIENT_WORKING || ms < longest_ms || atomic_load(&slots[i].state) != state)
+		return -1;
+	return ms;
 }
 
 /* At the bound: the child whose client has been of no use for longest ends, so
@@ -344,8 +371,12 @@ static int accept_nonblocking(int listen_fd, struct sockaddr_in *sa, socklen_t *
 #else
 	int fd = accept(listen_fd, (struct sockaddr *)sa, len);
 
-	if (fd >= 0)
-		fcntl(fd, F_SETFL, O_NONBLOCK);
+	if (fd >= 0 && fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
+		int error = errno;
+		close(fd);
+		errno = error;
+		return -1;
+	}
 	return fd;
 #endif
 }
@@ -353,6 +384,8 @@ static int accept_nonblocking(int listen_fd, struct sockaddr_in *sa, socklen_t *
 /* Takes clients that wait. Returns how long to leave the others waiting. */
 static int accept_clients(void)
 {
+	static int64_t accept_again_ms, fork_again_ms;
+
 	for (int i = 0; i < ACCEPTS_AT_ONCE && clients->count < options->max_clients; i++) {
 		struct sockaddr_in sa = {0};
 		socklen_t len = sizeof sa;
@@ -362,12 +395,12 @@ static int accept_clients(void)
 				return 0;
 			if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
 				continue;
-			warn_now_and_then("can't accept a connection");
+			warn_now_and_then(&accept_again_ms, "can't accept a connection");
 			return PAUSE_MS;
 		}
 		bool started = start_child(fd, address_from_sockaddr(&sa));
 		if (!started) {
-			warn_now_and_then("can't fork for a client");
+			warn_now_and_then(&fork_again_ms, "can't fork for a client");
 			turn_away(fd);
 		}
 		close(fd);
@@ -438,9 +471,8 @@ static void start_limit(void)
 	if (options->max_upload == 0)
 		return;
 	limit = shared_memory(sizeof *limit);
-	if (pipe(limit->tokens) < 0)
+	if (pipe(limit->tokens) < 0 || fcntl(limit->tokens[1], F_SETFL, O_NONBLOCK) < 0)
 		fatal("can't make a pipe");
-	fcntl(limit->tokens[1], F_SETFL, O_NONBLOCK);
 	limit->token_bytes = bytes < 1024 ? 1024 : bytes > TOKEN_BYTES_MAX ? TOKEN_BYTES_MAX : (uint32_t)bytes;
 	limit_since_ms = clock_ms();
 }
@@ -462,12 +494,24 @@ static void give_tokens(void)
 	(void)!write(limit->tokens[1], tokens, (size_t)due);
 }
 
+/* It has none of the errors that its arguments could bring about: memory is
+ * short, maybe. */
+static void poll_failed(void)
+{
+	static int64_t again_ms;
+
+	warn_now_and_then(&again_ms, "poll");
+	nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
+}
+
 static void wait_and_handle(int64_t *accept_at_ms)
 {
 	int64_t now = clock_ms(), next_ms = now + 3600000;
 	bool accepting = *accept_at_ms <= now;
 	sigset_t none;
 
+	if (log_tell_lost())
+		next_ms = now + LOST_MS;
 	if (subscribe_at_ms != 0 && subscriber == 0 && subscribe_at_ms < next_ms)
 		next_ms = subscribe_at_ms;
 	if (!accepting && *accept_at_ms < next_ms)
@@ -491,7 +535,7 @@ static void wait_and_handle(int64_t *accept_at_ms)
 		if (errno == EINTR)
 			*accept_at_ms = 0;	/* a child has ended, maybe */
 		else
-			log_warn("poll");
+			poll_failed();
 		return;
 	}
 	if (polled[0].revents != 0)
@@ -522,7 +566,7 @@ static void *unshared_memory(size_t size)
 
 	if (memory == MAP_FAILED)
 		fatal("memory");
-#ifdef MADV_DONTFORK
+#ifdef MADV_DONTFORK	/* without it all is as before, but slower */
 	madvise(memory, size, MADV_DONTFORK);
 #endif
 	return memory;
@@ -534,27 +578,50 @@ static void set_up(void)
 
 	clients = unshared_memory(sizeof *clients + options->max_clients * sizeof clients->child[0]);
 	subscribed = calloc(options->count, sizeof *subscribed);
-	slots = shared_memory(options->max_clients * sizeof *slots);
+	/* The number of lost lines shares the memory of the slots. */
+	slots = shared_memory(options->max_clients * sizeof *slots + sizeof *lost_lines);
+	lost_lines = (atomic_uint *)(void *)&slots[options->max_clients];
+	log_share_lost(lost_lines);
+	log_never_wait();
 	if (subscribed == NULL || fds == NULL)
 		fatal("memory");
 	for (size_t i = 0; i < options->count; i++)
 		fds[i] = options->files[i].fd;
 	confinement = confine_prepare(fds, options->count);
-	for (size_t i = 0; i < options->count; i++)
+	for (size_t i = 0; i < options->count; i++) {
 		close(fds[i]);		/* and with it the lock is the fetcher's alone */
+		options->files[i].held = held_read_only(options->files[i].held);
+	}
 	free(fds);
 	start_limit();
 }
 
-void serve(const struct serve_options *serve_options)
+/* Whether every file is complete; says which one isn't. */
+static bool all_complete(void)
+{
+	for (size_t i = 0; i < options->count; i++) {
+		const struct datafile *d = &options->files[i];
+		uint64_t held = held_count(d->held);
+		if (held == d->meta.chunks)
+			continue;
+		log_warnx("%s: ended with %llu of %llu chunks held", d->path, (unsigned long long)held,
+			 (unsigned long long)d->meta.chunks);
+		return false;
+	}
+	return true;
+}
+
+bool serve(const struct serve_options *serve_options)
 {
 	int64_t accept_at_ms = 0;
 
 	options = serve_options;
 	fetcher = options->fetcher;
 	set_up();
-	while (!ending) {
+	for (;;) {
 		reap();
+		if (ending || fetcher_gave_up)
+			break;
 		subscribe_if_due();
 		report_counts();
 		if (status_wanted) {
@@ -564,4 +631,5 @@ void serve(const struct serve_options *serve_options)
 		wait_and_handle(&accept_at_ms);
 	}
 	end_children();
+	return !fetcher_gave_up && all_complete() && !fetcher_failed;
 }

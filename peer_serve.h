@@ -3,6 +3,7 @@
 #ifndef PEER_SERVE_H
 #define PEER_SERVE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -11,8 +12,11 @@
 
 #define MAX_CLIENTS_DEFAULT 256
 
+#define FETCHER_GAVE_UP 3	/* the fetcher's exit status when --give-up ended it */
+
 struct serve_options {
-	struct datafile *files;		/* their descriptors are closed, but for the fetcher's */
+	struct datafile *files;		/* their descriptors are closed, but for the fetcher's, and
+					 * their maps of held chunks become read-only */
 	size_t count;
 	int listen_fd;			/* non-blocking */
 	unsigned max_clients;		/* children at a time */
@@ -25,10 +29,13 @@ struct serve_options {
 	struct address self;		/* as the tracker is to know this peer */
 };
 
-/* Serves until SIGTERM, SIGINT or SIGHUP, and ends all children, the fetcher
- * among them. SIGUSR1 prints what is served, and to whom. Call serve_block_signals before the fetcher is forked, so that
- * none is missed. */
+/* Serves until SIGTERM, SIGINT or SIGHUP, or until the fetcher exits with
+ * FETCHER_GAVE_UP; then ends all children, the fetcher among them. However else
+ * the fetcher ends, what is held goes on being served. SIGUSR1 prints what is
+ * served, and to whom. Returns whether every file is complete, and the fetcher
+ * hasn't failed. Call serve_block_signals before the fetcher is forked, so that
+ * no signal is missed. */
 void serve_block_signals(void);
-void serve(const struct serve_options *options);
+bool serve(const struct serve_options *options);
 
 #endif

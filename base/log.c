@@ -3,19 +3,67 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
+#if defined(__linux__) && !defined(PORTABLE)
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#endif
 
-#define LINE_SIZE 2048	/* bytes; a longer message is cut */
+#include "base/clock.h"
+
+#define LINE_SIZE 2048	/* bytes; a longer message is cut. No more than PIPE_BUF, where pipes are in use */
+#define WAIT_MS 1000	/* for a line to be written */
 
 /* Set at start-up, and by log_role after a fork. */
 static const char *program = "cascade";
 static const char *role;
 static enum log_level level = LOG_NORMAL;
 static bool transient_line;
+
+/* Where lines go, and what becomes of them. */
+static int out = STDERR_FILENO;
+static enum { OTHER, PIPE, SOCKET } kind;
+static bool never_wait, stuck;		/* stuck: the last line couldn't be written */
+static bool cut;			/* a part of the last line was */
+static atomic_uint own_lost, *lost = &own_lost;
+
+/* A terminal whose reader has stopped may take a part of a line, and poll doesn't
+ * tell. So it is opened once more, non-blocking: to change that of standard error
+ * would change it for all programs that share it. */
+static void open_terminal(void)
+{
+	const char *name = isatty(STDERR_FILENO) ? ttyname(STDERR_FILENO) : NULL;
+	int fd = name == NULL ? -1 : open(name, O_WRONLY | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+	struct stat opened, wanted;
+
+	if (fd >= 0 && fstat(fd, &opened) == 0 && fstat(STDERR_FILENO, &wanted) == 0 &&
+	    opened.st_rdev == wanted.st_rdev && opened.st_ino == wanted.st_ino)
+		out = fd;
+	else if (fd >= 0)
+		close(fd);
+}
+
+static void look_at_standard_error(void)
+{
+	struct stat st;
+
+	if (fstat(STDERR_FILENO, &st) == 0)
+		kind = S_ISFIFO(st.st_mode) ? PIPE : S_ISSOCK(st.st_mode) ? SOCKET : OTHER;
+	open_terminal();
+}
+
+static void tell_at_exit(void)
+{
+	log_tell_lost();
+}
 
 void log_program(const char *name)
 {
@@ -27,11 +75,25 @@ void log_program(const char *name)
 	while (fd >= 0 && fd <= STDERR_FILENO);
 	if (fd >= 0)
 		close(fd);
+	look_at_standard_error();
+	atexit(tell_at_exit);	/* if it can't be had, nothing is told then */
 }
 
 void log_role(const char *name)
 {
 	role = name;
+	own_lost = 0;	/* whoever forked this process tells of those */
+}
+
+void log_never_wait(void)
+{
+	never_wait = true;
+}
+
+void log_share_lost(atomic_uint *counter)
+{
+	atomic_fetch_add(counter, atomic_exchange(lost, 0));
+	lost = counter;
 }
 
 void log_set_level(enum log_level new_level)
@@ -72,9 +134,80 @@ static size_t append_text(char line[LINE_SIZE], size_t used, const char *format,
 	return used;
 }
 
-/* error: an errno whose text ends the line, or 0. */
-LOG_FORMAT_AT(2, 0)
-static void say(int error, const char *format, va_list args)
+/* Writes without waiting, if the system can promise it; result as of write. */
+static ssize_t write_at_once(const char *bytes, size_t size)
+{
+	if (kind == SOCKET)
+		return send(out, bytes, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+#if defined(SYS_pwritev2) && defined(RWF_NOWAIT)
+	if (kind == PIPE) {
+		struct iovec v = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = size};
+		long n = syscall(SYS_pwritev2, out, &v, 1L, -1L, -1L, (long)RWF_NOWAIT);
+		if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS && errno != EINVAL))
+			return (ssize_t)n;
+	}
+#endif
+	/* Where a pipe has room for a line, only another process that writes one at
+	 * the same moment could make this wait. */
+	return write(out, bytes, size);
+}
+
+/* Writes a line or nothing, or (to a terminal) a part of it, within so many ms.
+ * False: it is lost. */
+static bool put(const char *bytes, size_t size, int wait_ms)
+{
+	struct pollfd p = {.fd = out, .events = POLLOUT};
+	int64_t deadline_ms = clock_ms() + wait_ms;
+	ssize_t n;
+
+	do {
+		int ready = poll(&p, 1, wait_ms == 0 ? 0 : clock_poll_timeout(deadline_ms));
+		if (ready == 0)
+			return false;
+		if (cut && write_at_once("\n", 1) == 1)
+			cut = false;
+		n = ready < 0 ? -1 : write_at_once(bytes, size);
+	} while (n < 0 && (errno == EINTR || errno == EAGAIN) && clock_ms() < deadline_ms);
+	if (n > 0)
+		cut = (size_t)n < size;
+	return n == (ssize_t)size;
+}
+
+/* True: nothing is left to be told. */
+static bool tell_lost(int wait_ms)
+{
+	char line[128];
+	unsigned count = atomic_exchange(lost, 0);
+
+	if (count == 0)
+		return true;
+	int n = snprintf(line, sizeof line, "%.40s: lines that could not be written and are lost: %u\n",
+			 program, count);
+	if (put(line, (size_t)n, wait_ms))
+		return true;
+	atomic_fetch_add(lost, count);
+	return false;
+}
+
+bool log_tell_lost(void)
+{
+	return !tell_lost(0);
+}
+
+/* Writes a whole line, or counts it as lost. */
+static void put_line(const char *line, size_t size, bool last_words)
+{
+	int wait_ms = last_words || !(never_wait || stuck) ? WAIT_MS : 0;
+
+	stuck = !tell_lost(wait_ms) || !put(line, size, wait_ms);
+	if (stuck)
+		atomic_fetch_add(lost, 1);
+}
+
+/* error: an errno whose text ends the line, or 0. last_words: the process ends
+ * after them. */
+LOG_FORMAT_AT(3, 0)
+static void say(bool last_words, int error, const char *format, va_list args)
 {
 	char line[LINE_SIZE];
 	size_t used = 0;
@@ -92,8 +225,7 @@ static void say(int error, const char *format, va_list args)
 		used = append_text(line, used, ": %s", strerror(error));
 	line[used++] = '\n';
 	transient_line = false;
-	/* Where standard error is gone there is nobody left to tell. */
-	(void)!write(STDERR_FILENO, line, used);
+	put_line(line, used, last_words);
 	errno = saved;
 }
 
@@ -102,7 +234,7 @@ void log_warn(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	say(errno, format, args);
+	say(false, errno, format, args);
 	va_end(args);
 }
 
@@ -111,7 +243,7 @@ void log_warnx(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	say(0, format, args);
+	say(false, 0, format, args);
 	va_end(args);
 }
 
@@ -122,7 +254,7 @@ void log_info(const char *format, ...)
 	if (level < LOG_NORMAL)
 		return;
 	va_start(args, format);
-	say(0, format, args);
+	say(false, 0, format, args);
 	va_end(args);
 }
 
@@ -131,7 +263,7 @@ void log_status(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	say(0, format, args);
+	say(false, 0, format, args);
 	va_end(args);
 }
 
@@ -142,7 +274,7 @@ void log_debug(const char *format, ...)
 	if (level < LOG_VERBOSE)
 		return;
 	va_start(args, format);
-	say(0, format, args);
+	say(false, 0, format, args);
 	va_end(args);
 }
 
@@ -151,7 +283,7 @@ void fatal(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	say(errno, format, args);
+	say(true, errno, format, args);
 	va_end(args);
 	exit(EXIT_FAILURE);
 }
@@ -161,9 +293,15 @@ void fatalx(const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	say(0, format, args);
+	say(true, 0, format, args);
 	va_end(args);
 	exit(EXIT_FAILURE);
+}
+
+void log_draw(const char *text, size_t size)
+{
+	if (put(text, size, 0))
+		transient_line = true;
 }
 
 /* How many bytes the UTF-8 character at p has; 0 if it is none, or a control

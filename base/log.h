@@ -2,10 +2,15 @@
  *
  * One event is one line, and one line is one write, so that the lines of
  * several processes never mix. A line begins with the program's name, and in
- * a process that has a role with the role and its process number. */
+ * a process that has a role with the role and its process number.
+ *
+ * Whoever reads them can't stop a process: a line that can't be written within a
+ * second is lost, and those that follow are at once, until one can be written.
+ * A line then tells how many were lost. */
 #ifndef LOG_H
 #define LOG_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -50,6 +55,22 @@ LOG_NORETURN LOG_FORMAT void fatalx(const char *format, ...);
 /* Replaces what a terminal could take for a command by '?', in place: control
  * characters, and what is not UTF-8. All messages are cleaned. */
 void log_clean(char *text);
+
+/* From here on no line is waited for, fatal's excepted: for a process that has
+ * others to answer. Children inherit this. */
+void log_never_wait(void);
+
+/* Counts lost lines in *lost, 0 at first, in memory that this process shares with
+ * those that it forks later: then it tells of those of processes that have ended. */
+void log_share_lost(atomic_uint *lost);
+
+/* Tells how many lines were lost, if any were and it can be told at once. Returns
+ * whether there is something to tell still. */
+bool log_tell_lost(void);
+
+/* Draws on the terminal a line that is redrawn, from its first column on, or
+ * erases it. What can't be drawn at once is left out. */
+void log_draw(const char *text, size_t size);
 
 /* Says that a line which is redrawn stands on the terminal (or no longer does):
  * the next message of this process then removes it first. */

@@ -50,10 +50,11 @@ static void end_with_parent(pid_t parent)
 
 static void reset_signals(void)
 {
-	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGUSR1};	/* anywhere here */
-	struct sigaction action;
+	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};	/* anywhere here */
+	struct sigaction action = {.sa_handler = SIG_IGN};
 	sigset_t none;
 
+	sigaction(SIGUSR1, &action, NULL);
 	for (size_t i = 0; i < sizeof handled / sizeof handled[0]; i++) {
 		sigaction(handled[i], NULL, &action);
 		if (action.sa_handler == SIG_IGN || action.sa_handler == SIG_DFL)

@@ -7,7 +7,8 @@
 /* Forks, like fork(2). The child
  * - has the role in its messages (kept, not copied; NULL for none);
  * - has every signal unblocked, and the default action for those that the
- *   parent had a handler for; what was ignored stays ignored;
+ *   parent had a handler for; what was ignored stays ignored, and SIGUSR1,
+ *   which asks for a report that children don't give, is ignored;
  * - ends when its parent ends, for whatever reason: at once on Linux, within
  *   about a second elsewhere, where it must not use ITIMER_REAL or alarm(2). */
 pid_t process_fork(const char *role);

@@ -53,6 +53,7 @@ struct fetch {
 static int64_t good_ms;
 
 static struct fetch *fetches;	/* of all files */
+static bool gave_up;		/* a file, for want of anything that came */
 
 /* Tells the serving parent that there is more to serve than before. A full
  * socket is as good: it will look. */
@@ -231,7 +232,7 @@ static bool gives_up(struct fetch *f)
 		return false;
 	log_warnx("%s: nothing has arrived for %u s; given up, with %llu bytes missing", f->file->path,
 		  seconds, (unsigned long long)datafile_missing_bytes(f->file));
-	f->arrival.failed = true;
+	f->arrival.failed = gave_up = true;
 	return true;
 }
 
@@ -394,7 +395,7 @@ static bool finish(struct fetch *f)
 
 /* ---- all files ------------------------------------------------------------------- */
 
-int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
+enum fetch_result fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
 {
 	size_t running = 0, failed = 0;
 
@@ -425,5 +426,5 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 	for (size_t i = 0; i < count; i++)
 		close(files[i].fd);
 	free(fetches);
-	return failed == 0 ? 0 : -1;
+	return failed == 0 ? FETCH_COMPLETE : gave_up ? FETCH_GAVE_UP : FETCH_FAILED;
 }

@@ -23,9 +23,15 @@ struct fetch_options {
 					 * brings each struct subscription; -1: this peer doesn't serve */
 };
 
+enum fetch_result {
+	FETCH_COMPLETE,		/* everything is */
+	FETCH_FAILED,		/* something isn't, and can't be */
+	FETCH_GAVE_UP		/* something isn't: nothing has come for give_up_s */
+};
+
 /* Checks what the data files hold, and fetches what is missing, file after
  * file; held tells other processes how far it is. Runs until all is complete
- * or can't be. Returns 0 if everything is complete; or -1, after a message. */
-int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options);
+ * or can't be. Unless everything is complete, it has said why. */
+enum fetch_result fetch_files(struct datafile files[], size_t count, const struct fetch_options *options);
 
 #endif

@@ -38,6 +38,8 @@ static struct {
 /* Whether the line stands on the terminal, for a signal handler as well. */
 static volatile sig_atomic_t drawn;
 
+static volatile sig_atomic_t requested;	/* a report, by a signal */
+
 const char *progress_bytes_text(double bytes, char text[PROGRESS_BYTES_TEXT_SIZE])
 {
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
@@ -217,8 +219,26 @@ static void draw_line(uint64_t bytes, double rate, int peers)
 	line[fit_columns(line, columns - 1, &name_columns)] = '\0';	/* a full line would wrap */
 	n = snprintf(redraw, sizeof redraw, "\r%s\033[K", line);
 	drawn = 1;	/* first: a signal may come between */
-	(void)!write(STDERR_FILENO, redraw, (size_t)n);
-	log_transient_line(true);
+	log_draw(redraw, (size_t)n);
+}
+
+static void report(uint64_t bytes, double rate, int peers)
+{
+	char held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	char from[32] = "";
+
+	if (peers >= 0)
+		snprintf(from, sizeof from, ", %d peer%s", peers, peers == 1 ? "" : "s");
+	log_status("%s: %s: %u%%, %s of %s, %s/s%s", shown.file->path, shown.verb, percent(bytes),
+		   progress_bytes_text((double)bytes, held),
+		   progress_bytes_text((double)shown.file->meta.length, whole),
+		   progress_bytes_text(rate, per_second), from);
+}
+
+void progress_on_request(int sig)
+{
+	(void)sig;
+	requested = 1;
 }
 
 void progress_show(uint64_t bytes, int peers)
@@ -228,6 +248,10 @@ void progress_show(uint64_t bytes, int peers)
 	bool step = !shown.terminal && percent(bytes) >= shown.next_percent && percent(bytes) < 100 &&
 		    now_ms >= shown.next_ms - PLAIN_MS + PLAIN_STEP_MS;
 
+	if (requested) {
+		requested = 0;
+		report(bytes, current_rate(now_ms, bytes), peers);
+	}
 	if (log_get_level() == LOG_QUIET || (now_ms < shown.next_ms && !step))
 		return;
 	double rate = current_rate(now_ms, bytes);
@@ -250,7 +274,7 @@ static void erase_line(void)
 {
 	static const char erase[] = "\r\033[K";
 
-	(void)!write(STDERR_FILENO, erase, sizeof erase - 1);
+	log_draw(erase, sizeof erase - 1);
 }
 
 void progress_erase(void)

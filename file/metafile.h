@@ -60,6 +60,7 @@ void metafile_encode_header(uint8_t header[METAFILE_HEADER_SIZE], uint64_t lengt
  * hash. It lives in memory that is shared with the processes forked later: the
  * fetcher's side adds, serving children look, and nobody ever removes. */
 struct held {
+	struct held *read_only;		/* the same memory, mapped once more; NULL: it isn't */
 	atomic_bool some;		/* at least one is held */
 	atomic_bool checked;		/* what the data file held at the start has been looked at */
 	uint64_t chunks;
@@ -69,6 +70,12 @@ struct held {
 /* Nothing held yet of that many chunks. NULL with errno if there is no memory. */
 struct held *held_new(uint64_t chunks);
 void held_free(struct held *held);
+
+/* Gives up the right to add, for this process and those that it forks later; what
+ * others add is seen as before. On Linux there is no way back, so that whoever
+ * takes such a process over can't make a chunk count; elsewhere mprotect(2) would
+ * be one. Returns the map to use from now on, in place of held. */
+struct held *held_read_only(struct held *held);
 
 bool held_has(const struct held *held, uint64_t chunk);
 void held_add(struct held *held, uint64_t chunk);

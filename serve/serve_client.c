@@ -26,6 +26,7 @@
 #define FLOOR_MS 30000		/* a client has to take, in every such time, */
 #define FLOOR_BYTES (30 << 10)	/* so many bytes */
 #define LOOK_MS 250		/* between two looks at how many it took */
+#define USE_KNOWN_MS 86400000	/* how long since, or ahead, is told to the parent at most */
 #define LINGER_MS 2000		/* for a client to read a last message */
 
 #ifndef MSG_MORE
@@ -48,66 +49,119 @@ static _Alignas(4096) struct {
 	int data_fd;
 	size_t in_used;
 	size_t out_used;
-	uint64_t batch_start;			/* sent before the answers that are being sent */
-	int64_t wait_start_ms;			/* when the client first kept those waiting; 0: not yet */
+	bool failed;				/* a send has: nothing may follow it */
+	bool working;				/* the parent knows it as CLIENT_WORKING */
+	unsigned new_chunks;			/* in the answers since it was last asked how the client does */
+	unsigned unsent_chunks;			/* of those, the ones that wait in out */
+	int64_t useful_ms;			/* until when the client was of use; 0: from its beginning */
+	int64_t slow_ms;			/* since when it keeps answers waiting; 0: it doesn't */
+	uint64_t slow_start;			/* bytes taken by then */
+	int64_t waited_ms;			/* when the child last waited for it to take more */
 	int64_t floor_start_ms;			/* since when the floor is being measured */
 	uint64_t floor_start;			/* bytes taken by then */
 	size_t allowed;				/* bytes that may be sent before the next token */
-	uint64_t sent;				/* bytes, in all */
+	uint64_t sent, taken;			/* bytes, in all; the client's kernel has these */
 	uint32_t chunks;			/* likewise */
 	int64_t begun_ms;			/* when the request that is incomplete began */
 	uint8_t in[REQUESTS_AHEAD * PEER_REQUEST_SIZE];
 	uint8_t out[OUT_SIZE];
 } client;
 
-static void set_state(enum client_state state, int64_t since_ms, uint64_t taken)
+static void set_state(enum client_state state)
 {
-	atomic_store_explicit(&client.slot->since_ms, (uint32_t)since_ms, memory_order_relaxed);
-	atomic_store_explicit(&client.slot->taken, taken < UINT32_MAX ? (uint32_t)taken : UINT32_MAX,
-			      memory_order_relaxed);
 	atomic_store_explicit(&client.slot->sent_kib, (uint32_t)(client.sent >> 10), memory_order_relaxed);
 	atomic_store_explicit(&client.slot->chunks, client.chunks, memory_order_relaxed);
 	atomic_store_explicit(&client.slot->state, state, memory_order_release);
+	client.working = state == CLIENT_WORKING;
+}
+
+/* The client keeps the child waiting, and was of use until useful_ms. The low
+ * bits of a time tell it apart from others for some weeks. */
+static void set_waiting(enum client_state state, int64_t useful_ms, int64_t now_ms)
+{
+	if (useful_ms < now_ms - USE_KNOWN_MS)
+		useful_ms = now_ms - USE_KNOWN_MS;
+	if (useful_ms > now_ms + USE_KNOWN_MS)
+		useful_ms = now_ms + USE_KNOWN_MS;
+	atomic_store_explicit(&client.slot->since_ms, (uint32_t)useful_ms, memory_order_relaxed);
+	set_state(state);
 }
 
 /* How many bytes the client has taken, in all: not what lies in the socket
- * still, where the system can tell that. */
+ * still, where the system can tell that (some count more than the bytes). */
 static uint64_t bytes_taken(void)
 {
+	uint64_t left = 0;
 #ifdef TIOCOUTQ
-	int left;
+	int queued;
 
-	if (ioctl(client.fd, TIOCOUTQ, &left) == 0 && left >= 0 && (uint64_t)left < client.sent)
-		return client.sent - (uint64_t)left;
+	if (ioctl(client.fd, TIOCOUTQ, &queued) == 0 && queued >= 0)
+		left = (uint64_t)queued < client.sent ? (uint64_t)queued : client.sent;
 #endif
-	return client.sent;
+	if (client.sent - left > client.taken)
+		client.taken = client.sent - left;
+	return client.taken;
+}
+
+/* Until when a client that keeps answers waiting was of use. A large buffer on
+ * its side makes it take data in leaps: so that may lie ahead. */
+static int64_t slow_until_ms(uint64_t taken)
+{
+	return client.slow_ms + (int64_t)((taken - client.slow_start) * 1000 / CLIENT_RATE);
+}
+
+/* The time in which the child didn't wait for the client is not the client's. */
+static void skip_own_time(int64_t now)
+{
+	client.slow_ms += now - client.waited_ms;
+	client.floor_start_ms += now - client.waited_ms;
+	client.waited_ms = now;
+}
+
+/* The answers that had to wait have been sent. What the client took beyond its
+ * time is not put by for other answers; what it lacks is not forgiven. */
+static void end_slow_answers(void)
+{
+	int64_t now = clock_ms();
+	uint64_t taken = bytes_taken();
+
+	skip_own_time(now);
+	client.slow_ms = client.new_chunks > 0 ? clock_earlier(slow_until_ms(taken), now) : now;
+	client.slow_start = taken;
+	if (client.new_chunks > 0)
+		client.useful_ms = client.slow_ms;
+	client.new_chunks = 0;
 }
 
 /* Waits until the client takes more; -1 when it takes less than the floor. */
 static int wait_to_send(void)
 {
-	int result;
+	int64_t now = clock_ms();
+	uint64_t taken = bytes_taken();
+	bool ready, again;
 
+	if (client.slow_ms == 0) {
+		client.slow_ms = client.floor_start_ms = client.waited_ms = now;
+		client.slow_start = client.floor_start = taken;
+	}
+	skip_own_time(now);
 	do {
-		int64_t now = clock_ms();
-		uint64_t taken = bytes_taken();
-		if (client.wait_start_ms == 0) {
-			client.wait_start_ms = client.floor_start_ms = now;
-			client.floor_start = taken;
-		}
 		if (now - client.floor_start_ms >= FLOOR_MS) {
 			if (taken - client.floor_start < FLOOR_BYTES)
 				return -1;
 			client.floor_start_ms = now;
 			client.floor_start = taken;
 		}
-		/* At the bound, a client is judged by all that it took of these
-		 * answers: a large buffer on its side makes it take data in leaps. */
-		set_state(CLIENT_SLOW, client.wait_start_ms, taken - client.batch_start);
-		result = wait_ready(client.fd, POLLOUT, now + LOOK_MS);
-	} while (result < 0 && errno == ETIMEDOUT);
-	set_state(CLIENT_WORKING, client.wait_start_ms, 0);
-	return result;
+		if (client.new_chunks > 0)
+			set_waiting(CLIENT_SLOW, slow_until_ms(taken), now);
+		ready = wait_ready(client.fd, POLLOUT, now + LOOK_MS) == 0;
+		again = !ready && errno == ETIMEDOUT;
+		now = client.waited_ms = clock_ms();
+		taken = bytes_taken();
+	} while (again);
+	if (client.new_chunks > 0)
+		set_state(CLIENT_WORKING);
+	return ready ? 0 : -1;
 }
 
 /* What to do when nothing was sent: 0 to try again, or -1. */
@@ -130,7 +184,8 @@ static size_t allowance(uint64_t size)
 		client.allowed += atomic_exchange(&limit->unused, 0);
 		if (client.allowed >= PEER_RESPONSE_SIZE)
 			break;
-		set_state(CLIENT_WORKING, 0, 0);	/* for whoever looks meanwhile */
+		if (client.new_chunks > 0)
+			set_state(CLIENT_WORKING);	/* for whoever looks meanwhile */
 		ssize_t n = read(limit->tokens[0], &token, 1);
 		if (n == 1)
 			client.allowed += limit->token_bytes;
@@ -148,14 +203,23 @@ static void account(ssize_t n)
 		client.allowed -= (size_t)n;
 }
 
+/* Nothing can be sent any more: the client would take it for what it lacks. */
+static int sending_failed(void)
+{
+	client.failed = true;
+	return -1;
+}
+
 static int send_bytes(const uint8_t *bytes, size_t size, int flags)
 {
+	if (client.failed)
+		return -1;
 	while (size > 0) {
 		size_t now = allowance(size);
 		ssize_t n = now == 0 ? -1 : send(client.fd, bytes, now, flags | MSG_NOSIGNAL);
 		if (n < 0) {
 			if (now == 0 || after_refused_send() < 0)
-				return -1;
+				return sending_failed();
 			continue;
 		}
 		account(n);
@@ -171,7 +235,11 @@ static int flush_out(int flags)
 	size_t size = client.out_used;
 
 	client.out_used = 0;
-	return send_bytes(client.out, size, flags);
+	if (send_bytes(client.out, size, flags) < 0)
+		return -1;
+	client.chunks += client.unsent_chunks;
+	client.unsent_chunks = 0;
+	return 0;
 }
 
 /* Reads some bytes of the data file; -1 if they aren't there. */
@@ -201,10 +269,10 @@ static int send_data(uint64_t offset, uint64_t size)
 		size_t now = allowance(size);
 		ssize_t n = now == 0 ? 0 : sendfile(client.fd, client.data_fd, &at, now);
 		if (n == 0)
-			return -1;	/* the file has shrunk */
+			return sending_failed();	/* the file has shrunk */
 		if (n < 0) {
 			if (after_refused_send() < 0)
-				return -1;
+				return sending_failed();
 			continue;
 		}
 		account(n);
@@ -220,7 +288,7 @@ static int send_data(uint64_t offset, uint64_t size)
 	while (size > 0) {
 		size_t piece = size < OUT_SIZE ? (size_t)size : OUT_SIZE;
 		if (read_data(client.out, piece, offset) < 0 || send_bytes(client.out, piece, 0) < 0)
-			return -1;
+			return sending_failed();
 		offset += piece;
 		size -= piece;
 	}
@@ -242,6 +310,7 @@ static int make_room(size_t size)
 	return client.out_used + size <= OUT_SIZE ? 0 : flush_out(0);
 }
 
+/* The message ends with a newline: some clients read it as a line. */
 static int answer_error(enum peer_status status, const char *message)
 {
 	size_t length = strlen(message);
@@ -284,7 +353,11 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 		if (make_room(PEER_RESPONSE_SIZE) < 0)
 			return -1;
 		put_header(PEER_OK, length);
-		return flush_out(MSG_MORE) < 0 ? -1 : send_data(offset, length);
+		client.new_chunks++;
+		if (flush_out(MSG_MORE) < 0 || send_data(offset, length) < 0)
+			return -1;
+		client.chunks++;
+		return 0;
 	}
 	if (make_room(PEER_RESPONSE_SIZE + (size_t)length) < 0)
 		return -1;
@@ -295,21 +368,29 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 		return -1;	/* the file has shrunk */
 	}
 	client.out_used += (size_t)length;
+	client.new_chunks++;
+	client.unsent_chunks++;
 	return 0;
 }
 
-/* Whether the chunk still has its hash, and a message if not. What waits to be
- * sent goes first, since the buffer is needed. */
-static bool is_right(struct datafile *file, uint64_t chunk)
+/* Whether the chunk still has its hash: 1; or 0, after a message. What waits to
+ * be sent goes first, since the buffer is needed; -1: it couldn't be sent. */
+static int has_its_hash(struct datafile *file, uint64_t chunk)
 {
 	uint64_t offset = metafile_chunk_offset(&file->meta, chunk);
 	uint64_t left = metafile_chunk_length(&file->meta, chunk);
-	const uint8_t *expected = metafile_chunk_hash(&file->meta, chunk);
 	uint8_t hash[SHA256_HASH_SIZE];
 	SHA256_CTX ctx;
 
-	if (expected == NULL || flush_out(0) < 0)
-		return false;
+	if (flush_out(0) < 0)
+		return -1;
+	log_role("child");
+	const uint8_t *expected = metafile_chunk_hash(&file->meta, chunk);
+	if (expected == NULL) {
+		log_warn("%s: can't be read; chunk %llu is not served", file->meta.path,
+			 (unsigned long long)chunk);
+		return 0;
+	}
 	sha256_init(&ctx);
 	while (left > 0) {
 		size_t piece = left < OUT_SIZE ? (size_t)left : OUT_SIZE;
@@ -321,10 +402,9 @@ static bool is_right(struct datafile *file, uint64_t chunk)
 	}
 	sha256_final(&ctx, hash);
 	if (left == 0 && memcmp(hash, expected, SHA256_HASH_SIZE) == 0)
-		return true;
-	log_role("child");
+		return 1;
 	log_warnx("%s: chunk %llu is damaged; it is not served", file->path, (unsigned long long)chunk);
-	return false;
+	return 0;
 }
 
 static struct datafile *find_file(const uint8_t hash[SHA256_HASH_SIZE])
@@ -345,8 +425,8 @@ static int answer_and_close(enum peer_status status, const char *message)
 
 	if (answer_error(status, message) < 0 || flush_out(0) < 0)
 		return -1;
-	shutdown(client.fd, SHUT_WR);
-	set_state(CLIENT_SILENT, clock_ms(), 0);
+	shutdown(client.fd, SHUT_WR);	/* fails where nobody is left to read the answer */
+	set_waiting(CLIENT_SILENT, deadline_ms - LINGER_MS, deadline_ms - LINGER_MS);
 	while (n != 0 && clock_ms() < deadline_ms && wait_ready(client.fd, POLLIN, deadline_ms) == 0) {
 		n = recv(client.fd, client.in, sizeof client.in, 0);
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
@@ -362,22 +442,24 @@ static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
 	struct datafile *file;
 
 	if (!peer_request_decode(&request, bytes))
-		return answer_and_close(PEER_BAD_REQUEST, "a request begins with CASCADE1");
+		return answer_and_close(PEER_BAD_REQUEST, "a request begins with CASCADE1\n");
 	file = find_file(request.cascade_hash);
 	if (file == NULL)
-		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file");
+		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file\n");
 	if (request.chunk >= file->meta.chunks)
-		return answer_and_close(PEER_NO_SUCH_CHUNK, "the file has no such chunk");
+		return answer_and_close(PEER_NO_SUCH_CHUNK, "the file has no such chunk\n");
 	if (!held_has(file->held, request.chunk))
-		return answer_error(PEER_NO_CHUNK_YET, "this peer doesn't have that chunk yet");
+		return answer_error(PEER_NO_CHUNK_YET, "this peer doesn't have that chunk yet\n");
+	if (!client.working)
+		set_state(CLIENT_WORKING);
 	if (open_data(file) < 0)
-		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more");
-	if (client.context->verify && !is_right(file, request.chunk))
-		return answer_error(PEER_NO_CHUNK_YET, "this peer's copy of that chunk is damaged");
-	if (answer_chunk(file, request.chunk) < 0)
+		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more\n");
+	int right = client.context->verify ? has_its_hash(file, request.chunk) : 1;
+	if (right < 0)
 		return -1;
-	client.chunks++;
-	return 0;
+	if (right == 0)
+		return answer_error(PEER_NO_CHUNK_YET, "this peer's copy of that chunk is damaged\n");
+	return answer_chunk(file, request.chunk);
 }
 
 /* Waits for more bytes of requests, after sending what is due. 0, or -1 at the
@@ -389,30 +471,32 @@ static int read_more(void)
 
 	if (flush_out(0) < 0)
 		return -1;
-	client.wait_start_ms = 0;
-	client.batch_start = client.sent;
+	if (client.slow_ms != 0)
+		end_slow_answers();
 	for (;;) {
 		n = recv(client.fd, client.in + client.in_used, sizeof client.in - client.in_used, 0);
 		if (n > 0) {
 			if (client.in_used == 0 && n % PEER_REQUEST_SIZE != 0)
 				client.begun_ms = clock_ms();
 			client.in_used += (size_t)n;
-			if (now_ms != 0)
-				set_state(CLIENT_WORKING, now_ms, 0);
 			return 0;
 		}
 		if (n == 0 && client.in_used > 0)
-			return answer_and_close(PEER_BAD_REQUEST, "the request ended too soon: it has 64 bytes");
+			return answer_and_close(PEER_BAD_REQUEST, "the request ended too soon: it has 64 bytes\n");
 		if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
 			return -1;
 		if (now_ms == 0) {
 			now_ms = clock_ms();
 			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS : now_ms + IDLE_MS;
-			set_state(CLIENT_SILENT, now_ms, 0);
+			if (client.new_chunks > 0 || client.useful_ms == 0)
+				client.useful_ms = now_ms;
+			client.new_chunks = 0;
+			client.slow_ms = 0;
+			set_waiting(CLIENT_SILENT, client.useful_ms, now_ms);
 		}
 		if (wait_ready(client.fd, POLLIN, deadline_ms) < 0)
 			return client.in_used == 0 ? -1
-				: answer_and_close(PEER_BAD_REQUEST, "the request took too long");
+				: answer_and_close(PEER_BAD_REQUEST, "the request took too long\n");
 	}
 }
 
@@ -435,11 +519,11 @@ static int answer_requests(void)
 	}
 	/* Whoever types a request by hand hears at once that it is none. */
 	if (client.in_used > 0 && !peer_request_begins(client.in, client.in_used))
-		return answer_and_close(PEER_BAD_REQUEST, "a request begins with CASCADE1");
+		return answer_and_close(PEER_BAD_REQUEST, "a request begins with CASCADE1\n");
 	return 0;
 }
 
-void serve_client(int fd, const struct client_context *context)
+static void begin(int fd, const struct client_context *context)
 {
 	static struct client_slot nobody_looks;
 
@@ -449,12 +533,32 @@ void serve_client(int fd, const struct client_context *context)
 	client.open_file = NULL;
 	client.data_fd = -1;
 	client.in_used = client.out_used = client.allowed = 0;
-	client.sent = client.chunks = 0;
-	while (read_more() == 0 && answer_requests() == 0)
-		;
-	set_state(CLIENT_WORKING, 0, 0);
+	client.sent = client.taken = client.chunks = 0;
+	client.failed = client.working = false;
+	client.new_chunks = client.unsent_chunks = 0;
+	client.useful_ms = client.slow_ms = 0;
+}
+
+static void end(void)
+{
+	set_state(CLIENT_WORKING);
 	if (client.allowed > 0)
-		atomic_fetch_add(&context->limit->unused, (uint32_t)client.allowed);
+		atomic_fetch_add(&client.context->limit->unused, (uint32_t)client.allowed);
 	if (client.data_fd >= 0)
 		close(client.data_fd);
+}
+
+void serve_client(int fd, const struct client_context *context)
+{
+	begin(fd, context);
+	while (read_more() == 0 && answer_requests() == 0)
+		;
+	end();
+}
+
+void serve_nothing(int fd, const struct client_context *context)
+{
+	begin(fd, context);
+	answer_and_close(PEER_NO_CHUNK_YET, SERVE_BUSY_MESSAGE);
+	end();
 }

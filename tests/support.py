@@ -87,8 +87,9 @@ class Program:
         self.command = [str(word) for word in command]
         self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err,
-            env={**os.environ, **(env or {})}, cwd=cwd, start_new_session=True, **options)
+            self.command, stdin=subprocess.DEVNULL, stdout=self.out,
+            stderr=options.pop("stderr", self.err), env={**os.environ, **(env or {})}, cwd=cwd,
+            start_new_session=True, **options)
         self.pid = self.process.pid
         Program.started.add(self)
 
@@ -472,6 +473,10 @@ class Case(unittest.TestCase):
     def assert_words(self, message):
         """These bytes must be words for people."""
         self.assertRegex(message.decode("ascii"), r"^[ -~]{10,}$")
+
+    def assert_line(self, message):
+        """These bytes must be words for people, and end with a newline."""
+        self.assertRegex(message.decode("ascii"), r"\A[ -~]{10,}\n\Z")
 
     def assert_misuse(self, program):
         """It must have exited with 2, shown its usage, and last where there is more to read."""

@@ -263,7 +263,7 @@ class Deadlines(Case):
     def assert_told_in_time(self, name):
         answer, seconds = self.result(name)
         self.assertEqual(answer[0], BAD_REQUEST)
-        self.assert_words(answer[9:])
+        self.assert_line(answer[9:])
         self.assertEqual(int.from_bytes(answer[1:9], "big"), len(answer) - 9)
         self.assert_in_time(seconds, REQUEST)
 

@@ -3,12 +3,14 @@ whom, who outlives whom, as which user they run, what each has open."""
 
 import ctypes
 import os
+import pty
 import re
 import resource
 import selectors
 import signal
 import socket
 import statistics
+import threading
 import time
 import unittest
 from pathlib import Path
@@ -78,6 +80,18 @@ def limit_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, 65_536))
 
 
+def confine_to_the_last_but_one():
+    """For the process that is to run a program: let it be so confined by Landlock already that
+    it can prepare a confinement, but put none on."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+    make_block_device = ctypes.c_uint64(1 << 11)
+    ruleset = libc.syscall(444, ctypes.byref(make_block_device), ctypes.c_size_t(8), ctypes.c_uint(0))
+    while libc.syscall(446, ruleset, ctypes.c_uint(0)) == 0:
+        pass
+    os.close(ruleset)
+
+
 class AtTheBound(Parent):
     def test_the_client_that_was_silent_for_longest_makes_way(self):
         peer = self.serve(self.small, "--max-clients", "3")
@@ -115,6 +129,63 @@ class AtTheBound(Parent):
             self.assertLess(self.ask(self.connect(peer), self.small, number), AT_ONCE)
         for client in silent:
             wait_until(lambda: has_hung_up(client), "it had to go")
+
+    def assert_make_way(self, peer, number, live):
+        """So many clients that live(connection) must not keep an honest one from its chunks."""
+        stopped = threading.Event()
+
+        def run(client):
+            while not stopped.is_set():
+                try:
+                    with self.connect(peer) as connection:
+                        live(connection, stopped)
+                except (OSError, EOFError):
+                    pass  # it was left: the next one comes
+        clients = [threading.Thread(target=run, args=(i,), daemon=True) for i in range(number)]
+        self.addCleanup(lambda: [client.join(WAIT) for client in clients])
+        self.addCleanup(stopped.set)
+        for client in clients:
+            client.start()
+        wait_until(lambda: len(peer.children()) >= number, "all are there")
+        pause(0.5)  # they have been at it for a while
+        for turn in range(5):
+            self.assertLess(self.ask_anew(peer, self.small, turn), AT_ONCE)
+
+    def test_requests_in_drops_make_way(self):
+        request = chunk_request(self.small.hash, 0)
+
+        def drip(connection, stopped):
+            for byte in request:
+                connection.sendall(bytes([byte]))
+                if stopped.wait(0.07):
+                    return
+            receive_response(connection)
+        self.assert_make_way(self.serve(self.small, "-m", "4"), 4, drip)
+
+    def test_clients_that_ask_for_nothing_but_what_is_not_held_make_way(self):
+        absent = self.describe_file("absent", 100_000, 1000)
+        peer = self.start_peer([self.small, absent], "-m", "2", peers=[self.vacant_address()])
+        wait_for_chunks(peer.address(), self.small, range(11))
+
+        def ask_in_vain(connection, stopped):
+            while not stopped.is_set():
+                connection.sendall(chunk_request(absent.hash, 0) * 10)
+                for _ in range(10):
+                    if receive_response(connection)[0] != NO_CHUNK_YET:
+                        raise AssertionError("a chunk that nobody has")
+        # The fetcher is a child of the parent, too.
+        self.assert_make_way(peer, 2, ask_in_vain)
+
+    def test_while_nobody_waits_who_asks_for_what_is_not_held_may_stay(self):
+        absent = self.describe_file("absent", 100_000, 1000)
+        peer = self.start_peer([self.small, absent], "-m", "2", peers=[self.vacant_address()])
+        wait_for_chunks(peer.address(), self.small, range(11))
+        client = self.connect(peer)
+        for _ in range(10):
+            client.sendall(chunk_request(absent.hash, 0))
+            self.assertEqual(receive_response(client)[0], NO_CHUNK_YET)
+            self.ask_anew(peer, self.small, 1)
+            pause(0.05)
 
     def test_three_hundred_silent_clients_lock_nobody_out(self):
         peer = self.serve(self.small, "--max-clients", "16")
@@ -282,7 +353,7 @@ class Family(Parent):
             with self.subTest(signal=number):
                 peer = self.start_with_all_kinds()
                 peer.signal(number)
-                self.assertEqual(peer.wait(5), 0)
+                self.assertEqual(peer.wait(5), 1)  # a file is incomplete
                 self.assert_leaves_nothing(peer)
                 self.assertEqual(receive_all(self.client), b"")
                 (self.scratch / "absent").unlink()
@@ -296,7 +367,17 @@ class Family(Parent):
         self.ask_anew(peer, self.small, 6)
         self.assertLessEqual(before, {process.pid for process in peer.family()})
         peer.signal(signal.SIGTERM)
-        self.assertEqual(peer.wait(5), 0)
+        self.assertEqual(peer.wait(5), 1)
+
+    def test_a_request_for_a_report_ends_no_process(self):
+        peer = self.start_with_all_kinds()
+        before = {process.pid for process in peer.family()}
+        os.killpg(peer.pid, signal.SIGUSR1)
+        peer.says("chunks held")
+        self.ask(self.client, self.small, 5)
+        self.ask_anew(peer, self.small, 6)
+        self.assertLessEqual(before, {process.pid for process in peer.family()})
+        self.assertNotIn("has ended", peer.stderr)
 
     def test_a_fetcher_does_not_wait_for_a_checker_that_was_killed(self):
         file = self.describe_file("data", 200_000, 1000)
@@ -325,7 +406,7 @@ class Family(Parent):
                 peer.address()
                 wait_until(lambda: len(peer.family()) >= 3, "processes check the file")
                 peer.signal(number)
-                self.assertEqual(peer.wait(5), 0 if number == signal.SIGTERM else -number)
+                self.assertEqual(peer.wait(5), 1 if number == signal.SIGTERM else -number)
                 self.assert_leaves_nothing(peer)
                 self.assertNotIn("verified", peer.stderr)
 
@@ -441,7 +522,7 @@ class Shortage(Parent):
         for _ in range(5):
             status, message = ask_peer(peer.address(), chunk_request(self.small.hash, 0))
             self.assertEqual(status, NO_CHUNK_YET)
-            self.assert_words(message)
+            self.assert_line(message)
         peer.says("can't fork for a client")
         self.ask(early, self.small, 1)
         self.limit(peer, resource.RLIMIT_NPROC)
@@ -464,6 +545,8 @@ class Shortage(Parent):
         wait_until(lambda: peer.stderr.count("can't accept") >= first + 3 or
                    time.monotonic() - start > 2, "it has tried again")
         self.assertLess(peer.stderr.count("can't accept") - first, 20 * (time.monotonic() - start) + 3)
+        wait_until(lambda: peer.stderr.count("can't accept") > first, "it is said again while it lasts")
+        self.assertLess(peer.stderr.count("can't accept"), (time.monotonic() - start) / 9 + 2)
         self.ask(early, self.small, 1)
         self.assertEqual([c for c in waiting if has_hung_up(c)], [])
         self.limit(peer, resource.RLIMIT_NOFILE)
@@ -485,6 +568,131 @@ class Shortage(Parent):
                     self.ask_anew(peer, self.small, 1)
                     served += 1
         self.assertGreater(served, 0)
+
+
+    def test_a_child_that_cannot_be_confined_serves_nobody_and_it_is_said(self):
+        if PORTABLE or not has_landlock():
+            self.skipTest("the kernel has no Landlock")
+        peer = self.start_peer(self.small, preexec_fn=confine_to_the_last_but_one)
+        peer.says("complete")
+        for _ in range(5):
+            status, message = ask_peer(peer.address(), chunk_request(self.small.hash, 0))
+            self.assertEqual(status, NO_CHUNK_YET)
+            self.assert_line(message)
+        peer.says("a child can't confine itself; its client was turned away: ")
+        self.assertEqual(peer.stderr.count("can't confine itself"), 1)
+
+
+class Log(Parent):
+    """Nobody reads standard error."""
+
+    def read_to(self, end, words):
+        """Read what comes until these words do."""
+        os.set_blocking(end, False)
+        text = b""
+
+        def came():
+            nonlocal text
+            try:
+                text += os.read(end, 65536)
+            except BlockingIOError:
+                pass
+            return words in text
+        wait_until(came, f"{words} comes")
+        return text
+
+    def assert_serves_on(self, peer, reports):
+        wait_for_chunks(peer.address(), self.small, range(11))
+        clients = [self.connect(peer) for _ in range(20)]
+        for number in range(reports):
+            self.ask(clients[number % 20], self.small, number % 11)
+            peer.signal(signal.SIGUSR1)
+            self.assertLess(self.ask_anew(peer, self.small, number % 11), AT_ONCE)
+
+    def full_pipe(self):
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        os.set_blocking(writing, False)
+        try:
+            while True:
+                os.write(writing, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(writing, True)
+        return reading, writing
+
+    def test_a_full_pipe_stops_nobody_and_lost_lines_are_counted(self):
+        reading, writing = self.full_pipe()
+        peer = self.start_peer(self.small, stderr=writing)
+        os.close(writing)
+        self.assert_serves_on(peer, 10)
+        text = self.read_to(reading, b" lost: ").lstrip(b"x")
+        self.assertRegex(text, rb"(?m)^cascade: lines that could not be written and are lost: [1-9]\d*$")
+        peer.signal(signal.SIGUSR1)
+        self.read_to(reading, b"11 of 11 chunks held\n")
+
+    def test_lines_of_children_are_counted_too(self):
+        self.small.path.write_bytes(self.small.data)
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        peer = self.start_peer(self.small, "--verify-on-send", stderr=writing)
+        wait_for_chunks(peer.address(), self.small, range(11))
+        self.read_to(reading, b"complete")
+        os.set_blocking(writing, False)
+        filled = 0
+        try:
+            while True:
+                filled += os.write(writing, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(writing, True)
+        os.close(writing)
+        self.small.path.write_bytes(self.small.without(3))
+        for _ in range(7):
+            status, message = ask_peer(peer.address(), chunk_request(self.small.hash, 3))
+            self.assertEqual(status, NO_CHUNK_YET)
+        wait_until(lambda: not peer.children(), "all have left")
+        peer.signal(signal.SIGUSR1)
+        wait_until(lambda: self.pending(peer) == 0, "it has seen the signal")
+        text = self.read_to(reading, b" lost: 9\n").lstrip(b"x")
+        self.assertEqual(text.count(b" lost: "), 1)
+
+    @staticmethod
+    def pending(peer):
+        return int(proc_status(peer.pid, "ShdPnd")[0], 16)
+
+    def test_a_terminal_that_nobody_reads_stops_nobody(self):
+        master, slave = pty.openpty()
+        self.addCleanup(os.close, master)
+        peer = self.start_peer(self.small, stderr=slave)
+        os.close(slave)
+        self.assert_serves_on(peer, 60)
+        self.read_to(master, b" lost: ")
+        peer.signal(signal.SIGUSR1)
+        self.read_to(master, b"11 of 11 chunks held\r\n")
+
+    def test_a_fetcher_is_not_stopped_either(self):
+        reading, writing = self.full_pipe()
+        other = self.describe_file("other/small", 0, 1)
+        other.metafile_path.write_bytes(self.small.metafile)
+        fetcher = self.start_fetch(other, "-v", peers=[Peer(self, self.small).address], stderr=writing)
+        os.close(writing)
+        self.assertEqual(fetcher.wait(), 0)
+        self.assert_same(other.path, self.small.data)
+
+    def test_last_words_are_waited_for(self):
+        reading, writing = self.full_pipe()
+        program = self.start([PROGRAMS / "cascade", "none.cascade", "-", f"{LOOPBACK}:0"], stderr=writing)
+        os.close(writing)
+        pause(0.2)  # it has begun to wait
+        self.read_to(reading, b"none.cascade: ")
+        self.assertEqual(program.wait(), 1)
+
+    def test_standard_error_stays_as_it_was_for_others(self):
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        self.addCleanup(os.close, writing)
+        peer = self.start_peer(self.small, stderr=writing)
+        wait_for_chunks(peer.address(), self.small, range(11))
+        self.assertTrue(os.get_blocking(writing))
 
 
 class User(Parent):
@@ -533,6 +741,19 @@ class User(Parent):
 
 class Children(Parent):
     """What a child has."""
+
+    def test_no_child_can_write_the_map_of_held_chunks(self):
+        if PORTABLE:
+            self.skipTest("only Linux can see to it")
+        absent = self.describe_file("absent", 100_000, 1000)
+        peer = self.start_peer([self.small, absent], peers=[self.vacant_address()])
+        wait_for_chunks(peer.address(), self.small, [0, 10])
+        client = self.connect(peer)
+        self.ask(client, self.small, 0)
+        for pid in (peer.pid, self.child_of(peer, client)):
+            maps = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines()
+                    if "memfd:held" in line]
+            self.assertEqual([words[1] for words in maps], ["r--s"] * 2, maps)
 
     def assert_has_only_what_it_needs(self, peer, client, files, pipes=0):
         child = self.child_of(peer, client)

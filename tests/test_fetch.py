@@ -7,6 +7,7 @@ import signal
 import threading
 import unittest
 
+from scripted import FetchCase, Scripted, keep_silent, send
 from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, ask_peer, chunk_request,
                      pause, random_bytes, wait_for_chunks, wait_until)
 
@@ -294,6 +295,39 @@ class Locks(Case):
         wait_until(lambda: not peer.family(), "no process is left")
         self.fetch(file, peers=[Peer(self, file).address])
         self.assert_same(file.path, file.data)
+
+
+class Signals(FetchCase):
+    def test_a_hangup_ends_an_incomplete_fetch_unless_it_is_ignored(self):
+        for ignored in (False, True):
+            with self.subTest(ignored=ignored):
+                self.file.path.unlink(missing_ok=True)
+                silent = Scripted(self, self.file, keep_silent)
+                fetcher = self.start_fetch(
+                    self.file, peers=[silent.address], preexec_fn=lambda: signal.signal(
+                        signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL))
+                wait_until(lambda: silent.requests, "it has asked")
+                fetcher.signal(signal.SIGHUP)
+                fetcher.signal(signal.SIGUSR1)
+                if ignored:
+                    fetcher.says(f"{self.file.path}: downloading: 0%, 0 B of ")
+                    fetcher.signal(signal.SIGTERM)
+                self.assertEqual(fetcher.wait(), 1)
+                self.assert_leaves_nothing(fetcher)
+
+    def test_a_signal_asks_for_a_report(self):
+        for options in ((), ("-q",)):
+            with self.subTest(options=options):
+                self.file.path.unlink(missing_ok=True)
+                slow = Scripted(self, self.file, send, keep_silent)
+                fetcher = self.start_fetch(self.file, "--order=ascending", *options, peers=[slow.address])
+
+                wait_until(lambda: len(slow.requests) > 1, "it has one chunk, and asks for more")
+                fetcher.signal(signal.SIGUSR1)
+                fetcher.says(" downloading: 3%, 1000 B of 29.8 KiB, ")
+                self.assertRegex(fetcher.stderr, r"KiB, [\d.]+ ?\w+/s, 1 peer\n")
+                fetcher.signal(signal.SIGTERM)
+                self.assertEqual(fetcher.wait(), 1)
 
 
 class Ends(Case):

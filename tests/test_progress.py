@@ -278,7 +278,11 @@ class OnTerminal(Showing):
                     wait_until(lambda: len(downloading(terminal.text)) >= 2, "it is drawn")
                     kill(program.pid, number)
                     program.wait(10)
-                    self.assertEqual(screen_of(terminal.finish()), [""])
+                    screen = screen_of(terminal.finish())
+                    self.assertEqual(screen.pop(), "")
+                    if not options:  # a serving peer tells what is missing
+                        self.assertRegex(screen.pop(), "^cascade: .* of 192 chunks held$")
+                    self.assertEqual(screen, [])
 
     def test_where_no_line_was_drawn_none_is_removed(self):
         file = self.make_description()
@@ -306,8 +310,9 @@ class OnTerminal(Showing):
         program.signal(signal.SIGTERM)
         program.wait(10)
         screen = screen_of(terminal.finish())
-        self.assertEqual(len(screen), 2, screen)
+        self.assertEqual(len(screen), 3, screen)
         self.assertRegex(screen[0], "^cascade: the fetcher has ended: ")
+        self.assertRegex(screen[1], "^cascade: .* of 192 chunks held$")
 
     def test_a_terminal_that_can_not_erase_gets_plain_lines(self):
         self.seconds = 1.5

@@ -35,7 +35,7 @@ class Serving(Case):
         """The response must have that status and words, and be the last."""
         got, message = receive_response(connection)
         self.assertEqual(got, status)
-        self.assert_words(message)
+        self.assert_line(message)
         self.assertEqual(receive_all(connection), b"")
 
 
@@ -165,7 +165,7 @@ class MissingChunks(Case):
                 status, body = receive_response(connection)
                 if number in (2, 10):
                     self.assertEqual(status, NO_CHUNK_YET)
-                    self.assert_words(body)
+                    self.assert_line(body)
                 else:
                     self.assertEqual((status, body), (OK, self.file.chunk(number)))
 
@@ -303,8 +303,16 @@ class End(Serving):
         peer.address()
         wait_until(lambda: len(peer.family()) >= 3, "the fetcher and its checker run")
         peer.signal(signal.SIGTERM)
-        self.assertEqual(peer.wait(), 0)
+        self.assertEqual(peer.wait(), 1)
         self.assert_leaves_nothing(peer)
+        self.assertIn(f"{file.path}: ended with 0 of 100 chunks held", peer.stderr)
+
+    def test_a_fetcher_that_gives_up_ends_the_family_with_status_1(self):
+        file = self.describe_file("absent", 100_000, 1000)
+        peer = self.start_peer([file, self.small], "--give-up", "1", peers=[self.vacant_address()])
+        self.assertEqual(peer.wait(), 1)
+        self.assert_leaves_nothing(peer)
+        self.assertIn(f"{file.path}: nothing has arrived for 1 s; given up", peer.stderr)
 
     def test_killing_the_parent_leaves_no_process(self):
         file = self.describe_file("absent", 100_000, 1000)

@@ -210,7 +210,7 @@ class Damage(Parent):
                     status, body = receive_response(client)
                     if number in (1, file.count - 1):
                         self.assertEqual(status, NO_CHUNK_YET, (file.path, number))
-                        self.assert_words(body)
+                        self.assert_line(body)
                     else:
                         self.assertEqual((status, body), (OK, file.chunk(number)))
                 self.assertIn(f"{file.path}: chunk 1 is damaged", peer.stderr)

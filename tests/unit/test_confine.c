@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -221,6 +222,61 @@ static int connect_abstract(void)
 	return fd < 0 || connect(fd, (struct sockaddr *)&abstract, abstract_size) < 0 ? errno : 0;
 }
 
+static struct sockaddr_un named;	/* a listening socket with a file */
+
+static int connect_named(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	return fd < 0 || connect(fd, (struct sockaddr *)&named, sizeof named) < 0 ? errno : 0;
+}
+
+static int send_udp(void)
+{
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	return fd < 0 || sendto(fd, "", 1, 0, (struct sockaddr *)&listening, sizeof listening) < 0 ? errno : 0;
+}
+
+static int look_at_other(void)
+{
+	struct stat st;
+
+	return stat(other_path, &st) < 0 ? errno : 0;
+}
+
+static int change_mode_of_other(void)
+{
+	return chmod(other_path, 0600) < 0 ? errno : 0;
+}
+
+static int change_owner_of_other(void)
+{
+	return chown(other_path, geteuid(), getegid()) < 0 ? errno : 0;
+}
+
+static int change_times_of_other(void)
+{
+	return utimensat(AT_FDCWD, other_path, NULL, 0) < 0 ? errno : 0;
+}
+
+static int link_allowed(void)
+{
+	return link(allowed_path, new_path) < 0 ? errno : 0;
+}
+
+static int trace_parent(void)
+{
+	char path[32], byte;
+
+	/* That file's descriptor would show it just as well; it fails when it is opened. */
+	snprintf(path, sizeof path, "/proc/%ld/mem", (long)getppid());
+	int fd = open(path, O_RDONLY);
+	if (fd >= 0)
+		return pread(fd, &byte, 1, (off_t)(uintptr_t)content) == 1 ? 0 : errno;
+	return errno;
+}
+
 static int signal_parent(void)
 {
 	return kill(getppid(), SIGCONT) < 0 ? errno : 0;
@@ -303,6 +359,7 @@ static void test_nothing_can_be_created(void)
 static void test_nothing_can_be_renamed_or_removed(void)
 {
 	CHECK(is_refused(rename_allowed, EACCES));
+	CHECK(is_refused(link_allowed, EACCES));
 	CHECK(is_refused(remove_allowed, EACCES));
 }
 
@@ -366,6 +423,37 @@ static void test_no_abstract_socket(void)
 		return;
 	CHECK(is_refused(connect_abstract, EPERM));
 	close(fd);
+}
+
+static void test_no_other_process_can_be_looked_into(void)
+{
+	if (unit_in_child(trace_parent) != 0)
+		unit_skip("nobody may look into a parent here");
+	else
+		CHECK(is_refused(trace_parent, EACCES));
+}
+
+/* What confine.h says that it leaves. */
+static void test_what_is_left(void)
+{
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0), udp = socket(AF_INET, SOCK_DGRAM, 0);
+	socklen_t size = sizeof listening;
+
+	named = (struct sockaddr_un){.sun_family = AF_UNIX};
+	snprintf(named.sun_path, sizeof named.sun_path, "%s/socket", unit_scratch);
+	listening = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	CHECK(bind(fd, (struct sockaddr *)&named, sizeof named) == 0 && listen(fd, 8) == 0);
+	CHECK(bind(udp, (struct sockaddr *)&listening, sizeof listening) == 0 &&
+	      getsockname(udp, (struct sockaddr *)&listening, &size) == 0);
+	CHECK(is_allowed(connect_named));
+	CHECK(is_allowed(send_udp));
+	CHECK(is_allowed(look_at_other));
+	CHECK(is_allowed(change_mode_of_other));
+	CHECK(is_allowed(change_owner_of_other));
+	CHECK(is_allowed(change_times_of_other));
+	close(fd);
+	close(udp);
+	unlink(named.sun_path);
 }
 
 static void test_no_signal_to_others(void)
@@ -469,6 +557,8 @@ static void run_tests_of_system(void)
 	RUN_FROM(1, test_no_program_can_be_started);
 	RUN_FROM(4, test_no_tcp);
 	RUN_FROM(6, test_no_abstract_socket);
+	RUN_FROM(1, test_no_other_process_can_be_looked_into);
+	RUN_FROM(1, test_what_is_left);
 	RUN_FROM(6, test_no_signal_to_others);
 	RUN_FROM(1, test_who_prepares_is_not_confined);
 	RUN_FROM(1, test_the_confinement_is_closed_once_it_is_on);

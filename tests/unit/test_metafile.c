@@ -5,8 +5,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -579,6 +581,76 @@ static void test_held_by_two(void)
 	held_free(held);
 }
 
+/* Tries to make chunk 3 count, by all means that a process has to write its memory. Result: 0
+ * if none works. */
+static int add_by_force(struct held *held)
+{
+	signal(SIGSEGV, SIG_DFL);	/* a sanitizer would report it */
+	signal(SIGBUS, SIG_DFL);
+#if defined(__linux__) && !defined(PORTABLE)
+	void *page = (void *)((uintptr_t)held & ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1));
+	if (mprotect(page, sizeof *held + 100 / 8 + 1, PROT_READ | PROT_WRITE) == 0 || errno != EACCES)
+		return 1;
+	int fd = open("/proc/self/mem", O_RDWR);
+	if (fd >= 0) {
+		const unsigned char ones = 0xff;
+		if (pwrite(fd, &ones, 1, (off_t)(uintptr_t)&held->bits[0]) == 1)
+			return 2;
+		close(fd);
+	}
+#endif
+	held_add(held, 3);
+	return 3;
+}
+
+/* Who gave the right to add up, and whoever it forks, sees what others add, and adds nothing. */
+static void test_held_read_only(void)
+{
+	struct held *held = held_new(100);
+	int go[2], done[2];
+	char byte;
+
+	unit_pipe(go);
+	unit_pipe(done);
+	held_add(held, 1);
+	pid_t adder = unit_fork();
+	if (adder == 0) {
+		if (read(go[0], &byte, 1) != 1)
+			_exit(1);
+		held_add(held, 42);
+		atomic_store(&held->checked, true);
+		_exit(write(done[1], "d", 1) != 1);
+	}
+	held = held_read_only(held);
+	CHECK(held->chunks == 100 && held_has(held, 1) && !held_has(held, 42));
+	pid_t seer = unit_fork();
+	if (seer == 0)
+		_exit(!(read(done[0], &byte, 1) == 1 && held_has(held, 42) && held->checked && held_has(held, 1)));
+	CHECK(write(go[1], "g", 1) == 1);
+	CHECK(unit_wait(adder) == 0 && unit_wait(seer) == 0);
+	pid_t thief = unit_fork();
+	if (thief == 0)
+		_exit(add_by_force(held));
+	CHECK(unit_wait(thief) == -SIGSEGV);
+	CHECK(held_count(held) == 2 && held_has(held, 42));
+	CHECK(held_read_only(held) == held);	/* once more changes nothing */
+	held_free(held);
+	for (int i = 0; i < 2; i++) {
+		close(go[i]);
+		close(done[i]);
+	}
+}
+
+static void test_held_leaves_nothing_open(void)
+{
+	int before = unit_open_fds();
+	struct held *held = held_new(100);
+
+	CHECK(unit_open_fds() == before);
+	held_free(held);
+	CHECK(unit_open_fds() == before);
+}
+
 static int run_all(void)
 {
 	unit_path(path, "meta" METAFILE_SUFFIX);
@@ -604,6 +676,8 @@ static int run_all(void)
 	RUN(test_held_none);
 	RUN(test_held_is_shared);
 	RUN(test_held_by_two);
+	RUN(test_held_read_only);
+	RUN(test_held_leaves_nothing_open);
 	return unit_result();
 }
 
