@@ -70,7 +70,7 @@ static void make_file(size_t f)
 			  meta + METAFILE_HEADER_SIZE + i * SHA256_HASH_SIZE);
 	}
 	unit_write_file(meta_path[f], meta, METAFILE_HEADER_SIZE + (size_t)chunks * SHA256_HASH_SIZE);
-	if (datafile_open(&files[f], meta_path[f], path[f], false) < 0)
+	if (datafile_open(&files[f], meta_path[f], path[f]) < 0)
 		abort();
 }
 
@@ -220,7 +220,7 @@ static bool refuses(int fd, enum peer_status status)
 	if (answer(fd) != (int)status || body_size == 0 || body_size > 200)
 		return false;
 	for (uint64_t i = 0; i < body_size; i++)
-		if (body[i] < ' ' || body[i] > '~')
+		if ((body[i] < ' ' || body[i] > '~') && (body[i] != '\n' || i < body_size - 1))
 			return false;
 	return true;
 }
