@@ -249,6 +249,15 @@ static size_t count_parts(const char *joined)
 	return count;
 }
 
+/* Finds out whether the data file may be overwritten, which may take a while. */
+static int claim(struct datafile *file, const struct settings *s)
+{
+	progress_begin("checking", file, 0, NULL);
+	int result = datafile_claim(file, s->force, s->fetch.check_workers, progress_checked);
+	progress_end();
+	return result;
+}
+
 /* Opens all files; any that can't be used ends the program, before the network
  * is touched. */
 static struct datafile *open_files(struct settings *s, size_t *count)
@@ -272,9 +281,13 @@ static struct datafile *open_files(struct settings *s, size_t *count)
 			if (*outputs == ':')
 				*outputs++ = '\0';
 		}
-		failed |= datafile_open(&files[i], metafile, output, s->force) < 0;
+		failed |= datafile_open(&files[i], metafile, output) < 0;
 	}
 	if (failed || datafile_overlap(files, *count))
+		exit(EXIT_FAILURE);
+	for (size_t i = 0; i < *count; i++)
+		failed |= claim(&files[i], s) < 0;
+	if (failed)
 		exit(EXIT_FAILURE);
 	return files;
 }

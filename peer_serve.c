@@ -120,7 +120,7 @@ static bool can_subscribe(size_t i)
 {
 	const struct held *held = options->files[i].held;
 
-	return atomic_load(&held->some) && (atomic_load(&held->checked) || fetcher == 0);
+	return !atomic_load(options->files[i].lost) && atomic_load(&held->some) && (atomic_load(&held->checked) || fetcher == 0);
 }
 
 static void run_subscriber(void)
@@ -302,7 +302,6 @@ static bool start_child(int fd, struct address address)
 		struct client_context context = {
 			.files = options->files, .count = options->count, .slot = &slots[i],
 			.limit = limit, .verify = options->verify,
-			.same_file = confinement >= 0 && options->count == 1,
 		};
 		close(options->listen_fd);
 		close(options->news);

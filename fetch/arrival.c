@@ -73,7 +73,11 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 			wanted_give_back(&a->swarm->wanted, chunk);
 			a->swarm->wasted += metafile_chunk_length(&a->file->meta, chunk);
 		}
-	if (run->error != 0) {
+	if (run->metafile_error != 0) {
+		a->file->meta.error = run->metafile_error;
+		datafile_lose(a->file);
+		a->failed = true;
+	} else if (run->error != 0) {
 		errno = run->error;
 		log_warn("%s: was cut by somebody else, or can't be read back", a->file->path);
 		a->failed = true;
@@ -106,6 +110,8 @@ void arrival_take_results(struct arrival *a, struct checker *c)
 		if (run->bad > 0)
 			take_bad(a, run, p);
 	}
+	if (datafile_unmark(a->file, a->held == a->file->meta.chunks) < 0)
+		a->failed = true;
 }
 
 /* The checker that has least to do; if all have something, a new one, as long as
@@ -198,7 +204,9 @@ static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
 		a->failed = true;
 		return;
 	}
-	int error = transfer_bytes(u->bytes, u->size, a->file->fd, u->offset);
+	int error = u->size > 0 ? datafile_mark(a->file) : 0;
+	if (error == 0)
+		error = transfer_bytes(u->bytes, u->size, a->file->fd, u->offset);
 	if (error != 0) {
 		end_with_write_error(a, error);
 		return;
@@ -408,6 +416,10 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p)
 
 	if (!datafile_is_intact(a->file)) {
 		a->failed = true;
+		return 1;
+	}
+	if ((error = datafile_mark(a->file)) != 0) {
+		end_with_write_error(a, error);
 		return 1;
 	}
 	ssize_t n = transfer_from_socket(p->fd, missing < SSIZE_MAX ? (size_t)missing : SSIZE_MAX, a->file->fd,

@@ -261,19 +261,13 @@ static void fetch_file(struct fetch *f, bool share)
 
 /* ---- one file, from beginning to end ------------------------------------------- */
 
-static void show_checked(void *arg, uint64_t bytes)
-{
-	(void)arg;
-	progress_show(bytes, -1);
-}
-
 /* Finds out what the data file holds already. */
 static void check_local(struct datafile *d, const struct fetch_options *options)
 {
 	if (!d->empty) {
-		progress_begin("checking", d, 0, NULL);
-		if (check_data_file(&d->meta, d->fd, d->held, options->check_workers, show_checked, NULL) < 0)
-			log_warn("%s: can't be checked", d->path);
+		progress_begin("checking", d, d->checked * d->meta.chunk_size, NULL);
+		if (datafile_check(d, options->check_workers, false, progress_checked) == 0)
+			datafile_end_check(d);
 		progress_end();
 	}
 	atomic_store(&d->held->checked, true);
@@ -286,7 +280,7 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 	if (!options->verify_whole)
 		return true;
 	progress_begin("verifying", d, 0, NULL);
-	int right = check_whole(&d->meta, d->fd, show_checked, NULL);
+	int right = check_whole(&d->meta, d->fd, progress_checked, NULL);
 	progress_end();
 	if (right == 0)
 		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "
@@ -315,6 +309,8 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 	bool complete = datafile_missing_bytes(d) == 0;
 
 	*f = (struct fetch){.file = d, .options = options, .query.fd = -1};
+	if (atomic_load(d->lost))
+		return -1;
 	if ((!complete || d->too_long) && datafile_begin_write(d) < 0)
 		return -1;
 	if (complete) {
@@ -384,11 +380,12 @@ static bool finish(struct fetch *f)
 	bool good = is_complete(f) && !f->arrival.failed && datafile_is_intact(f->file) &&
 		    is_whole(f->file, f->options);
 
+	arrival_end(&f->arrival);
+	good = datafile_close(f->file) == 0 && good;
 	if (good)
 		say_complete(f);
 	swarm_end(&f->swarm);
 	tracker_query_stop(&f->query);
-	arrival_end(&f->arrival);
 	f->running = false;
 	return good;
 }
@@ -408,7 +405,10 @@ enum fetch_result fetch_files(struct datafile files[], size_t count, const struc
 		give_news(options);
 	}
 	for (size_t i = 0; i < count; i++) {
-		failed += begin(&fetches[i], &files[i], options) < 0;
+		bool good = begin(&fetches[i], &files[i], options) == 0;
+		if (!fetches[i].running)
+			good = datafile_close(&files[i]) == 0 && good;
+		failed += !good;
 		running += fetches[i].running;
 	}
 	good_ms = clock_ms();
@@ -423,8 +423,6 @@ enum fetch_result fetch_files(struct datafile files[], size_t count, const struc
 				running--;
 			}
 		}
-	for (size_t i = 0; i < count; i++)
-		close(files[i].fd);
 	free(fetches);
 	return failed == 0 ? FETCH_COMPLETE : gave_up ? FETCH_GAVE_UP : FETCH_FAILED;
 }

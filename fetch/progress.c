@@ -265,6 +265,12 @@ void progress_show(uint64_t bytes, int peers)
 	shown.next_ms = now_ms + (shown.terminal ? REDRAW_MS : PLAIN_MS);
 }
 
+void progress_checked(void *unused, uint64_t bytes)
+{
+	(void)unused;
+	progress_show(bytes, -1);
+}
+
 int64_t progress_next_ms(void)
 {
 	return shown.next_ms;

@@ -25,6 +25,7 @@ struct lanes {
 	size_t count;
 	uint64_t chunk[SHA256_LANES_MAX];
 	struct run *run[SHA256_LANES_MAX];	/* that the chunk is part of */
+	bool blank[SHA256_LANES_MAX];		/* all zeros, as far as that was looked at */
 	SHA256_CTX ctx[SHA256_LANES_MAX], *ctxs[SHA256_LANES_MAX];
 };
 
@@ -33,6 +34,7 @@ static void lanes_start(struct lanes *lanes)
 	for (size_t l = 0; l < lanes->count; l++) {
 		lanes->ctxs[l] = &lanes->ctx[l];
 		sha256_init(&lanes->ctx[l]);
+		lanes->blank[l] = true;
 	}
 }
 
@@ -47,12 +49,20 @@ static void lanes_finish(struct lanes *lanes, struct metafile *m, struct held *h
 	for (size_t l = 0; l < lanes->count; l++) {
 		const uint8_t *expected = metafile_chunk_hash(m, lanes->chunk[l]);
 		if (expected == NULL)
-			lanes->run[l]->error = errno;
-		if (expected != NULL && memcmp(hash[l], expected, SHA256_HASH_SIZE) == 0)
-			held_add(held, lanes->chunk[l]);
-		else
+			lanes->run[l]->metafile_error = errno;
+		if (expected == NULL || memcmp(hash[l], expected, SHA256_HASH_SIZE) != 0) {
 			lanes->run[l]->bad++;
+			continue;
+		}
+		held_add(held, lanes->chunk[l]);
+		if (!lanes->blank[l] && !atomic_load(&held->proven))
+			atomic_store(&held->proven, true);
 	}
+}
+
+static bool is_zeros(const uint8_t *bytes, size_t size)
+{
+	return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
 
 /* Whether the file goes as far as the lanes' chunks do. In a mapping, zeros follow
@@ -75,6 +85,7 @@ struct look {
 	struct lanes *lanes;
 	const struct metafile *m;
 	int fd;
+	bool for_proof;		/* whether there are other bytes than zeros matters still */
 };
 
 /* Hashes the lanes' chunks, each a piece at a time. 0, or an errno. */
@@ -93,6 +104,8 @@ static int hash_lanes(void *arg)
 			data[l] = window_look(look->fd, offset, piece);
 			if (data[l] == NULL)
 				return errno;
+			if (look->for_proof && lanes->blank[l])
+				lanes->blank[l] = is_zeros(data[l], piece);
 		}
 		sha256_update_lanes(lanes->ctxs, data, piece, lanes->count);
 		done += piece;
@@ -101,9 +114,9 @@ static int hash_lanes(void *arg)
 }
 
 /* The same, whatever becomes of the file meanwhile. */
-static int try_to_hash_lanes(struct lanes *lanes, const struct metafile *m, int fd)
+static int try_to_hash_lanes(struct lanes *lanes, const struct metafile *m, int fd, const struct held *held)
 {
-	return window_try(hash_lanes, &(struct look){lanes, m, fd});
+	return window_try(hash_lanes, &(struct look){lanes, m, fd, !atomic_load(&held->proven)});
 }
 
 /* One chunk may be readable where another is not, and by reading it one learns
@@ -114,7 +127,7 @@ static void check_one_by_one(const struct lanes *lanes, struct metafile *m, int 
 
 	for (size_t l = 0; l < lanes->count; l++) {
 		struct lanes alone = {.count = 1, .chunk = {lanes->chunk[l]}, .run = {lanes->run[l]}};
-		int error = try_to_hash_lanes(&alone, m, fd);
+		int error = try_to_hash_lanes(&alone, m, fd, held);
 		if (error == 0) {
 			lanes_finish(&alone, m, held);
 		} else {
@@ -128,7 +141,7 @@ static void check_one_by_one(const struct lanes *lanes, struct metafile *m, int 
 /* Checks the lanes' chunks and empties the lanes. */
 static void check_lanes(struct lanes *lanes, struct metafile *m, int fd, struct held *held)
 {
-	if (lanes->count > 0 && try_to_hash_lanes(lanes, m, fd) == 0)
+	if (lanes->count > 0 && try_to_hash_lanes(lanes, m, fd, held) == 0)
 		lanes_finish(lanes, m, held);
 	else if (lanes->count > 0)
 		check_one_by_one(lanes, m, fd, held);
@@ -156,7 +169,7 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 	for (size_t r = 0; r < count; r++) {
 		struct run *run = &runs[r];
 		run->bad = 0;
-		run->error = 0;
+		run->error = run->metafile_error = 0;
 		for (uint64_t i = 0; i < run->count; i++)
 			add_to_lanes(&lanes, run, run->first + i, m, fd, held);
 	}
@@ -251,7 +264,7 @@ static void check_hole(struct run *run, struct metafile *m, struct held *held)
 	for (uint64_t chunk = run->first; chunk < run->first + run->count; chunk++) {
 		const uint8_t *expected = metafile_chunk_hash(m, chunk);
 		if (expected == NULL)
-			run->error = errno;
+			run->metafile_error = errno;
 		else if (memcmp(zero_chunk_hash(m), expected, SHA256_HASH_SIZE) == 0)
 			held_add(held, chunk);
 	}
@@ -272,36 +285,6 @@ static void check_data(struct run *run, const struct extent *data, struct metafi
 		window_map(mapped);
 }
 
-/* Checks the chunks from first up to end: holes, and what lies between. */
-static void check_batch(uint64_t first, uint64_t end, struct extent *data, struct metafile *m, int fd,
-			struct held *held)
-{
-	uint64_t file_end = metafile_chunk_offset(m, end - 1) + metafile_chunk_length(m, end - 1);
-
-	while (first < end) {
-		struct run run = {.first = first};
-		uint64_t at = metafile_chunk_offset(m, first);
-		find_data(data, fd, at, m->length);
-		if (data->begin > at)
-			run.count = smaller(data->begin, file_end) / m->chunk_size - first;
-		if (run.count > 0) {
-			check_hole(&run, m, held);
-		} else {
-			run.count = metafile_chunk_count(smaller(data->end, file_end), m->chunk_size) - first;
-			if (run.count == 0)
-				run.count = 1;
-			check_data(&run, data, m, fd, held);
-		}
-		if (run.error != 0) {
-			errno = run.error;
-			log_warn("%s: of the chunks %llu to %llu some can't be checked and count as missing",
-				 m->path, (unsigned long long)run.first,
-				 (unsigned long long)(run.first + run.count - 1));
-		}
-		first += run.count;
-	}
-}
-
 /* How many chunks, from the first on, a file of that many bytes is long enough for. */
 static uint64_t chunks_there(const struct metafile *m, uint64_t size)
 {
@@ -309,14 +292,14 @@ static uint64_t chunks_there(const struct metafile *m, uint64_t size)
 }
 
 /* How many chunks each of n workers takes at a time. */
-static uint64_t chunks_in_batch(const struct metafile *m, unsigned n)
+static uint64_t chunks_in_batch(uint64_t chunks, uint64_t chunk_size, unsigned n)
 {
-	uint64_t at_once = sha256_lanes(), most = BATCH_MAX / m->chunk_size;
-	uint64_t count = BATCH_MIN / m->chunk_size;
+	uint64_t at_once = sha256_lanes(), most = BATCH_MAX / chunk_size;
+	uint64_t count = BATCH_MIN / chunk_size;
 
 	if (count < at_once)
 		count = at_once < most ? at_once : most;
-	count = smaller(count, metafile_chunk_count(m->chunks, n));
+	count = smaller(count, metafile_chunk_count(chunks, n));
 	return count > 0 ? count : 1;
 }
 
@@ -332,97 +315,191 @@ static void read_ahead(struct extent *data, int fd, uint64_t begin, uint64_t end
 		posix_fadvise(fd, (off_t)begin, (off_t)(end - begin), POSIX_FADV_WILLNEED);
 }
 
-/* Worker i of n takes every n-th batch, so that all of them move through the
- * file together. It writes the size of each batch to the pipe `done`, unless
- * that is -1. */
-static void check_batches(unsigned i, unsigned n, struct metafile *m, int fd,
-			  struct held *held, int done)
+/* One check of a file: what its workers have to know. Worker i of n takes every
+ * n-th batch, so that all of them move through the file together. */
+struct whole {
+	struct metafile *m;
+	int fd;
+	struct held *held;
+	const struct check_plan *plan;
+	uint64_t first, end;	/* chunks */
+	uint64_t per_batch;
+	unsigned workers;
+};
+
+/* What a worker says of a batch that it has checked. */
+struct batch {
+	uint32_t worker;
+	int32_t metafile_error;	/* or 0 */
+	uint64_t bytes;
+};
+
+/* What is known of a check so far. */
+struct tally {
+	uint64_t batches[CHECK_WORKERS_MAX];	/* that each worker has checked */
+	uint64_t bytes;
+};
+
+static void count_batch(struct tally *t, const struct whole *w, const struct batch *b)
 {
-	uint64_t per_batch = chunks_in_batch(m, n), chunks;
+	t->batches[b->worker] += b->metafile_error == 0;
+	t->bytes += b->bytes;
+	if (w->m->error == 0)
+		w->m->error = b->metafile_error;
+	w->plan->progress(w->plan->arg, smaller(t->bytes, w->m->length));
+}
+
+/* Checks the chunks from first up to end: holes, and what lies between. Returns the
+ * metafile's error, or 0. */
+static int check_batch(const struct whole *w, uint64_t first, uint64_t end, struct extent *data)
+{
+	struct metafile *m = w->m;
+	uint64_t file_end = metafile_chunk_offset(m, end - 1) + metafile_chunk_length(m, end - 1);
+
+	while (first < end) {
+		struct run run = {.first = first};
+		uint64_t at = metafile_chunk_offset(m, first);
+		find_data(data, w->fd, at, m->length);
+		if (data->begin > at)
+			run.count = smaller(data->begin, file_end) / m->chunk_size - first;
+		if (run.count > 0) {
+			check_hole(&run, m, w->held);
+		} else {
+			run.count = metafile_chunk_count(smaller(data->end, file_end), m->chunk_size) - first;
+			if (run.count == 0)
+				run.count = 1;
+			check_data(&run, data, m, w->fd, w->held);
+		}
+		if (run.metafile_error != 0)
+			return run.metafile_error;
+		if (run.error != 0) {
+			errno = run.error;
+			log_warn("%s: of the chunks %llu to %llu some can't be checked and count as missing",
+				 w->plan->path, (unsigned long long)run.first,
+				 (unsigned long long)(run.first + run.count - 1));
+		}
+		first += run.count;
+	}
+	return 0;
+}
+
+/* Checks what is worker i's, and writes of each batch to the pipe `done`; or, if that
+ * is -1, counts it. */
+static void check_batches(const struct whole *w, unsigned i, int done, struct tally *t)
+{
+	uint64_t size = w->m->chunk_size, step = w->workers * w->per_batch;
+	struct batch batch = {.worker = i};
 	struct stat st;
 
-	if (fstat(fd, &st) < 0)
+	if (fstat(w->fd, &st) < 0)
 		return;
 	struct extent data = data_of(&st), ahead = data;
-	chunks = chunks_there(m, (uint64_t)st.st_size);
-	for (uint64_t first = i * per_batch; first < chunks; first += n * per_batch) {
-		uint64_t left = chunks - first, count = left < per_batch ? left : per_batch;
-		uint64_t bytes = count * m->chunk_size;
+	for (uint64_t first = w->first + i * w->per_batch; first < w->end; first += step) {
+		uint64_t left = w->end - first, count = smaller(left, w->per_batch);
+		if (w->plan->until_proven && atomic_load(&w->held->proven))
+			break;
+		batch.bytes = count * size;
 		/* While this batch is hashed the next one is read from the disk, and in
 		 * one go, though the lanes look here and there. */
-		if (left > n * per_batch) {
-			uint64_t next = (first + n * per_batch) * m->chunk_size;
-			read_ahead(&ahead, fd, next, next + bytes, m->length);
-		}
-		check_batch(first, first + count, &data, m, fd, held);
-		if (done >= 0 && write(done, &bytes, sizeof bytes) != sizeof bytes)
+		if (left > step)
+			read_ahead(&ahead, w->fd, (first + step) * size, (first + step) * size + batch.bytes,
+				   w->m->length);
+		batch.metafile_error = check_batch(w, first, first + count, &data);
+		if (done < 0)
+			count_batch(t, w, &batch);
+		else if (write(done, &batch, sizeof batch) != sizeof batch)
 			break;	/* nobody waits any more */
+		if (batch.metafile_error != 0)
+			break;
 	}
 }
 
-static bool read_token(int fd, uint64_t *value)
+static bool read_batch(int fd, struct batch *batch)
 {
 	ssize_t n;
 
-	while ((n = read(fd, value, sizeof *value)) < 0 && errno == EINTR)
+	while ((n = read(fd, batch, sizeof *batch)) < 0 && errno == EINTR)
 		;
-	return n == sizeof *value;
+	return n == sizeof *batch;
 }
 
-int check_data_file(struct metafile *m, int fd, struct held *held, unsigned workers,
-		    void (*progress)(void *arg, uint64_t bytes), void *arg)
+/* Up to which chunk all are checked. */
+static uint64_t checked_up_to(const struct whole *w, const struct tally *t)
 {
-	pid_t pids[CHECK_WORKERS_MAX];
-	int done[2];
-	unsigned started;
-	uint64_t batch, bytes = 0;
+	uint64_t next = w->end;
 
-	if (workers > m->chunks)
-		workers = (unsigned)m->chunks;
+	for (unsigned i = 0; i < w->workers; i++)
+		next = smaller(next, w->first + (t->batches[i] * w->workers + i) * w->per_batch);
+	return next;
+}
+
+int check_data_file(struct metafile *m, int fd, struct held *held, const struct check_plan *plan,
+		    uint64_t *next)
+{
+	struct whole w = {.m = m, .fd = fd, .held = held, .plan = plan, .first = *next};
+	struct tally tally = {.bytes = *next * m->chunk_size};
+	pid_t pids[CHECK_WORKERS_MAX];
+	struct batch batch;
+	unsigned started;
+	struct stat st;
+	int done[2];
+
+	if (fstat(fd, &st) < 0)
+		return -1;
+	w.end = chunks_there(m, (uint64_t)st.st_size);
+	if (w.end <= w.first) {
+		*next = m->chunks;
+		return 0;
+	}
+	w.workers = (unsigned)smaller(plan->workers, w.end - w.first);
+	w.per_batch = chunks_in_batch(w.end - w.first, m->chunk_size, w.workers);
 	if (pipe(done) < 0)
 		return -1;
-	for (started = 0; started < workers; started++) {
+	for (started = 0; started < w.workers; started++) {
 		pids[started] = process_fork("checker");
 		if (pids[started] < 0)
 			break;
 		if (pids[started] == 0) {
 			close(done[0]);
-			check_batches(started, workers, m, fd, held, done[1]);
+			check_batches(&w, started, done[1], NULL);
 			_exit(EXIT_SUCCESS);
 		}
 	}
 	close(done[1]);
-	while (read_token(done[0], &batch)) {
-		bytes += batch;
-		progress(arg, bytes < m->length ? bytes : m->length);
-	}
+	while (read_batch(done[0], &batch))
+		count_batch(&tally, &w, &batch);
 	close(done[0]);
-	for (unsigned i = started; i < workers; i++)	/* no process could be had for these */
-		check_batches(i, workers, m, fd, held, -1);
+	for (unsigned i = started; i < w.workers; i++)	/* no process could be had for these */
+		check_batches(&w, i, -1, &tally);
 	for (unsigned i = 0; i < started; i++) {
 		const char *how = process_wait(pids[i]);
 		if (how != NULL)
 			log_warnx("%s: a checker ended early: %s; what it didn't check counts as missing",
-				  m->path, how);
+				  plan->path, how);
 	}
-	return 0;
+	*next = plan->until_proven ? checked_up_to(&w, &tally) : m->chunks;
+	errno = m->error;
+	return m->error == 0 ? 0 : -1;
 }
 
-bool check_any_match(struct metafile *m, int fd, uint64_t size)
+bool check_is_blank(int fd, uint64_t size)
 {
-	struct held *held = held_new(m->chunks);
-	uint64_t per_batch = chunks_in_batch(m, 1), chunks = chunks_there(m, size);
 	struct extent data = {0};
-	bool match = false;
+	uint8_t buffer[16384];
 
-	if (held == NULL)
-		return false;
-	for (uint64_t first = 0; first < chunks && !match; first += per_batch) {
-		check_batch(first, smaller(first + per_batch, chunks), &data, m, fd, held);
-		match = atomic_load(&held->some);
+	for (uint64_t at = 0; at < size; ) {
+		find_data(&data, fd, at, size);
+		if (data.begin >= size)
+			break;
+		at = data.begin > at ? data.begin : at;
+		ssize_t n = pread(fd, buffer, (size_t)smaller(data.end - at, sizeof buffer), (off_t)at);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0 || !is_zeros(buffer, (size_t)n))
+			return false;
+		at += (uint64_t)n;
 	}
-	held_free(held);
-	return match;
+	return true;
 }
 
 /* ---- what arrives -------------------------------------------------------- */

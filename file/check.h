@@ -15,26 +15,38 @@
 struct run {
 	uint64_t first, count;
 	uint32_t peer;		/* who sent them: the fetcher's number, only passed on */
-	int32_t error;		/* the errno of a failed read, or 0 */
+	int32_t error;		/* the errno of a failed read of the data file, or 0 */
+	int32_t metafile_error;	/* that of the metafile, as metafile_chunk_hash has it: nobody's chunk is wrong */
 	uint64_t bad;		/* how many don't match: all that were not added to held */
 };
 
 /* Checks the chunks of the runs in the data file, which fd can read, and adds
- * those that match to held. Sets bad and error of each run. */
+ * those that match to held. Sets bad and the errors of each run. */
 void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held);
 
 #define CHECK_WORKERS_MAX 64
 
-/* Checks every chunk of the data file with that many (CHECK_WORKERS_MAX at most)
- * worker processes, and adds what matches to held; calls progress with the bytes
- * checked so far every now and then. What lies in the file's holes costs nothing.
- * Chunks that can't be read are not held, with a message. Returns 0, or -1 with
- * errno if there could be no pipe to the workers. */
-int check_data_file(struct metafile *m, int fd, struct held *held, unsigned workers,
-		    void (*progress)(void *arg, uint64_t bytes), void *arg);
+/* How a whole file is checked. */
+struct check_plan {
+	const char *path;	/* of the data file, for messages */
+	unsigned workers;	/* processes, from 1 to CHECK_WORKERS_MAX */
+	bool until_proven;	/* no further than to the first match that is not all zeros */
+	/* Is called with the bytes checked so far every now and then. */
+	void (*progress)(void *arg, uint64_t bytes);
+	void *arg;
+};
 
-/* Whether at least one chunk of a file of that many bytes matches. */
-bool check_any_match(struct metafile *m, int fd, uint64_t size);
+/* Checks the data file's chunks from *next on, and adds what matches to held. Sets
+ * *next to the first chunk that is still to be checked: to m->chunks, unless the plan
+ * says until_proven. What lies in the file's holes costs nothing. Chunks that can't
+ * be read are not held, with a message. Returns 0; or -1 with errno: m->error, if the
+ * metafile can't be read any more, else there could be no pipe to the workers. */
+int check_data_file(struct metafile *m, int fd, struct held *held, const struct check_plan *plan,
+		    uint64_t *next);
+
+/* Whether a file of that many bytes is nothing but zeros and holes. It is read up to
+ * the first other byte; one that can't be read is not. */
+bool check_is_blank(int fd, uint64_t size);
 
 /* Whether the whole data file has the metafile's hash of the whole: 1 or 0, or
  * -1 with errno if it can't be read (EIO: it is too short). Calls progress with

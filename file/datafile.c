@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,26 +44,41 @@ static int lock_data(struct datafile *d, int operation)
 	return -1;
 }
 
-static bool is_acceptable(struct datafile *d, uint64_t size)
+/* Flags that all processes share, a page of them at a time: each mapping would make
+ * each fork dearer. */
+static atomic_bool *new_flag(void)
 {
-	if (size > d->meta.length) {
-		log_warnx("%s: left alone: it has %llu bytes, and %s is for a file of %llu "
-			  "(--force cuts it)", d->path, (unsigned long long)size, d->meta.path,
-			  (unsigned long long)d->meta.length);
-		return false;
+	enum { COUNT = 4096 / sizeof(atomic_bool) };
+	static atomic_bool *flags;
+	static size_t used = COUNT;
+
+	if (used == COUNT) {
+		void *page = mmap(NULL, COUNT * sizeof *flags, PROT_READ | PROT_WRITE,
+				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+		if (page == MAP_FAILED)
+			return NULL;
+		flags = page;
+		used = 0;
 	}
-	if (size > 0 && size < d->meta.length && !check_any_match(&d->meta, d->fd, size)) {
-		log_warnx("%s: left alone: none of its chunks is one of %s (--force overwrites it)",
-			  d->path, d->meta.path);
-		return false;
-	}
-	return true;
+	return &flags[used++];
 }
 
-static int open_checked(struct datafile *d, bool force)
+int datafile_open(struct datafile *d, const char *metafile_path, const char *path)
 {
+	const char *why;
 	struct stat st;
 
+	if (metafile_open(&d->meta, metafile_path, &why) < 0) {
+		log_warnx("%s: %s", metafile_path, why);
+		return -1;
+	}
+	d->path = path != NULL ? path : metafile_data_path(metafile_path);
+	d->held = d->path != NULL ? held_new(d->meta.chunks) : NULL;
+	d->lost = new_flag();
+	if (d->held == NULL || d->lost == NULL) {
+		log_warn("%s", metafile_path);
+		return -1;
+	}
 	if (open_data(d) < 0 || fstat(d->fd, &st) < 0) {
 		log_warn("%s", d->path);
 		return -1;
@@ -73,29 +89,118 @@ static int open_checked(struct datafile *d, bool force)
 	}
 	d->device = st.st_dev;
 	d->inode = st.st_ino;
-	d->size = st.st_size;
+	d->stamp = stamp_of(&st);
 	d->empty = st.st_size == 0;
-	if (lock_data(d, LOCK_SH) < 0)
-		return -1;
 	d->too_long = (uint64_t)st.st_size > d->meta.length;
-	return force || is_acceptable(d, (uint64_t)st.st_size) ? 0 : -1;
+	return lock_data(d, LOCK_SH);
 }
 
-int datafile_open(struct datafile *d, const char *metafile_path, const char *path, bool force)
-{
-	const char *why;
+/* ---- whose it is ------------------------------------------------------------ */
 
-	if (metafile_open(&d->meta, metafile_path, &why) < 0) {
-		log_warnx("%s: %s", metafile_path, why);
+/* Bytes of ours in a file are known by their hashes, once a chunk is whole. Before
+ * that, nothing tells a download that was killed from a file of the user's; and chunks
+ * may be large, and arrive many at a time. So the file is marked before the first byte
+ * is written to it, and until a chunk is verified that is not all zeros: it is longer
+ * by the mark, which names the metafile. The mark is part of the file, so it can't be
+ * lost or left behind, as one in a file of its own, and works on any file system, as
+ * extended attributes don't. It lies within one page, so that no kill finds it
+ * half-written. */
+static const char mark_text[32] = "cascade: nothing verified yet";
+
+#define MARK_SIZE 64	/* the text, and the cascade hash */
+
+static uint64_t mark_offset(const struct metafile *m)
+{
+	return metafile_chunk_count(m->length, MARK_SIZE) * MARK_SIZE;
+}
+
+static void make_mark(const struct metafile *m, uint8_t mark[MARK_SIZE])
+{
+	memcpy(mark, mark_text, sizeof mark_text);
+	memcpy(mark + sizeof mark_text, m->cascade_hash, SHA256_HASH_SIZE);
+}
+
+static bool has_mark(const struct datafile *d)
+{
+	uint64_t offset = mark_offset(&d->meta);
+	uint8_t mark[MARK_SIZE], found[MARK_SIZE];
+
+	make_mark(&d->meta, mark);
+	return (uint64_t)d->stamp.size == offset + MARK_SIZE &&
+	       pread(d->fd, found, MARK_SIZE, (off_t)offset) == MARK_SIZE && memcmp(found, mark, MARK_SIZE) == 0;
+}
+
+int datafile_mark(struct datafile *d)
+{
+	uint8_t mark[MARK_SIZE];
+	ssize_t n;
+
+	if (d->marked || atomic_load(&d->held->proven))
+		return 0;
+	make_mark(&d->meta, mark);
+	while ((n = pwrite(d->fd, mark, MARK_SIZE, (off_t)mark_offset(&d->meta))) < 0 && errno == EINTR)
+		;
+	/* A file that can't be longer does without, and is resumed by force. */
+	if (n < 0 && errno != EFBIG && errno != EINVAL)
+		return errno;
+	if (n >= 0 && n < MARK_SIZE)
+		return ENOSPC;
+	d->marked = true;
+	return 0;
+}
+
+int datafile_unmark(struct datafile *d, bool complete)
+{
+	if (!d->marked || (!complete && !atomic_load(&d->held->proven)))
+		return 0;
+	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+		log_warn("%s: can't be given its length", d->path);
 		return -1;
 	}
-	d->path = path != NULL ? path : metafile_data_path(metafile_path);
-	d->held = d->path != NULL ? held_new(d->meta.chunks) : NULL;
-	if (d->held == NULL) {
-		log_warn("%s", metafile_path);
+	d->marked = false;
+	return 0;
+}
+
+int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
+		   void (*progress)(void *arg, uint64_t bytes))
+{
+	struct check_plan plan = {.path = d->path, .workers = workers, .until_proven = until_proven,
+		.progress = progress};
+
+	if (check_data_file(&d->meta, d->fd, d->held, &plan, &d->checked) == 0)
+		return 0;
+	if (d->meta.error != 0)
+		datafile_lose(d);
+	else
+		log_warn("%s: can't be checked", d->path);
+	return -1;
+}
+
+/* That a file matches where both have zeros proves nothing. And nothing of ours makes
+ * a file longer, but for the mark: what follows is the user's. */
+int datafile_claim(struct datafile *d, bool force, unsigned workers,
+		   void (*progress)(void *arg, uint64_t bytes))
+{
+	unsigned long long size = (unsigned long long)d->stamp.size, length = d->meta.length;
+
+	d->marked = has_mark(d);
+	if (d->empty || d->marked || check_is_blank(d->fd, size))
+		return 0;
+	if (!d->too_long && datafile_check(d, workers, true, progress) < 0)
 		return -1;
-	}
-	return open_checked(d, force);
+	if (atomic_load(&d->held->proven))
+		return 0;
+	if (force && d->too_long)
+		log_info("%s: is cut from %llu bytes to %llu, and overwritten", d->path, size, length);
+	else if (force)
+		log_info("%s: is overwritten, though no part of it belongs to %s", d->path, d->meta.path);
+	else if (d->too_long)
+		log_warnx("%s: left alone: it has %llu bytes, and %s is for a file of %llu "
+			  "(--force cuts it)", d->path, size, d->meta.path, length);
+	else
+		log_warnx("%s: left alone: no part of it belongs to %s (--force overwrites it)",
+			  d->path, d->meta.path);
+	return force ? 0 : -1;
 }
 
 bool datafile_overlap(const struct datafile files[], size_t count)
@@ -122,9 +227,22 @@ bool datafile_overlap(const struct datafile files[], size_t count)
 	return false;
 }
 
-int datafile_begin_write(struct datafile *d)
+/* ---- writing ------------------------------------------------------------------ */
+
+/* Whether nobody has written to the file since it was opened. */
+static bool is_unwritten(const struct datafile *d)
 {
 	struct stat st;
+
+	if (fstat(d->fd, &st) < 0)
+		return false;
+	struct stamp now = stamp_of(&st);
+	return stamp_is_unwritten(&now, &d->stamp);
+}
+
+int datafile_begin_write(struct datafile *d)
+{
+	bool complete = datafile_missing_bytes(d) == 0;
 
 	if (!d->writable) {
 		log_warnx("%s: %llu bytes are missing, and it can't be written", d->path,
@@ -133,10 +251,13 @@ int datafile_begin_write(struct datafile *d)
 	}
 	if (lock_data(d, LOCK_EX) < 0)
 		return -1;
-	if (fstat(d->fd, &st) < 0 || st.st_size != d->size) {
+	if (!is_unwritten(d)) {
 		log_warnx("%s: left alone: somebody else has written to it just now", d->path);
 		return -1;
 	}
+	d->written = true;
+	if (d->marked)
+		return datafile_unmark(d, complete);
 	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
 		log_warn("%s: can't be given its length of %llu bytes", d->path,
 			 (unsigned long long)d->meta.length);
@@ -159,6 +280,86 @@ bool datafile_is_intact(const struct datafile *d)
 		return true;
 	return false;
 }
+
+/* ---- what others do to it ------------------------------------------------------ */
+
+void datafile_lose(struct datafile *d)
+{
+	int error = d->meta.error;
+
+	if (atomic_exchange(d->lost, true))
+		return;
+	if (error == 0)
+		log_warnx("%s: was changed by somebody else; it is not served any more", d->path);
+	else if (error == ESTALE)
+		log_warnx("%s: was changed by somebody else; %s is neither fetched nor served any more",
+			  d->meta.path, d->path);
+	else
+		log_warnx("%s: can't be read: %s; %s is neither fetched nor served any more",
+			  d->meta.path, strerror(error), d->path);
+}
+
+/* Our own process has written to it for the last time: from now on it is compared. */
+static void put_stamp(struct datafile *d, const struct stamp *stamp)
+{
+	if (atomic_load(&d->held->stamped))
+		return;
+	d->held->stamp = *stamp;
+	atomic_store(&d->held->stamped, true);
+}
+
+int datafile_end_check(struct datafile *d)
+{
+	if (!is_unwritten(d)) {
+		datafile_lose(d);
+		return -1;
+	}
+	if (datafile_missing_bytes(d) == 0 && !d->too_long)
+		put_stamp(d, &d->stamp);
+	return 0;
+}
+
+/* A file on another machine gets its time of writing when the last bytes go there. */
+int datafile_close(struct datafile *d)
+{
+	struct stat st;
+
+	if (close(d->fd) < 0) {
+		int why = errno;
+		if (!atomic_load(d->lost))
+			log_warnx("%s: what was written to it may be lost: %s; it is not served any more",
+				  d->path, strerror(why));
+		atomic_store(d->lost, true);
+		return -1;
+	}
+	struct stamp stamp = d->stamp;
+	if (d->written) {
+		if (stat(d->path, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
+			return 0;
+		stamp = stamp_of(&st);
+	}
+	put_stamp(d, &stamp);
+	return 0;
+}
+
+enum datafile_look datafile_look(struct datafile *d, int fd)
+{
+	bool stamped = atomic_load(&d->held->stamped);	/* first: else our own last write could be seen */
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
+		return DATAFILE_OTHER;
+	if (metafile_look(&d->meta) < 0)
+		return DATAFILE_CHANGED;
+	if (!stamped)
+		return DATAFILE_SAME;
+	struct stamp now = stamp_of(&st);
+	if (!stamp_is_unwritten(&now, &d->held->stamp))
+		return DATAFILE_CHANGED;
+	return stamp_is_same(&now, &d->held->stamp) ? DATAFILE_SAME : DATAFILE_TOUCHED;
+}
+
+/* ---- how much there is ---------------------------------------------------------- */
 
 uint64_t datafile_held_bytes(const struct datafile *d, uint64_t held_chunks)
 {

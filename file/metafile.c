@@ -97,13 +97,14 @@ static const char *check_whole(struct metafile *m)
 static const char *read_and_check(struct metafile *m)
 {
 	uint8_t buffer[16384];
-	struct stat st;
+	struct stat st, after;
 	SHA256_CTX ctx;
 	uint64_t size = 0;
 	ssize_t n;
 
 	if (fstat(m->fd, &st) < 0)
 		return strerror(errno);
+	m->stamp = stamp_of(&st);
 	if (!S_ISREG(st.st_mode))
 		return "not a regular file";
 	if (st.st_size < METAFILE_HEADER_SIZE)
@@ -119,9 +120,10 @@ static const char *read_and_check(struct metafile *m)
 		sha256_update(&ctx, buffer, (size_t)n);
 		size += (uint64_t)n;
 	}
-	if (n < 0)
+	if (n < 0 || fstat(m->fd, &after) < 0)
 		return strerror(errno);
-	if (size != (uint64_t)st.st_size)
+	struct stamp now = stamp_of(&after);
+	if (size != (uint64_t)st.st_size || !stamp_is_unwritten(&now, &m->stamp))
 		return "it changed while it was read";
 	sha256_final(&ctx, m->cascade_hash);
 	return check_whole(m);
@@ -152,26 +154,81 @@ void metafile_close(struct metafile *m)
 	close(m->fd);
 }
 
+static ssize_t read_at(const struct metafile *m, void *to, size_t size, uint64_t offset)
+{
+	ssize_t n;
+
+	while ((n = pread(m->fd, to, size, (off_t)offset)) < 0 && errno == EINTR)
+		;
+	return n;
+}
+
+/* Whether the metafile's bytes still have its hash: 0, or an errno. */
+static int hash_again(const struct metafile *m)
+{
+	uint8_t buffer[16384], hash[SHA256_HASH_SIZE];
+	uint64_t size = 0;
+	SHA256_CTX ctx;
+	ssize_t n;
+
+	sha256_init(&ctx);
+	while ((n = read_at(m, buffer, sizeof buffer, size)) > 0) {
+		sha256_update(&ctx, buffer, (size_t)n);
+		size += (uint64_t)n;
+	}
+	sha256_final(&ctx, hash);
+	return n < 0 ? errno : memcmp(hash, m->cascade_hash, SHA256_HASH_SIZE) == 0 ? 0 : ESTALE;
+}
+
+/* chmod, a new link, touch and a new file of the same name change the times as well,
+ * and not one byte: what looks changed is hashed. */
+int metafile_look(struct metafile *m)
+{
+	struct stat st;
+
+	if (m->error == 0 && fstat(m->fd, &st) < 0)
+		m->error = errno;
+	if (m->error == 0) {
+		struct stamp now = stamp_of(&st);
+		if (!stamp_is_same(&now, &m->stamp))
+			m->error = now.size == m->stamp.size ? hash_again(m) : ESTALE;
+		m->stamp = now;
+	}
+	errno = m->error;
+	return m->error == 0 ? 0 : -1;
+}
+
+/* Reads the hashes from that chunk's on, as many as there is room for. 0, or -1 with errno. */
+static int read_ahead(struct metafile *m, uint64_t chunk)
+{
+	uint64_t left = m->chunks - chunk;
+	size_t want = (left < METAFILE_HASHES_AHEAD ? (size_t)left : METAFILE_HASHES_AHEAD) * SHA256_HASH_SIZE;
+	struct stamp before;
+	ssize_t n;
+
+	m->ahead_count = 0;
+	do {
+		before = m->stamp;
+		n = read_at(m, m->ahead, want, METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
+		if (n < 0 && m->error == 0)
+			m->error = errno;
+		/* What was read before somebody wrote is right. */
+		if (metafile_look(m) < 0)
+			return -1;
+	} while (!stamp_is_same(&before, &m->stamp));
+	if (n < SHA256_HASH_SIZE) {
+		errno = m->error = EIO;
+		return -1;
+	}
+	m->ahead_first = chunk;
+	m->ahead_count = (uint64_t)n / SHA256_HASH_SIZE;
+	return 0;
+}
+
 const uint8_t *metafile_chunk_hash(struct metafile *m, uint64_t chunk)
 {
-	if (chunk - m->ahead_first >= m->ahead_count) {
-		uint64_t left = m->chunks - chunk;
-		size_t want = (left < METAFILE_HASHES_AHEAD ? (size_t)left : METAFILE_HASHES_AHEAD) *
-			      SHA256_HASH_SIZE;
-		off_t at = (off_t)(METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
-		ssize_t n;
-
-		while ((n = pread(m->fd, m->ahead, want, at)) < 0 && errno == EINTR)
-			;
-		m->ahead_count = 0;
-		if (n < SHA256_HASH_SIZE) {
-			if (n >= 0)
-				errno = EIO;	/* the file has shrunk */
-			return NULL;
-		}
-		m->ahead_first = chunk;
-		m->ahead_count = (uint64_t)n / SHA256_HASH_SIZE;
-	}
+	if (chunk - m->ahead_first >= m->ahead_count && read_ahead(m, chunk) < 0)
+		return NULL;
 	return m->ahead[chunk - m->ahead_first];
 }
 

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "file/stamp.h"
 #include "sha256.h"
 
 #define METAFILE_SUFFIX ".cascade"
@@ -19,6 +20,8 @@
 struct metafile {
 	const char *path;			/* the caller's */
 	int fd;
+	struct stamp stamp;			/* how it looked when its bytes were hashed */
+	int error;				/* the errno of the first failure to read a chunk hash, or 0 */
 	uint64_t length;			/* of the data file */
 	uint64_t chunk_size;			/* of every chunk but the last */
 	uint64_t chunks;			/* how many */
@@ -49,8 +52,14 @@ uint64_t metafile_chunk_offset(const struct metafile *m, uint64_t chunk);
 uint64_t metafile_chunk_length(const struct metafile *m, uint64_t chunk);
 
 /* The hash that the chunk must have, in m's memory until the next call.
- * NULL with errno if it can't be read any more. chunk < m->chunks. */
+ * NULL with errno if it can't be read, now or at some time before: ESTALE if
+ * somebody has written to the metafile. chunk < m->chunks. */
 const uint8_t *metafile_chunk_hash(struct metafile *m, uint64_t chunk);
+
+/* Whether the file that was opened still holds the same bytes: 0; or -1 with errno,
+ * ESTALE if it doesn't. It is read only if it looks as if somebody wrote to it;
+ * that its name was given to another file makes no difference. */
+int metafile_look(struct metafile *m);
 
 /* Writes the metafile's first 64 bytes. */
 void metafile_encode_header(uint8_t header[METAFILE_HEADER_SIZE], uint64_t length,
@@ -62,7 +71,10 @@ void metafile_encode_header(uint8_t header[METAFILE_HEADER_SIZE], uint64_t lengt
 struct held {
 	struct held *read_only;		/* the same memory, mapped once more; NULL: it isn't */
 	atomic_bool some;		/* at least one is held */
+	atomic_bool proven;		/* one of them is not all zeros */
 	atomic_bool checked;		/* what the data file held at the start has been looked at */
+	atomic_bool stamped;		/* nobody of ours writes to the data file any more, */
+	struct stamp stamp;		/* and so it has to look from then on */
 	uint64_t chunks;
 	_Atomic unsigned char bits[];	/* chunk i is bit i % 8 of byte i / 8 */
 };

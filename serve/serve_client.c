@@ -47,6 +47,7 @@ static _Alignas(4096) struct {
 	struct client_slot *slot;
 	struct datafile *open_file;		/* the one that data_fd is open for */
 	int data_fd;
+	bool touched;				/* its bytes may be others than they were */
 	size_t in_used;
 	size_t out_used;
 	bool failed;				/* a send has: nothing may follow it */
@@ -324,23 +325,31 @@ static int answer_error(enum peer_status status, const char *message)
 }
 
 /* Opens the data file, unless it is open already. It must still be the file
- * that was checked: whoever put another in its place may have other bytes. */
+ * that was checked: whoever put another in its place, or wrote to it, may have other
+ * bytes. Chunks that are sent together are read at the same time: one look will do. */
 static int open_data(struct datafile *file)
 {
-	struct stat st;
-
-	if (client.open_file == file)
+	if (client.open_file == file && client.out_used > 0)
 		return 0;
-	if (client.data_fd >= 0)
-		close(client.data_fd);
-	client.open_file = NULL;
-	client.data_fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (client.data_fd < 0)
-		return -1;
-	if (!client.context->same_file && (fstat(client.data_fd, &st) < 0 ||
-	    st.st_dev != file->device || st.st_ino != file->inode))
+	if (client.open_file != file) {
+		if (client.data_fd >= 0)
+			close(client.data_fd);
+		client.open_file = NULL;
+		client.data_fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+		if (client.data_fd < 0)
+			return -1;
+	}
+	enum datafile_look look = datafile_look(file, client.data_fd);
+	if (look == DATAFILE_CHANGED && client.context->verify && file->meta.error == 0)
+		look = DATAFILE_TOUCHED;	/* each chunk is hashed in any case */
+	if (look == DATAFILE_CHANGED) {
+		log_role("child");
+		datafile_lose(file);
+	}
+	if (look != DATAFILE_SAME && look != DATAFILE_TOUCHED)
 		return -1;
 	client.open_file = file;
+	client.touched = look == DATAFILE_TOUCHED;
 	return 0;
 }
 
@@ -448,13 +457,15 @@ static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
 		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file\n");
 	if (request.chunk >= file->meta.chunks)
 		return answer_and_close(PEER_NO_SUCH_CHUNK, "the file has no such chunk\n");
+	if (atomic_load(file->lost))
+		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more\n");
 	if (!held_has(file->held, request.chunk))
 		return answer_error(PEER_NO_CHUNK_YET, "this peer doesn't have that chunk yet\n");
 	if (!client.working)
 		set_state(CLIENT_WORKING);
 	if (open_data(file) < 0)
 		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more\n");
-	int right = client.context->verify ? has_its_hash(file, request.chunk) : 1;
+	int right = client.context->verify || client.touched ? has_its_hash(file, request.chunk) : 1;
 	if (right < 0)
 		return -1;
 	if (right == 0)

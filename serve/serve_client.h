@@ -60,7 +60,6 @@ struct client_context {
 	struct client_slot *slot;		/* NULL: nobody looks */
 	struct upload_limit *limit;		/* NULL: there is none */
 	bool verify;				/* hash each chunk before it is sent */
-	bool same_file;				/* only the file that was checked can be opened */
 };
 
 /* Answers the requests that come over fd, a connected stream socket, until the

@@ -2,6 +2,7 @@
 whom, who outlives whom, as which user they run, what each has open."""
 
 import ctypes
+import hashlib
 import os
 import pty
 import re
@@ -399,7 +400,8 @@ class Family(Parent):
         big = self.describe_file("junk", 2 << 20, 1 << 20)  # for the form of its metafile
         header = bytearray(big.metafile[:64])
         header[16:32] = size.to_bytes(8, "big") + (1 << 20).to_bytes(8, "big")
-        Path(f"{path}.cascade").write_bytes(bytes(header) + os.urandom(32 * (size >> 20)))
+        Path(f"{path}.cascade").write_bytes(bytes(header) + hashlib.sha256(piece).digest() +
+                                             os.urandom(32 * (size >> 20) - 32))
         for number in (signal.SIGTERM, signal.SIGKILL):
             with self.subTest(signal=number):
                 peer = self.start([PROGRAMS / "cascade", "-j", "2", f"{path}.cascade", "-", f"{LOOPBACK}:0"])

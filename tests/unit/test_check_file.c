@@ -22,7 +22,10 @@ static bool check_all(unsigned workers)
 	progress_bytes = 0;
 	progress_fell = false;
 	forget_held();
-	return check_data_file(&m, fd, held, workers, on_progress, &progress_bytes) == 0;
+	struct check_plan plan = {.path = data_path, .workers = workers, .progress = on_progress,
+		.arg = &progress_bytes};
+	uint64_t next = 0;
+	return check_data_file(&m, fd, held, &plan, &next) == 0 && next == m.chunks;
 }
 
 /* Calls check_all, and counts the bytes that it wrote to standard error. */
@@ -111,6 +114,112 @@ static void test_zeros_behind_the_end(void)
 	}
 	close_files();
 	fill_want();
+}
+
+/* ---- Proof ---- */
+
+/* Checks up to the first proof, and then the rest. Result: the chunk up to which the
+ * first check came; what both found must be all that is right. */
+static uint64_t check_in_two(unsigned workers)
+{
+	struct check_plan plan = {.path = data_path, .workers = workers, .until_proven = true,
+		.progress = on_progress, .arg = &progress_bytes};
+	uint64_t next = 0, proof;
+
+	progress_bytes = 0;
+	progress_fell = false;
+	forget_held();
+	CHECK(check_data_file(&m, fd, held, &plan, &next) == 0 && next <= m.chunks && !has_children());
+	proof = next;
+	plan.until_proven = false;
+	progress_bytes = 0;
+	CHECK(check_data_file(&m, fd, held, &plan, &next) == 0 && next == m.chunks);
+	CHECK((proof == m.chunks || progress_bytes == m.length) && !progress_fell);
+	return proof;
+}
+
+static void test_proof(void)
+{
+	static const uint64_t size = 64 * KIB, count = 16 * MIB / (64 * KIB);
+
+	for (size_t w = 0; w < LENGTH(worker_counts); w++) {
+		unsigned workers = worker_counts[w];
+		open_full(16 * MIB, size);
+		uint64_t soon = check_in_two(workers);
+		CHECK(soon <= workers * (4 * MIB / size) && held->proven && all_held_but(0, 0));
+		for (uint64_t only = 0; only < count; only += 51) {
+			set_length(0);
+			set_length(16 * MIB);
+			put_at(only * size, want + only * size, size);
+			uint64_t proof = check_in_two(workers);
+			CHECK(held->proven && held_count(held) == 1 && held_has(held, only));
+			CHECK(proof <= count);
+			spoil(only);
+			CHECK(check_in_two(workers) == count && !held->proven && held_count(held) == 0);
+		}
+		close_files();
+	}
+}
+
+/* Zeros match where zeros should be, in holes and not, and prove nothing. */
+static void test_zeros_are_no_proof(void)
+{
+	static const uint8_t zeros[6 * MIB];
+
+	for (size_t w = 0; w < LENGTH(worker_counts); w++) {
+		memset(want + 2 * MIB, 0, sizeof zeros);
+		open_empty(16 * MIB, 64 * KIB);
+		set_length(16 * MIB);
+		check_in_two(worker_counts[w]);
+		CHECK(held_count(held) == 96 && !held->proven);
+		put_at(2 * MIB, zeros, sizeof zeros);
+		put_at(15 * MIB, "x", 1);
+		check_in_two(worker_counts[w]);
+		CHECK(held_count(held) == 96 && !held->proven);
+		put_at(0, want, 64 * KIB);
+		check_in_two(worker_counts[w]);
+		CHECK(held_count(held) == 97 && held->proven);
+		close_files();
+	}
+	/* One byte, at the beginning or the end of a chunk, is enough. */
+	memset(want, 0, 4 * MIB);
+	want[2 * MIB] = want[4 * MIB - 1] = 1;
+	open_full(4 * MIB, MIB);
+	CHECK(check_in_two(1) == 4 && held->proven && held_count(held) == 4);
+	put_at(2 * MIB, "", 1);
+	check_in_two(1);
+	CHECK(held->proven && held_count(held) == 3);
+	put_at(4 * MIB - 1, "", 1);
+	check_in_two(1);
+	CHECK(!held->proven && held_count(held) == 2);
+	close_files();
+	fill_want();
+}
+
+static void test_blank(void)
+{
+	static const uint64_t size[] = {1, 2, 4096, 16384, 16385, 3 * MIB + 5};
+
+	open_empty(MIB, MIB);
+	CHECK(check_is_blank(fd, 0));
+	for (size_t i = 0; i < LENGTH(size); i++) {
+		static const uint8_t zeros[3 * MIB + 5];
+		set_length(0);
+		set_length(size[i]);
+		CHECK(check_is_blank(fd, size[i]));
+		for (int written = 0; written < 2; written++) {
+			for (uint64_t at = 0; at < size[i]; at += size[i] / 7 + 1) {
+				put_at(at, "x", 1);
+				CHECK(!check_is_blank(fd, size[i]) && (at == 0 || check_is_blank(fd, at)));
+				put_at(at, "", 1);
+			}
+			put_at(size[i] - 1, "x", 1);
+			CHECK(!check_is_blank(fd, size[i]));
+			put_at(0, zeros, size[i]);
+			CHECK(check_is_blank(fd, size[i]));
+		}
+	}
+	close_files();
 }
 
 /* ---- Holes ---- */
@@ -203,8 +312,7 @@ static blkcnt_t blocks_taken(void)
 }
 
 /* A tmpfs would fill a hole that is looked at through a mapping. A chunk that lies in it
- * with a part, or is the last, is looked at; and so was the whole of a file that may be
- * something else. */
+ * with a part, or is the last, is looked at. */
 static void test_holes_stay_holes(void)
 {
 	char path[sizeof data_path];
@@ -219,7 +327,8 @@ static void test_holes_stay_holes(void)
 		blkcnt_t before = blocks_taken();
 		CHECK(check_all(1) && held_count(held) == 0 && blocks_taken() == before);
 		set_length(15 * MIB);
-		CHECK(!check_any_match(&m, fd, 15 * MIB) && blocks_taken() == before);
+		CHECK(check_all(1) && !held->proven && blocks_taken() == before);
+		CHECK(!check_is_blank(fd, 15 * MIB) && blocks_taken() == before);
 		close_files();
 	}
 	memcpy(data_path, path, sizeof path);
@@ -280,6 +389,9 @@ static int run_all(void)
 	RUN(test_no_chunks);
 	RUN(test_whole_file_too_short);
 	RUN(test_zeros_behind_the_end);
+	RUN(test_proof);
+	RUN(test_zeros_are_no_proof);
+	RUN(test_blank);
 	RUN(test_holes);
 #if defined(__linux__)
 	RUN(test_holes_take_no_memory);

@@ -440,28 +440,113 @@ static void test_chunk_hashes(void)
 	metafile_close(&m);
 }
 
+static bool fails(struct metafile *m, uint64_t chunk, int error)
+{
+	errno = 0;
+	return metafile_chunk_hash(m, chunk) == NULL && errno == error && m->error == error;
+}
+
+static int64_t written_ns(const char *of)
+{
+	struct stat st;
+
+	if (stat(of, &st) < 0)
+		abort();
+	return (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+}
+
+/* Writes to the metafile, later than whoever wrote to it last: the clock of a file system
+ * may stand still for some milliseconds. */
+static void write_at(off_t offset, const void *bytes, size_t size)
+{
+	char clock[UNIT_PATH_SIZE];
+	int fd = open(path, O_WRONLY);
+
+	do
+		unit_write_file(unit_path(clock, "clock"), "x", 1);
+	while (written_ns(clock) <= written_ns(path));
+	if (fd < 0 || pwrite(fd, bytes, size, offset) != (ssize_t)size || close(fd) < 0)
+		abort();
+}
+
 static void test_metafile_shrinks(void)
 {
-	const int kept = METAFILE_HASHES_AHEAD + 10;
 	struct metafile m;
 
 	open_many(&m);
-	CHECK(truncate(path, 64 + 32 * kept + 31) == 0);	/* the last one is not whole */
-	CHECK(has_hash(&m, 0) && has_hash(&m, (uint64_t)kept - 1));
-	errno = 0;
-	CHECK(metafile_chunk_hash(&m, (uint64_t)kept) == NULL && errno == EIO);
-	errno = 0;
-	CHECK(metafile_chunk_hash(&m, MANY - 1) == NULL && errno == EIO);
-	CHECK(has_hash(&m, 5));			/* that one is still there */
-	CHECK(truncate(path, 0) == 0);
-	CHECK(metafile_chunk_hash(&m, MANY - 2) == NULL && errno == EIO);
-	errno = 0;
-	CHECK(metafile_chunk_hash(&m, 5) == NULL && errno == EIO);	/* nothing stale */
+	CHECK(has_hash(&m, 0));
+	CHECK(truncate(path, 64 + 32 * (METAFILE_HASHES_AHEAD + 10)) == 0);
+	CHECK(has_hash(&m, METAFILE_HASHES_AHEAD - 1));		/* read before, and right */
+	CHECK(fails(&m, METAFILE_HASHES_AHEAD, ESTALE));
+	CHECK(fails(&m, 0, ESTALE));				/* nothing stale */
+	CHECK(metafile_look(&m) < 0 && errno == ESTALE);
 	write_meta();
-	CHECK(has_hash(&m, 5) && has_hash(&m, MANY - 1));
+	CHECK(fails(&m, 5, ESTALE));				/* it is not trusted any more */
+	metafile_close(&m);
+}
+
+/* One byte, in a hash that is read later, or in the header, which is not. */
+static void test_metafile_rewritten(void)
+{
+	static const off_t place[] = {0, 9, 40, 64 + 32 * (MANY - 1)};
+
+	for (size_t i = 0; i < LENGTH(place); i++) {
+		struct metafile m;
+		open_many(&m);
+		CHECK(has_hash(&m, 0) && metafile_look(&m) == 0);
+		write_at(place[i], "\377", 1);
+		CHECK(has_hash(&m, METAFILE_HASHES_AHEAD - 1));
+		CHECK(fails(&m, METAFILE_HASHES_AHEAD, ESTALE));
+		metafile_close(&m);
+		open_many(&m);
+		write_at(place[i], "\377", 1);
+		CHECK(metafile_look(&m) < 0 && errno == ESTALE && fails(&m, 0, ESTALE));
+		metafile_close(&m);
+	}
+}
+
+/* The time of writing is set back, the length is the same. */
+static void test_metafile_rewritten_in_secret(void)
+{
+	struct timespec times[2];
+	struct metafile m;
+	struct stat st;
+
+	open_many(&m);
+	CHECK(stat(path, &st) == 0);
+	write_at(70, "\377", 1);
+	times[0] = times[1] = st.st_mtim;
+	CHECK(utimensat(AT_FDCWD, path, times, 0) == 0);
+	CHECK(fails(&m, 0, ESTALE));
+	metafile_close(&m);
+}
+
+/* Other times, modes and links, or another file of that name: the bytes are the same. */
+static void test_metafile_touched(void)
+{
+	char other[UNIT_PATH_SIZE];
+	struct metafile m;
+
+	open_many(&m);
+	CHECK(has_hash(&m, 0));
+	write_meta();
+	CHECK(has_hash(&m, METAFILE_HASHES_AHEAD) && metafile_look(&m) == 0);
+	CHECK(utimensat(AT_FDCWD, path, NULL, 0) == 0 && chmod(path, 0600) == 0);
+	CHECK(has_hash(&m, 2 * METAFILE_HASHES_AHEAD));
+	unit_write_file(unit_path(other, "other"), "x", 1);
+	CHECK(rename(other, path) == 0);
+	CHECK(has_hash(&m, 3 * METAFILE_HASHES_AHEAD) && metafile_look(&m) == 0);
+	CHECK(has_hash(&m, 0) && has_hash(&m, MANY - 1));
+	metafile_close(&m);
+}
+
+static void test_metafile_unreadable(void)
+{
+	struct metafile m;
+
+	open_many(&m);
 	close(m.fd);
-	errno = 0;
-	CHECK(metafile_chunk_hash(&m, 0) == NULL && errno == EBADF);
+	CHECK(fails(&m, 0, EBADF) && metafile_look(&m) < 0 && errno == EBADF);
 }
 
 /* ---- Names ---- */
@@ -670,6 +755,10 @@ static int run_all(void)
 	RUN(test_offsets_and_lengths);
 	RUN(test_chunk_hashes);
 	RUN(test_metafile_shrinks);
+	RUN(test_metafile_rewritten);
+	RUN(test_metafile_rewritten_in_secret);
+	RUN(test_metafile_touched);
+	RUN(test_metafile_unreadable);
 	RUN(test_data_path);
 	RUN(test_held);
 	RUN(test_held_one);

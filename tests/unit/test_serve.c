@@ -70,7 +70,7 @@ static void make_file(size_t f)
 			  meta + METAFILE_HEADER_SIZE + i * SHA256_HASH_SIZE);
 	}
 	unit_write_file(meta_path[f], meta, METAFILE_HEADER_SIZE + (size_t)chunks * SHA256_HASH_SIZE);
-	if (datafile_open(&files[f], meta_path[f], path[f], false) < 0)
+	if (datafile_open(&files[f], meta_path[f], path[f]) < 0)
 		abort();
 }
 

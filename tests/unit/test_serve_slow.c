@@ -67,7 +67,7 @@ static void make_file(void)
 	snprintf(meta_path, sizeof meta_path, "%s%s", path, METAFILE_SUFFIX);
 	unit_write_file(path, content, sizeof content);
 	unit_write_file(meta_path, meta, sizeof meta);
-	if (datafile_open(&file, meta_path, path, false) < 0)
+	if (datafile_open(&file, meta_path, path) < 0)
 		abort();
 	for (uint64_t i = 0; i < NOT_HELD; i++)
 		held_add(file.held, i);
