@@ -55,8 +55,9 @@ static _Alignas(4096) struct {
 	unsigned new_chunks;			/* in the answers since it was last asked how the client does */
 	unsigned unsent_chunks;			/* of those, the ones that wait in out */
 	int64_t useful_ms;			/* until when the client was of use; 0: from its beginning */
-	int64_t slow_ms;			/* since when it keeps answers waiting; 0: it doesn't */
-	uint64_t slow_start;			/* bytes taken by then */
+	uint64_t batch_start;			/* sent before the answers that are being sent */
+	int64_t slow_ms;			/* since when it keeps those waiting; 0: it doesn't */
+	uint64_t slow_start;			/* bytes that it had taken when they began */
 	int64_t waited_ms;			/* when the child last waited for it to take more */
 	int64_t floor_start_ms;			/* since when the floor is being measured */
 	uint64_t floor_start;			/* bytes taken by then */
@@ -143,7 +144,8 @@ static int wait_to_send(void)
 
 	if (client.slow_ms == 0) {
 		client.slow_ms = client.floor_start_ms = client.waited_ms = now;
-		client.slow_start = client.floor_start = taken;
+		client.floor_start = taken;
+		client.slow_start = client.batch_start < taken ? client.batch_start : taken;
 	}
 	skip_own_time(now);
 	do {
@@ -484,6 +486,7 @@ static int read_more(void)
 		return -1;
 	if (client.slow_ms != 0)
 		end_slow_answers();
+	client.batch_start = client.sent;
 	for (;;) {
 		n = recv(client.fd, client.in + client.in_used, sizeof client.in - client.in_used, 0);
 		if (n > 0) {
@@ -544,7 +547,7 @@ static void begin(int fd, const struct client_context *context)
 	client.open_file = NULL;
 	client.data_fd = -1;
 	client.in_used = client.out_used = client.allowed = 0;
-	client.sent = client.taken = client.chunks = 0;
+	client.sent = client.taken = client.batch_start = client.chunks = 0;
 	client.failed = client.working = false;
 	client.new_chunks = client.unsent_chunks = 0;
 	client.useful_ms = client.slow_ms = 0;
