@@ -3,6 +3,7 @@ data file. And the last error that a written file can have: that of its close.""
 
 import os
 import shutil
+import resource
 import signal
 import threading
 import unittest
@@ -235,7 +236,8 @@ class DataFile(Case):
     def test_a_download_that_ended_too_soon(self):
         file = self.small
         file.path.write_bytes(file.data[:10_000])
-        peer = self.start_peer(file, "--give-up", 1, peers=[self.vacant_address()])
+        peer = self.start_peer(file, peers=[self.vacant_address()], preexec_fn=lambda: resource.setrlimit(
+            resource.RLIMIT_FSIZE, (15_000, 15_000)))
         peer.says("the fetcher has ended")
         self.assertEqual(ask_peer(peer.address(), chunk_request(file.hash, 0)), (OK, file.chunk(0)))
         self.assertEqual(ask_peer(peer.address(), chunk_request(file.hash, 15))[0], NO_CHUNK_YET)

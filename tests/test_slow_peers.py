@@ -8,7 +8,7 @@ import unittest
 from scripted import HANG_UP, FetchCase, Scripted, lie, send
 from support import OK, chunk_response
 
-GOOD_SECONDS = 2    # a good peer may take for what is left, on a busy machine
+GOOD_SECONDS = 5    # a good peer may take for what is left, on a busy machine
 EXTRA_SECONDS = 2   # that slow peers may cost
 CROWD = 60
 
