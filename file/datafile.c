@@ -1,5 +1,6 @@
 /* datafile.c - opening data files with care; run at start-up, and by the
  * fetcher before it writes. */
+#define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS, before POSIX.1-2024 */
 #include "file/datafile.h"
 
 #include <errno.h>
