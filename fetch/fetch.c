@@ -25,6 +25,7 @@
 #include "net/tracker_query.h"
 
 #define ASK_MS 10000		/* between two questions to the tracker, and for its answer */
+#define ASK_SOON_MS 2000	/* from when the last of those that it has named couldn't be reached */
 #define LIST_AGE_LEAST_MS 1500	/* a list that old is asked for again; by who doesn't serve, one of 10 s is */
 #define LIST_AGE_MS 300000	/* the same, when the download has taken long */
 #define SHARE_MS 1000		/* waited for one file while there are others */
@@ -41,7 +42,8 @@ struct fetch {
 
 	struct tracker_query query;
 	int64_t begun_ms, asked_ms, listed_ms;	/* 0 until then */
-	int64_t patience_ms;			/* before it is asked again without a list */
+	int64_t jitter_ms;			/* before it is asked again, more than is said above */
+	int64_t reachable_ms;			/* when it last was to be hoped that a peer can be reached */
 	bool said_tracker_trouble, said_waiting;
 
 	uint64_t start_bytes;		/* held when it began */
@@ -79,13 +81,18 @@ static int64_t list_age_ms(const struct fetch *f)
 static int64_t ask_at_ms(const struct fetch *f)
 {
 	bool listed = f->asked_ms != 0 && f->listed_ms >= f->asked_ms;
-	int64_t renew_ms = f->listed_ms + list_age_ms(f), retry_ms = f->asked_ms + f->patience_ms;
+	int64_t renew_ms = f->listed_ms + list_age_ms(f), retry_ms = f->asked_ms + ASK_MS + f->jitter_ms;
 
 	if (!listed)
-		return retry_ms;
+		return f->asked_ms != 0 ? retry_ms : 0;
 	if (swarm_has_usable_peer(&f->swarm))
 		return renew_ms;
-	return f->swarm.count > 0 ? clock_earlier(renew_ms, retry_ms) : retry_ms;
+	if (f->swarm.count == 0)
+		return retry_ms;
+	/* Another list may name others. One that named nobody new is as good as none. */
+	if (!swarm_has_reachable_peer(&f->swarm) && f->reachable_ms >= f->listed_ms)
+		retry_ms = clock_earlier(retry_ms, f->reachable_ms + ASK_SOON_MS + f->jitter_ms);
+	return clock_earlier(renew_ms, retry_ms);
 }
 
 static void ask_tracker_if_due(struct fetch *f)
@@ -93,24 +100,30 @@ static void ask_tracker_if_due(struct fetch *f)
 	const struct fetch_options *o = f->options;
 	struct tracker_request request = {.command = TRACKER_LIST, .self = o->self};
 
+	if (swarm_has_reachable_peer(&f->swarm))
+		f->reachable_ms = clock_ms();
 	if (o->tracker_host == NULL || f->query.process != 0 || clock_ms() < ask_at_ms(f))
 		return;
 	if (f->asked_ms == 0)
 		f->begun_ms = clock_ms();	/* it is its turn */
 	f->asked_ms = clock_ms();
-	f->patience_ms = clock_jittered(ASK_MS + ASK_MS / 2);
+	f->jitter_ms = random() % 1000;
 	memcpy(request.cascade_hash, f->file->meta.cascade_hash, SHA256_HASH_SIZE);
 	if (tracker_query_start(&f->query, o->tracker_host, o->tracker_port, &request,
-				(int)(ASK_MS * o->time_scale)) < 0)
-		log_warn("can't ask the tracker");
+				(int)(ASK_MS * o->time_scale)) < 0 && !f->said_tracker_trouble) {
+		log_warn("%s: no process can ask the tracker; tried again every 10 s or so", f->file->path);
+		f->said_tracker_trouble = true;
+	}
 }
 
 static void take_list(struct fetch *f, const struct tracker_answer *answer)
 {
 	unsigned usable = swarm_add_entries(&f->swarm, answer->entries, (size_t)answer->count);
 
-	log_debug("%s: the tracker names %u peers", f->file->path, usable);
+	log_debug("%s: the tracker names %u peer%s", f->file->path, usable, usable == 1 ? "" : "s");
 	f->listed_ms = clock_ms();
+	if (swarm_has_reachable_peer(&f->swarm))
+		f->reachable_ms = f->listed_ms;
 	f->said_tracker_trouble = false;
 	if (f->swarm.count == 0 && !f->said_waiting) {
 		log_info("%s: the tracker knows no other peer; waiting for one", f->file->path);

@@ -383,6 +383,14 @@ bool swarm_has_usable_peer(const struct swarm *s)
 	return false;
 }
 
+bool swarm_has_reachable_peer(const struct swarm *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (!s->peers[i].banned && s->peers[i].failures == 0)
+			return true;
+	return false;
+}
+
 int swarm_begin(struct swarm *s, const struct metafile *m, const struct held *held,
 		const struct fetch_options *options)
 {

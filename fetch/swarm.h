@@ -42,6 +42,9 @@ unsigned swarm_add_entries(struct swarm *s, const struct tracker_entry entries[]
 /* Whether there is a peer that may have something for us. */
 bool swarm_has_usable_peer(const struct swarm *s);
 
+/* Whether there is a peer that has not failed since it last did well. */
+bool swarm_has_reachable_peer(const struct swarm *s);
+
 /* Ends what takes too long, connects to whom it pays, and asks for chunks. To be
  * called before each poll. */
 void swarm_manage(struct swarm *s);

@@ -3,6 +3,7 @@
 import random
 import socket
 import threading
+import time
 import unittest
 
 from scripted import Scripted, not_yet, send, silent_tracker
@@ -137,6 +138,42 @@ class Lists(Case):
         pause(4)
         self.assertEqual(tracker.commands().count(LIST), 1)
         self.end(peer)
+
+    def times_of_requests(self, number, entries, within):
+        """Return when a tracker was asked, after so many requests; entries(i) answers the one number i."""
+        times = []
+
+        def answer(connection, command):
+            times.append(time.monotonic())
+            connection.sendall(entries(len(times) - 1))
+        tracker = Tracker(self, answer=answer)
+        self.fetcher = self.start_fetch(self.file, tracker=tracker.address, me=ME)
+        wait_until(lambda: len(times) >= number, "it asks again", within)
+        return times
+
+    def test_when_nobody_on_a_list_can_be_reached_another_is_asked_for(self):
+        """A tracker names twenty of many, by chance, and some have gone."""
+        dead = b"".join(tracker_entry(self.vacant_address()) for _ in range(20))
+        first, second = self.times_of_requests(
+            2, lambda i: tracker_response(0, tracker_entry(self.peer.address) if i else dead), 8)
+        self.assertGreater(second - first, 1.9)
+        self.assertEqual(self.fetcher.wait(8), 0, self.fetcher.stderr)
+
+    def test_a_list_that_names_nobody_new_is_not_asked_for_again_soon(self):
+        dead = tracker_response(0, tracker_entry(self.vacant_address()))
+        times = self.times_of_requests(2, lambda i: dead, 8)
+        pause(6)
+        self.assertEqual(len(times), 2)
+
+    def test_a_tracker_that_fails_is_asked_again_after_10_seconds_or_so(self):
+        first, second = self.times_of_requests(2, lambda i: tracker_response(1, b"closed\n"), 20)
+        self.assertGreater(second - first, 9.9)
+        self.assertLess(second - first, 12)
+        self.assertIn("10 s or so", self.fetcher.stderr)
+
+    def test_one_peer_is_one_peer(self):
+        program = self.assert_fetched_with(self.peer.address)
+        self.assertIn("names 1 peer\n", program.stderr)
 
     def test_the_tracker_is_asked_for_each_file(self):
         other = self.describe_file("other", 5000, 1000)
