@@ -403,6 +403,7 @@ int main(int argc, char **argv)
 	s.fetch.tracker_port = s.tracker_port;
 	if (s.tracker_host == NULL && s.fetch.peer_count == 0 && s.client_only)
 		args_misuse("without a tracker, --client-only needs a --peer");
+	Signal(SIGCHLD, SIG_DFL);	/* ignored, it would hide how children end */
 	Signal(SIGPIPE, SIG_IGN);	/* whoever hangs up is an error of write, */
 	Signal(SIGXFSZ, SIG_IGN);	/* and so is a file that may not grow */
 	allow_descriptors();

@@ -329,6 +329,15 @@ class Signals(FetchCase):
                 fetcher.signal(signal.SIGTERM)
                 self.assertEqual(fetcher.wait(), 1)
 
+    def test_sigchld_that_is_ignored_from_the_start(self):
+        """Else nobody could learn how a checker ended."""
+        file = self.make_file("data", 100_000, 1000)
+        file.path.write_bytes(file.without(5))
+        fetcher = self.start_fetch(file, peers=[Peer(self, file).address],
+                                   preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN))
+        self.assertEqual(fetcher.wait(), 0, fetcher.stderr)
+        self.assertNotIn("ended early", fetcher.stderr)
+
 
 class Ends(Case):
     def make_contradiction(self):
