@@ -28,15 +28,15 @@
 #include <unistd.h>
 
 #include "base/args.h"
-#include "file/check.h"
+#include "base/log.h"
+#include "base/process.h"
 #include "csapp.h"
-#include "file/datafile.h"
 #include "fetch/fetch.h"
 #include "fetch/progress.h"
-#include "base/log.h"
+#include "file/check.h"
+#include "file/datafile.h"
+#include "net/listen.h"
 #include "peer_serve.h"
-#include "base/process.h"
-#include "net/wire.h"
 
 static const char usage_text[] =
 	"usage: cascade [options] FILE.cascade[:FILE.cascade...] TRACKER_IP TRACKER_PORT MY_IP MY_PORT\n"
@@ -353,7 +353,7 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 	int news[2];
 
 	serve_block_signals();
-	serving.listen_fd = address_listen(&s->self, true);
+	serving.listen_fd = listen_at(&s->self, true);
 	if (s->user != NULL)
 		become_user(s->user, files, count);
 	/* Neither side may ever wait for the other. */

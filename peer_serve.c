@@ -8,12 +8,11 @@
  * The parent does nothing that could block, and nothing with what clients send:
  * it accepts, forks and reaps. A child trusts nothing that it reads, and is
  * alone with its client; whatever happens to it happens to no other. */
-#define _GNU_SOURCE	/* accept4, before POSIX.1-2024 */
+#define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS, madvise */
 #include "peer_serve.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -28,13 +27,16 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "serve/confine.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/sigpoll.h"
+#include "base/wait.h"
 #include "fetch/progress.h"
-#include "serve/serve_client.h"
+#include "net/listen.h"
 #include "net/tracker_query.h"
+#include "net/wire.h"
+#include "serve/confine.h"
+#include "serve/serve_client.h"
 
 #define PAUSE_MS 100		/* after accept or fork failed for want of something */
 #define FULL_PAUSE_MS 20	/* at the bound, while everybody is busy */
@@ -188,26 +190,14 @@ static void subscriber_ended(int status)
 	subscribe_at_ms = clock_ms() + (good ? SUBSCRIBE_MS : RETRY_MS);
 }
 
-/* For a trouble that comes back with each client: said at most every 10 s. The
- * caller keeps *again_ms for each kind of trouble, 0 at first. */
-static void warn_now_and_then(int64_t *again_ms, const char *what)
-{
-	int64_t now = clock_ms();
-
-	if (now < *again_ms)
-		return;
-	log_warn("%s", what);
-	*again_ms = now + COUNTED_MS;
-}
-
 /* A child's exit status is 0, or the errno of what kept it from serving. */
 static void child_exited(int error)
 {
-	static int64_t again_ms;
+	static int64_t said_ms;
 
 	errno = error;
-	if (error != 0)
-		warn_now_and_then(&again_ms, "a child can't confine itself; its client was turned away");
+	if (error != 0 && log_may_say(&said_ms))
+		log_warn("a child can't confine itself; its client was turned away");
 }
 
 static void child_ended(pid_t pid, int status)
@@ -363,43 +353,25 @@ static bool make_way(void)
 	return true;
 }
 
-static int accept_nonblocking(int listen_fd, struct sockaddr_in *sa, socklen_t *len)
-{
-#if defined(SOCK_NONBLOCK) && !defined(PORTABLE)
-	return accept4(listen_fd, (struct sockaddr *)sa, len, SOCK_NONBLOCK);
-#else
-	int fd = accept(listen_fd, (struct sockaddr *)sa, len);
-
-	if (fd >= 0 && fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
-		int error = errno;
-		close(fd);
-		errno = error;
-		return -1;
-	}
-	return fd;
-#endif
-}
-
 /* Takes clients that wait. Returns how long to leave the others waiting. */
 static int accept_clients(void)
 {
-	static int64_t accept_again_ms, fork_again_ms;
+	static int64_t accept_said_ms, fork_said_ms;
 
 	for (int i = 0; i < ACCEPTS_AT_ONCE && clients->count < options->max_clients; i++) {
-		struct sockaddr_in sa = {0};
-		socklen_t len = sizeof sa;
-		int fd = accept_nonblocking(options->listen_fd, &sa, &len);
+		struct address client;
+		int fd = listen_accept(options->listen_fd, &client);
+		if (fd < 0 && errno == EAGAIN)
+			return 0;
 		if (fd < 0) {
-			if (errno == EAGAIN || errno == EWOULDBLOCK)
-				return 0;
-			if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
-				continue;
-			warn_now_and_then(&accept_again_ms, "can't accept a connection");
+			if (log_may_say(&accept_said_ms))
+				log_warn("can't accept a connection");
 			return PAUSE_MS;
 		}
-		bool started = start_child(fd, address_from_sockaddr(&sa));
+		bool started = start_child(fd, client);
 		if (!started) {
-			warn_now_and_then(&fork_again_ms, "can't fork for a client");
+			if (log_may_say(&fork_said_ms))
+				log_warn("can't fork for a client");
 			turn_away(fd);
 		}
 		close(fd);
@@ -497,10 +469,11 @@ static void give_tokens(void)
  * short, maybe. */
 static void poll_failed(void)
 {
-	static int64_t again_ms;
+	static int64_t said_ms;
 
-	warn_now_and_then(&again_ms, "poll");
-	nanosleep(&(struct timespec){.tv_nsec = PAUSE_MS * 1000000L}, NULL);
+	if (log_may_say(&said_ms))
+		log_warn("poll");
+	wait_ms(PAUSE_MS);
 }
 
 static void wait_and_handle(int64_t *accept_at_ms)

@@ -5,10 +5,11 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "file/datafile.h"
-#include "net/wire.h"
+#include "net/address.h"
 
 #define MAX_CLIENTS_DEFAULT 256
 

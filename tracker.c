@@ -18,10 +18,13 @@
 #include <unistd.h>
 
 #include "base/args.h"
+#include "base/bytes.h"
 #include "base/clock.h"
-#include "csapp.h"
 #include "base/log.h"
+#include "base/wait.h"
+#include "csapp.h"
 #include "file/metafile.h"
+#include "net/listen.h"
 #include "net/wire.h"
 
 #define DEFAULT_PORT 8888
@@ -35,7 +38,6 @@
 #define FRESH_MS 660000		/* and for that long comes last: peers subscribe every 600 s */
 #define CLIENT_DEADLINE_MS 10000	/* for a request to arrive and its answer to leave */
 #define PAUSE_MS 100		/* after accept or poll failed for want of something */
-#define SAID_MS 10000		/* between two messages about what happens often */
 
 static const char usage_text[] =
 	"usage: tracker [-a ADDR] [-p PORT] [-g GOOD_IP]... [--ban-private] [FILE.cascade | HASH]...\n";
@@ -51,15 +53,6 @@ static const char help_text[] =
 	"  -v, --verbose       tell of every request\n"
 	"  -h, --help          print this and exit\n"
 	"  -V, --version       print the version and exit\n";
-
-/* For what may happen with every client: false if it was said just now. */
-static bool may_say(int64_t *said_ms)
-{
-	if (*said_ms != 0 && clock_ms() - *said_ms < SAID_MS)
-		return false;
-	*said_ms = clock_ms();
-	return true;
-}
 
 /* ---- what is known ------------------------------------------------------- */
 
@@ -124,11 +117,6 @@ static const char *file_text(const uint8_t hash[SHA256_HASH_SIZE], char text[FIL
 {
 	snprintf(text, FILE_TEXT_SIZE, "%02x%02x%02x%02x...", hash[0], hash[1], hash[2], hash[3]);
 	return text;
-}
-
-static bool same_address(struct address a, struct address b)
-{
-	return a.ip == b.ip && a.port == b.port;
 }
 
 static bool is_for(const struct subscription *s, const uint8_t hash[SHA256_HASH_SIZE])
@@ -234,7 +222,7 @@ static struct subscription *make_room(const uint8_t hash[SHA256_HASH_SIZE], uint
 		for (count = 0; count < subscription_count; count++)
 			found[count] = &subscriptions[count];
 	struct subscription *victim = choose_victim(count, source);
-	if (!has_expired(victim) && may_say(&said_ms))
+	if (!has_expired(victim) && log_may_say(&said_ms))
 		log_warnx("%s%s has %zu subscriptions, and room for no more: the oldest of the source that holds most give way",
 			  count == PEERS_MAX ? "file " : "this tracker",
 			  count == PEERS_MAX ? file_text(hash, text) : "", count);
@@ -246,7 +234,7 @@ static struct subscription *find_subscription(const struct tracker_request *requ
 {
 	struct subscription *s = *bucket_of(request->cascade_hash);
 
-	while (s != NULL && !(s->source == source && same_address(s->peer, request->self) &&
+	while (s != NULL && !(s->source == source && address_equal(s->peer, request->self) &&
 			      is_for(s, request->cascade_hash)))
 		s = s->next;
 	return s;
@@ -316,7 +304,7 @@ static bool can_pick(const struct pick *pick, const struct subscription *s, size
 	size_t of_source = 0;
 
 	for (size_t i = 0; i < pick->count; i++) {
-		if (same_address(pick->subscription[i]->peer, s->peer))
+		if (address_equal(pick->subscription[i]->peer, s->peer))
 			return false;
 		of_source += pick->subscription[i]->source == s->source;
 	}
@@ -365,7 +353,7 @@ static void pick_peers(struct pick *pick, const uint8_t hash[SHA256_HASH_SIZE], 
 	for (unsigned rank = 0; rank < RANKS; rank++) {
 		size_t count = 0;
 		for (size_t i = 0; i < found_count; i++)
-			if (!has_expired(found[i]) && !same_address(found[i]->peer, requester) &&
+			if (!has_expired(found[i]) && !address_equal(found[i]->peer, requester) &&
 			    rank_of(found[i]) == rank)
 				ranked[count++] = found[i];
 		for (size_t most = 1; most <= ANSWER_PEERS_MAX / 2; most++)
@@ -512,7 +500,7 @@ static int warn_of_shortage(const char *what)
 {
 	static int64_t said_ms;
 
-	if (may_say(&said_ms))
+	if (log_may_say(&said_ms))
 		log_warn("%s", what);
 	return PAUSE_MS;
 }
@@ -522,26 +510,15 @@ static int warn_of_shortage(const char *what)
 static int accept_clients(int listen_fd)
 {
 	for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
-		struct sockaddr_in sa;
-		socklen_t len = sizeof sa;
-		int fd = accept(listen_fd, (struct sockaddr *)&sa, &len);
-		if (fd < 0) {
-			if (errno == EAGAIN || errno == EWOULDBLOCK)
-				return 0;
-			if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
-				continue;
-			return warn_of_shortage("can't accept a connection");
-		}
-		if (fcntl(fd, F_SETFL, O_NONBLOCK) < 0) {
-			int pause_ms = warn_of_shortage("can't take a connection");
-			close(fd);
-			return pause_ms;
-		}
+		struct address source;
+		int fd = listen_accept(listen_fd, &source);
+		if (fd < 0)
+			return errno == EAGAIN ? 0 : warn_of_shortage("can't accept a connection");
 		if (client_count == CLIENTS_MAX)
 			drop_client(nearest_deadline());
 		clients[client_count++] = (struct client){
 			.fd = fd,
-			.source = address_from_sockaddr(&sa),
+			.source = source,
 			.deadline_ms = clock_ms() + CLIENT_DEADLINE_MS,
 		};
 	}
@@ -593,8 +570,7 @@ static void wait_for_any(struct pollfd polled[], nfds_t count, int64_t next_ms)
 {
 	if (poll(polled, count, clock_poll_timeout(next_ms)) >= 0 || errno == EINTR)
 		return;
-	const struct timespec pause = {.tv_nsec = warn_of_shortage("can't wait for clients") * 1000000L};
-	nanosleep(&pause, NULL);
+	wait_ms((unsigned)warn_of_shortage("can't wait for clients"));
 }
 
 static void serve(int listen_fd)
@@ -728,8 +704,8 @@ int main(int argc, char **argv)
 	args_program("tracker", usage_text, help_text);
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid());
 	bucket_secret = (uint32_t)random();
-	struct address listen_at = parse_arguments(argc, argv);
+	struct address self = parse_arguments(argc, argv);
 	set_up_signals();
-	serve(address_listen(&listen_at, false));
+	serve(listen_at(&self, false));
 	return 0;
 }

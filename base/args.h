@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include "sha256.h"
-#include "net/wire.h"
 
 #ifdef __GNUC__
 #define ARGS_NORETURN __attribute__((noreturn))

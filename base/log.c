@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +20,7 @@
 
 #define LINE_SIZE 2048	/* bytes; a longer message is cut. No more than PIPE_BUF, where pipes are in use */
 #define WAIT_MS 1000	/* for a line to be written */
+#define SAID_MS 10000	/* between two messages about what happens often */
 
 /* Set at start-up, and by log_role after a fork. */
 static const char *program = "cascade";
@@ -245,6 +245,16 @@ void log_warnx(const char *format, ...)
 	va_start(args, format);
 	say(false, 0, format, args);
 	va_end(args);
+}
+
+bool log_may_say(int64_t *said_ms)
+{
+	int64_t now_ms = clock_ms();
+
+	if (*said_ms != 0 && now_ms - *said_ms < SAID_MS)
+		return false;
+	*said_ms = now_ms;
+	return true;
 }
 
 void log_info(const char *format, ...)

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __GNUC__
 #define LOG_FORMAT_AT(text, args) __attribute__((format(printf, text, args)))
@@ -40,6 +41,10 @@ enum log_level log_get_level(void);
 /* Something went wrong. log_warn adds the text of errno; both keep errno. */
 LOG_FORMAT void log_warn(const char *format, ...);
 LOG_FORMAT void log_warnx(const char *format, ...);
+
+/* For a trouble that may come back with each client: true at most every 10 s. The
+ * caller keeps *said_ms for each kind of trouble, 0 at first. */
+bool log_may_say(int64_t *said_ms);
 
 /* Information, unless quiet; details, if verbose. */
 LOG_FORMAT void log_info(const char *format, ...);

@@ -7,7 +7,7 @@
 #include <stddef.h>
 
 #include "file/datafile.h"
-#include "net/wire.h"
+#include "net/address.h"
 
 struct fetch_options {
 	const char *tracker_host, *tracker_port;	/* NULL: there is no tracker */

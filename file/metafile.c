@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "csapp.h"
-#include "net/wire.h"
 
 static const uint8_t magic[8] = "CASCADE1";
 

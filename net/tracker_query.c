@@ -9,21 +9,15 @@
 #include <unistd.h>
 
 #include "base/process.h"
+#include "csapp.h"
 
 static void ask(const char *host, const char *port, const struct tracker_request *request,
 		int timeout_ms, int to_fetcher)
 {
 	static struct tracker_answer answer;
-	const uint8_t *bytes = (const uint8_t *)&answer;
 
 	answer.count = tracker_exchange(host, port, *request, timeout_ms, answer.entries, answer.why);
-	for (size_t sent = 0; sent < sizeof answer; ) {
-		ssize_t n = write(to_fetcher, bytes + sent, sizeof answer - sent);
-		if (n < 0 && errno != EINTR)
-			break;
-		if (n > 0)
-			sent += (size_t)n;
-	}
+	(void)!rio_writen(to_fetcher, &answer, sizeof answer);	/* fails where the fetcher has gone */
 	_exit(EXIT_SUCCESS);
 }
 

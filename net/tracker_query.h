@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#include "net/wire.h"
+#include "net/tracker_client.h"
 
 struct tracker_answer {
 	int32_t count;		/* of entries; -1: why tells the reason */

@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/wait.h"
 #include "net/wire.h"
 
 #define IDLE_MS 30000		/* until the next request begins */

@@ -78,7 +78,7 @@ static int list(uint32_t file, struct tracker_entry entries[ANSWER_PEERS_MAX])
 static bool is_listed(struct address peer, const struct tracker_entry entries[], int count)
 {
 	for (int i = 0; i < count; i++)
-		if (same_address(entries[i].address, peer))
+		if (address_equal(entries[i].address, peer))
 			return true;
 	return false;
 }
@@ -129,18 +129,18 @@ static void test_age(void)
 	false_ms += 660000;
 	subscribe_from(HONEST, 1, late);
 	for (unsigned q = 0; q < QUERIES; q++)	/* not too old to be the first, by a moment */
-		if (list(1, entries) == 2 && same_address(entries[0].address, early))
+		if (list(1, entries) == 2 && address_equal(entries[0].address, early))
 			break;
-	CHECK(same_address(entries[0].address, early));
+	CHECK(address_equal(entries[0].address, early));
 	int64_t seen = (int64_t)time(NULL) - entries[0].last_seen;
 	CHECK(seen >= 659 && seen <= 661);
 	false_ms += 1;
 	for (unsigned q = 0; q < QUERIES; q++)
-		CHECK(list(1, entries) == 2 && same_address(entries[0].address, late));
+		CHECK(list(1, entries) == 2 && address_equal(entries[0].address, late));
 	false_ms += 30 * MINUTE - 660001;
 	CHECK(list(1, entries) == 2);
 	false_ms += 1;
-	CHECK(list(1, entries) == 1 && same_address(entries[0].address, late));
+	CHECK(list(1, entries) == 1 && address_equal(entries[0].address, late));
 	subscribe_from(HONEST, 1, early);
 	CHECK(list(1, entries) == 2);
 	false_ms += 31 * MINUTE;
@@ -164,7 +164,7 @@ static void test_good_peers_come_first_whatever_their_age(void)
 	CHECK(list(1, entries) == 20);
 	for (unsigned i = 0; i < 20; i++)
 		CHECK(entries[i].good == (i < 4) && (entries[i].address.ip == HONEST) == (i < 4));
-	CHECK(same_address(entries[0].address, peer_at(HONEST, 3)));
+	CHECK(address_equal(entries[0].address, peer_at(HONEST, 3)));
 }
 
 static void test_invented_files_push_nobody_out(void)
@@ -307,7 +307,7 @@ static void test_hashes_of_one_bucket_are_kept_apart(void)
 	for (uint32_t file = 0; file < 3000; file++)
 		subscribe_from(HONEST, file, peer_at(0x0a000000, file));
 	for (uint32_t file = 0; file < 3000; file++)
-		CHECK(list(file, entries) == 1 && same_address(entries[0].address, peer_at(0x0a000000, file)));
+		CHECK(list(file, entries) == 1 && address_equal(entries[0].address, peer_at(0x0a000000, file)));
 }
 
 int main(void)

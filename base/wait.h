@@ -1,0 +1,14 @@
+/* wait.h - waiting for one descriptor, or for time to pass. */
+#ifndef WAIT_H
+#define WAIT_H
+
+#include <stdint.h>
+
+/* Waits until fd is ready for the events of poll(2), or has failed. Returns 0; or
+ * -1 with errno, ETIMEDOUT when the time (as of clock_ms) has passed. */
+int wait_ready(int fd, short events, int64_t deadline_ms);
+
+/* Waits so long, or until a signal is handled; ms is less than 1000. */
+void wait_ms(unsigned ms);
+
+#endif
