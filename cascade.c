@@ -13,7 +13,6 @@
  * the two; they are in peer_serve.c and fetch.c. */
 #define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
 #include <netdb.h>
@@ -36,6 +35,7 @@
 #include "file/check.h"
 #include "file/datafile.h"
 #include "net/listen.h"
+#include "net/news.h"
 #include "peer_serve.h"
 
 static const char usage_text[] =
@@ -350,28 +350,23 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 	struct serve_options serving = {.files = files, .count = count, .max_clients = s->max_clients,
 		.max_upload = s->max_upload, .verify = s->verify_on_send,
 		.tracker_host = s->tracker_host, .tracker_port = s->tracker_port};
-	int news[2];
 
 	serve_block_signals();
 	serving.listen_fd = listen_at(&s->self, true);
 	if (s->user != NULL)
 		become_user(s->user, files, count);
-	/* Neither side may ever wait for the other. */
-	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, news) < 0 || fcntl(news[0], F_SETFL, O_NONBLOCK) < 0 ||
-	    fcntl(news[1], F_SETFL, O_NONBLOCK) < 0)
+	if (news_open(&serving.news, &s->fetch.news) < 0)
 		fatal("can't make a pair of sockets");
 	serving.self = s->fetch.self = s->self;
-	s->fetch.news = news[1];
-	serving.news = news[0];
 	serving.fetcher = process_fork("fetcher");
 	if (serving.fetcher < 0)
 		fatal("can't fork the fetcher");
 	if (serving.fetcher == 0) {
 		close(serving.listen_fd);
-		close(news[0]);
+		close(serving.news);
 		exit(run_fetcher(files, count, &s->fetch));
 	}
-	close(news[1]);
+	close(s->fetch.news);
 	return serve(&serving) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 

@@ -27,13 +27,14 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/format.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/sigpoll.h"
 #include "base/wait.h"
 #include "fetch/progress.h"
 #include "net/listen.h"
-#include "net/tracker_query.h"
+#include "net/news.h"
 #include "net/wire.h"
 #include "serve/confine.h"
 #include "serve/serve_client.h"
@@ -127,7 +128,7 @@ static bool can_subscribe(size_t i)
 
 static void run_subscriber(void)
 {
-	static struct subscription answer;
+	static struct subscription_answer answer;
 	char why[TRACKER_WHY_SIZE];
 	int failures = 0;
 
@@ -394,7 +395,7 @@ static int take_clients(void)
 static void print_status(void)
 {
 	static const char *const states[] = {"working", "silent", "slow"};
-	char address[ADDRESS_TEXT_SIZE], bytes[PROGRESS_BYTES_TEXT_SIZE], rate[PROGRESS_BYTES_TEXT_SIZE];
+	char address[ADDRESS_TEXT_SIZE], bytes[FORMAT_BYTES_SIZE], rate[FORMAT_BYTES_SIZE];
 	int64_t now = clock_ms();
 
 	for (size_t i = 0; i < options->count; i++)
@@ -403,7 +404,7 @@ static void print_status(void)
 			   (unsigned long long)options->files[i].meta.chunks);
 	log_status("%u clients now, %llu before, who were sent %s", clients->count,
 		   (unsigned long long)clients->served,
-		   progress_bytes_text((double)clients->sent_kib * 1024, bytes));
+		   format_bytes((double)clients->sent_kib * 1024, bytes));
 	for (unsigned i = 0; i < options->max_clients; i++) {
 		const struct child *c = &clients->child[i];
 		double kib = (double)atomic_load(&slots[i].sent_kib);
@@ -412,8 +413,8 @@ static void print_status(void)
 			continue;
 		log_status("client %s: %s, %u chunks, %s, %s/s, child %ld", address_text(c->client, address),
 			   states[atomic_load(&slots[i].state) % 3], (unsigned)atomic_load(&slots[i].chunks),
-			   progress_bytes_text(kib * 1024, bytes),
-			   progress_bytes_text(seconds > 0 ? kib * 1024 / seconds : 0, rate), (long)c->pid);
+			   format_bytes(kib * 1024, bytes),
+			   format_bytes(seconds > 0 ? kib * 1024 / seconds : 0, rate), (long)c->pid);
 	}
 }
 

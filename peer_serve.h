@@ -13,8 +13,6 @@
 
 #define MAX_CLIENTS_DEFAULT 256
 
-#define FETCHER_GAVE_UP 3	/* the fetcher's exit status when --give-up ended it */
-
 struct serve_options {
 	struct datafile *files;		/* their descriptors are closed, but for the fetcher's, and
 					 * their maps of held chunks become read-only */
@@ -24,8 +22,7 @@ struct serve_options {
 	uint64_t max_upload;		/* bytes a second, of all children together; 0: no limit */
 	bool verify;			/* hash each chunk again before it is sent */
 	pid_t fetcher;			/* the parent's other child */
-	int news;			/* a socket to the fetcher: a byte from it says that more is held
-					 * than before, and each struct subscription goes to it */
+	int news;			/* the parent's end (net/news.h) */
 	const char *tracker_host, *tracker_port;	/* NULL: there is no tracker */
 	struct address self;		/* as the tracker is to know this peer */
 };

@@ -19,8 +19,7 @@ struct fetch_options {
 	double time_scale;		/* of every time limit; 1 is normal */
 	bool ascending;			/* in the file's order, from chunk 0 on */
 	bool verify_whole;		/* hash the complete file as a whole, too */
-	int news;			/* a socket to the serving parent: gets a byte when more is held,
-					 * brings each struct subscription; -1: this peer doesn't serve */
+	int news;			/* the fetcher's end (net/news.h); -1: this peer doesn't serve */
 };
 
 enum fetch_result {

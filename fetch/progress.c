@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/format.h"
 #include "base/log.h"
 
 #define REDRAW_MS 200		/* on a terminal */
@@ -39,29 +40,6 @@ static struct {
 static volatile sig_atomic_t drawn;
 
 static volatile sig_atomic_t requested;	/* a report, by a signal */
-
-const char *progress_bytes_text(double bytes, char text[PROGRESS_BYTES_TEXT_SIZE])
-{
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-	unsigned i = 0;
-
-	for (; bytes >= 1024 && i + 1 < sizeof units / sizeof units[0]; i++)
-		bytes /= 1024;
-	snprintf(text, PROGRESS_BYTES_TEXT_SIZE, i == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s",
-		 bytes, units[i]);
-	return text;
-}
-
-static const char *duration_text(double seconds, char text[24])
-{
-	unsigned long s = seconds < 359999 ? (unsigned long)(seconds + 0.5) : 359999;
-
-	if (s < 3600)
-		snprintf(text, 24, "%lu:%02lu", s / 60, s % 60);
-	else
-		snprintf(text, 24, "%lu:%02lu:%02lu", s / 3600, s / 60 % 60, s % 60);
-	return text;
-}
 
 static unsigned percent(uint64_t bytes)
 {
@@ -186,22 +164,22 @@ static size_t fit_columns(const char *text, size_t columns, size_t *used)
 static void draw_line(uint64_t bytes, double rate, int peers)
 {
 	char numbers[160], map[BAR_MAX + 4] = "", line[1024], redraw[1100], tail[24];
-	char held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
-	char left[24] = "?", name[512];
+	char held[FORMAT_BYTES_SIZE], whole[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
+	char left[FORMAT_DURATION_SIZE] = "?", name[512];
 	const uint64_t length = shown.file->meta.length;
 	size_t columns = terminal_columns(), name_columns;
 
-	progress_bytes_text(rate, per_second);
+	format_bytes(rate, per_second);
 	if (rate > 0)
-		duration_text((double)(length - bytes) / rate, left);
+		format_duration((double)(length - bytes) / rate, left);
 	if (peers >= 0)
 		snprintf(tail, sizeof tail, "%d peer%s", peers, peers == 1 ? "" : "s");
 	else
 		snprintf(tail, sizeof tail, "%s", shown.verb);
 	int n = columns < NARROW ? snprintf(numbers, sizeof numbers, "%s/s  %s left", per_second, left)
 				 : snprintf(numbers, sizeof numbers, "%s/%s  %s/s  %s left  %s",
-					    progress_bytes_text((double)bytes, held),
-					    progress_bytes_text((double)length, whole), per_second, left, tail);
+					    format_bytes((double)bytes, held),
+					    format_bytes((double)length, whole), per_second, left, tail);
 	/* The name, the percentage and the map get what the numbers leave. */
 	size_t spare = (size_t)n + 8 < columns ? columns - (size_t)n - 8 : 0;
 	snprintf(name, sizeof name, "%s", base_name(shown.file->path));
@@ -224,15 +202,15 @@ static void draw_line(uint64_t bytes, double rate, int peers)
 
 static void report(uint64_t bytes, double rate, int peers)
 {
-	char held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	char held[FORMAT_BYTES_SIZE], whole[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
 	char from[32] = "";
 
 	if (peers >= 0)
 		snprintf(from, sizeof from, ", %d peer%s", peers, peers == 1 ? "" : "s");
 	log_status("%s: %s: %u%%, %s of %s, %s/s%s", shown.file->path, shown.verb, percent(bytes),
-		   progress_bytes_text((double)bytes, held),
-		   progress_bytes_text((double)shown.file->meta.length, whole),
-		   progress_bytes_text(rate, per_second), from);
+		   format_bytes((double)bytes, held),
+		   format_bytes((double)shown.file->meta.length, whole),
+		   format_bytes(rate, per_second), from);
 }
 
 void progress_on_request(int sig)
@@ -243,7 +221,7 @@ void progress_on_request(int sig)
 
 void progress_show(uint64_t bytes, int peers)
 {
-	char held[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	char held[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
 	int64_t now_ms = clock_ms();
 	bool step = !shown.terminal && percent(bytes) >= shown.next_percent && percent(bytes) < 100 &&
 		    now_ms >= shown.next_ms - PLAIN_MS + PLAIN_STEP_MS;
@@ -259,7 +237,7 @@ void progress_show(uint64_t bytes, int peers)
 		draw_line(bytes, rate, peers);
 	} else {
 		log_info("%s: %s: %u%%, %s, %s/s", shown.file->path, shown.verb, percent(bytes),
-			 progress_bytes_text((double)bytes, held), progress_bytes_text(rate, per_second));
+			 format_bytes((double)bytes, held), format_bytes(rate, per_second));
 		shown.next_percent = percent(bytes) / PLAIN_PERCENT * PLAIN_PERCENT + PLAIN_PERCENT;
 	}
 	shown.next_ms = now_ms + (shown.terminal ? REDRAW_MS : PLAIN_MS);

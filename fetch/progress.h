@@ -43,9 +43,4 @@ bool progress_on_terminal(void);
 /* When progress_show will have something to show: for a poll's timeout. */
 int64_t progress_next_ms(void);
 
-#define PROGRESS_BYTES_TEXT_SIZE 16
-
-/* Writes a number of bytes as people read it, like "1.5 GiB"; returns text. */
-const char *progress_bytes_text(double bytes, char text[PROGRESS_BYTES_TEXT_SIZE]);
-
 #endif

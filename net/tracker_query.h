@@ -17,13 +17,6 @@ struct tracker_answer {
 	};
 };
 
-/* What the tracker answered to a subscription, for the fetcher. */
-struct subscription {
-	size_t file;		/* for which: its place on the command line */
-	size_t count;		/* of entries */
-	struct tracker_entry entries[TRACKER_ENTRIES_MAX];
-};
-
 struct tracker_query {
 	pid_t process;		/* 0: nothing is being asked */
 	int fd;			/* a pipe from the process, or -1 */
