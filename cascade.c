@@ -352,7 +352,7 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 		.tracker_host = s->tracker_host, .tracker_port = s->tracker_port};
 
 	serve_block_signals();
-	serving.listen_fd = listen_at(&s->self, true);
+	serving.listen_fd = listen_open(&s->self, true);
 	if (s->user != NULL)
 		become_user(s->user, files, count);
 	if (news_open(&serving.news, &s->fetch.news) < 0)

@@ -573,7 +573,7 @@ static void wait_for_any(struct pollfd polled[], nfds_t count, int64_t next_ms)
 	wait_ms((unsigned)warn_of_shortage("can't wait for clients"));
 }
 
-static void serve(int listen_fd)
+static void answer_clients(int listen_fd)
 {
 	static struct pollfd polled[CLIENTS_MAX + 2];
 	int64_t accept_again_ms = 0;
@@ -706,6 +706,6 @@ int main(int argc, char **argv)
 	bucket_secret = (uint32_t)random();
 	struct address self = parse_arguments(argc, argv);
 	set_up_signals();
-	serve(listen_at(&self, false));
+	answer_clients(listen_open(&self, false));
 	return 0;
 }

@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "csapp.h"
 
-int listen_at(struct address *a, bool anywhere)
+int listen_open(struct address *a, bool anywhere)
 {
 	char text[ADDRESS_TEXT_SIZE];
 	struct address bound;

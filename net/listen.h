@@ -11,9 +11,9 @@
  * machine (it is behind a NAT, maybe), all of them will do if anywhere is true.
  * Returns the socket, non-blocking and close-on-exec; else the process ends, with
  * a message. */
-int listen_at(struct address *a, bool anywhere);
+int listen_open(struct address *a, bool anywhere);
 
-/* Accepts a client that waits at the socket of listen_at. Returns its socket,
+/* Accepts a client that waits at the socket of listen_open. Returns its socket,
  * non-blocking and close-on-exec, the caller's to close, and sets *client to its
  * address. Else returns -1 with errno: EAGAIN if nobody waits, or the client has
  * gone meanwhile (poll tells whether another waits); any other if the system lacks

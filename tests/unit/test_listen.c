@@ -14,7 +14,7 @@ static int listening(struct address *self)
 	*self = (struct address){INADDR_LOOPBACK, 0};
 	fflush(stdout);
 	dup2(nothing, STDOUT_FILENO);
-	int fd = listen_at(self, false);
+	int fd = listen_open(self, false);
 	dup2(out, STDOUT_FILENO);
 	close(out);
 	close(nothing);
