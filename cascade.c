@@ -48,7 +48,7 @@ static const char help_text[] =
 	"  -c, --client-only        don't serve; exit when everything is complete\n"
 	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order\n"
 	"  -f, --force              use a local file that would be refused\n"
-	"  -p, --peer HOST:PORT     fetch from this peer too; may be given several times\n"
+	"      --peer HOST:PORT     fetch from this peer too; may be given several times\n"
 	"  -m, --max-clients N      serve so many clients at a time (default 256)\n"
 	"      --max-upload RATE    serve so many bytes a second at most; K, M, G as in 10M\n"
 	"      --verify-whole       hash a complete file once more, as a whole\n"
@@ -143,12 +143,12 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { ORDER = 256, TIMEOUT, GIVE_UP, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE };
+	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
 		{"force", no_argument, NULL, 'f'},
-		{"peer", required_argument, NULL, 'p'},
+		{"peer", required_argument, NULL, PEER},
 		{"max-clients", required_argument, NULL, 'm'},
 		{"max-upload", required_argument, NULL, MAX_UPLOAD},
 		{"verify-whole", no_argument, NULL, VERIFY_WHOLE},
@@ -171,7 +171,8 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case 'c': s->client_only = true; break;
 		case 'o': s->outputs = optarg; break;
 		case 'f': s->force = true; break;
-		case 'p': parse_peer(s, optarg); break;
+		case 'p':	/* what earlier versions took for --peer */
+		case PEER: parse_peer(s, optarg); break;
 		case 'm': s->max_clients = parse_number("clients", optarg, 65536); break;
 		case MAX_UPLOAD:
 			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->max_upload))

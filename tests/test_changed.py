@@ -279,7 +279,7 @@ class Close(Case):
     def start_without_close(self, *options):
         return self.start(["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", self.file.path,
                            "-e", "trace=close", "-e", "inject=close:error=EIO", PROGRAMS / "cascade", *options,
-                           "-p", Peer(self, self.file).name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
+                           "--peer", Peer(self, self.file).name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
 
     def assert_told(self, program):
         lines = [line for line in program.stderr.splitlines() if f"{self.file.path}: " in line and

@@ -119,7 +119,7 @@ class Showing(Case):
 
     def command(self, file, *options, peers):
         for peer in peers:
-            options += ("-p", "%s:%d" % peer.address)
+            options += ("--peer", "%s:%d" % peer.address)
         return [PROGRAMS / "cascade", "-c", *options, file.metafile_path, "-", f"{LOOPBACK}:0"]
 
     def start_on(self, terminal, file, *options, peers):
@@ -377,7 +377,7 @@ class Names(Showing):
             with self.subTest(name=name):
                 path = self.scratch / f"{name}.cascade"
                 path.write_bytes(b"nothing")
-                program = self.start([PROGRAMS / "cascade", "-c", "-p", f"{LOOPBACK}:1", path, "-", f"{LOOPBACK}:0"])
+                program = self.start([PROGRAMS / "cascade", "-c", "--peer", f"{LOOPBACK}:1", path, "-", f"{LOOPBACK}:0"])
                 self.assertEqual(program.wait(), 1)
                 self.assert_clean(program.stderr)
 
