@@ -112,7 +112,7 @@ static void parse_peer(struct settings *s, char *text)
 	if (s->fetch.peer_count == PEERS_MAX)
 		args_misuse("more than %d peers: \"%s\"", PEERS_MAX, text);
 	if (host == NULL)
-		fatal("memory");
+		fatal("%s", text);
 	if (!cut_port(host, &port) || !args_port(port, 1, &peer->port))
 		args_misuse("not HOST:PORT: \"%s\"", text);
 	check_host(host);
@@ -312,7 +312,7 @@ static void become_user(const struct passwd *user, const struct datafile *files,
 static void on_end(int sig)
 {
 	(void)sig;
-	progress_erase();
+	log_erase();
 	_exit(EXIT_FAILURE);
 }
 

@@ -32,7 +32,6 @@
 #include "base/process.h"
 #include "base/sigpoll.h"
 #include "base/wait.h"
-#include "fetch/progress.h"
 #include "net/listen.h"
 #include "net/news.h"
 #include "net/wire.h"
@@ -230,9 +229,11 @@ static void report_counts(void)
 	if (clients->gave_way + clients->died == 0 || now < counted_at_ms)
 		return;
 	if (clients->gave_way > 0)
-		log_info("%u silent or slow clients had to give way to others", clients->gave_way);
+		log_info("%u silent or slow client%s had to give way to others", clients->gave_way,
+			 FORMAT_S(clients->gave_way));
 	if (clients->died > 0)
-		log_warnx("%u children were killed by a signal", clients->died);
+		log_warnx("%u %s killed by a signal", clients->died,
+			  clients->died == 1 ? "child was" : "children were");
 	clients->gave_way = clients->died = 0;
 	counted_at_ms = now + COUNTED_MS;
 }
@@ -245,7 +246,7 @@ static void fetcher_ended(int status)
 	fetcher_failed = how != NULL;
 	fetcher_gave_up = WIFEXITED(status) && WEXITSTATUS(status) == FETCHER_GAVE_UP;
 	if (fetcher_failed)
-		progress_erase_anothers();
+		log_erase();
 	if (fetcher_failed && !fetcher_gave_up && !ending)	/* the terminal's signals go to both */
 		log_warnx("the fetcher has ended: %s; what is held is still served", how);
 }
@@ -399,10 +400,11 @@ static void print_status(void)
 	int64_t now = clock_ms();
 
 	for (size_t i = 0; i < options->count; i++)
-		log_status("%s: %llu of %llu chunks held", options->files[i].path,
+		log_status("%s: %llu of %llu chunk%s held", options->files[i].path,
 			   (unsigned long long)held_count(options->files[i].held),
-			   (unsigned long long)options->files[i].meta.chunks);
-	log_status("%u clients now, %llu before, who were sent %s", clients->count,
+			   (unsigned long long)options->files[i].meta.chunks,
+			   FORMAT_S(options->files[i].meta.chunks));
+	log_status("%u client%s now, %llu before, sent %s", clients->count, FORMAT_S(clients->count),
 		   (unsigned long long)clients->served,
 		   format_bytes((double)clients->sent_kib * 1024, bytes));
 	for (unsigned i = 0; i < options->max_clients; i++) {
@@ -411,8 +413,9 @@ static void print_status(void)
 		double seconds = (double)(now - c->start_ms) / 1000;
 		if (c->pid == 0)
 			continue;
-		log_status("client %s: %s, %u chunks, %s, %s/s, child %ld", address_text(c->client, address),
-			   states[atomic_load(&slots[i].state) % 3], (unsigned)atomic_load(&slots[i].chunks),
+		unsigned chunks = atomic_load(&slots[i].chunks);
+		log_status("client %s: %s, %u chunk%s, %s, %s/s, child %ld", address_text(c->client, address),
+			   states[atomic_load(&slots[i].state) % 3], chunks, FORMAT_S(chunks),
 			   format_bytes(kib * 1024, bytes),
 			   format_bytes(seconds > 0 ? kib * 1024 / seconds : 0, rate), (long)c->pid);
 	}
@@ -431,7 +434,7 @@ static void *shared_memory(size_t size)
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	if (memory == MAP_FAILED)
-		fatal("memory");
+		fatal("no memory to share with the children");
 	return memory;
 }
 
@@ -529,7 +532,7 @@ static void end_children(void)
 	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 		;
 	if (fetcher != 0)
-		progress_erase_anothers();
+		log_erase();
 }
 
 /* Memory that stays zero and the parent's own. */
@@ -538,7 +541,7 @@ static void *unshared_memory(size_t size)
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (memory == MAP_FAILED)
-		fatal("memory");
+		fatal("no memory for %u clients", options->max_clients);
 #ifdef MADV_DONTFORK	/* without it all is as before, but slower */
 	madvise(memory, size, MADV_DONTFORK);
 #endif
@@ -556,8 +559,9 @@ static void set_up(void)
 	lost_lines = (atomic_uint *)(void *)&slots[options->max_clients];
 	log_share_lost(lost_lines);
 	log_never_wait();
+	log_beside_drawn();	/* the fetcher redraws its progress */
 	if (subscribed == NULL || fds == NULL)
-		fatal("memory");
+		fatal("no memory for %zu files", options->count);
 	for (size_t i = 0; i < options->count; i++)
 		fds[i] = options->files[i].fd;
 	confinement = confine_prepare(fds, options->count);
@@ -577,8 +581,8 @@ static bool all_complete(void)
 		uint64_t held = held_count(d->held);
 		if (held == d->meta.chunks)
 			continue;
-		log_warnx("%s: ended with %llu of %llu chunks held", d->path, (unsigned long long)held,
-			 (unsigned long long)d->meta.chunks);
+		log_warnx("%s: ended with %llu of %llu chunk%s held", d->path, (unsigned long long)held,
+			  (unsigned long long)d->meta.chunks, FORMAT_S(d->meta.chunks));
 		return false;
 	}
 	return true;

@@ -20,6 +20,7 @@
 #include "base/args.h"
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/format.h"
 #include "base/log.h"
 #include "base/wait.h"
 #include "csapp.h"
@@ -223,7 +224,7 @@ static struct subscription *make_room(const uint8_t hash[SHA256_HASH_SIZE], uint
 			found[count] = &subscriptions[count];
 	struct subscription *victim = choose_victim(count, source);
 	if (!has_expired(victim) && log_may_say(&said_ms))
-		log_warnx("%s%s has %zu subscriptions, and room for no more: the oldest of the source that holds most give way",
+		log_warnx("%s%s has %zu subscriptions, and room for no more: the oldest of the source that holds most gives way",
 			  count == PEERS_MAX ? "file " : "this tracker",
 			  count == PEERS_MAX ? file_text(hash, text) : "", count);
 	take_out_of_bucket(victim);
@@ -273,8 +274,7 @@ static void print_status(void)
 		peers++;
 		files += first == s;
 	}
-	log_status("%zu peer%s subscribed, for %zu file%s", peers, peers == 1 ? "" : "s",
-		   files, files == 1 ? "" : "s");
+	log_status("%zu peer%s subscribed, for %zu file%s", peers, FORMAT_S(peers), files, FORMAT_S(files));
 }
 
 /* ---- answering ----------------------------------------------------------- */

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,13 +21,15 @@
 
 #define LINE_SIZE 2048	/* bytes; a longer message is cut. No more than PIPE_BUF, where pipes are in use */
 #define WAIT_MS 1000	/* for a line to be written */
+#define ERASE_LINE "\r\033[K"
 #define SAID_MS 10000	/* between two messages about what happens often */
 
 /* Set at start-up, and by log_role after a fork. */
 static const char *program = "cascade";
 static const char *role;
 static enum log_level level = LOG_NORMAL;
-static bool transient_line;
+static volatile sig_atomic_t drawn;	/* a line that is redrawn stands on the terminal, */
+static bool beside_drawn;		/* or may stand there, by another process */
 
 /* Where lines go, and what becomes of them. */
 static int out = STDERR_FILENO;
@@ -104,11 +107,6 @@ void log_set_level(enum log_level new_level)
 enum log_level log_get_level(void)
 {
 	return level;
-}
-
-void log_transient_line(bool drawn)
-{
-	transient_line = drawn;
 }
 
 /* Adds to the line what fits; returns the new length, which leaves room for
@@ -213,8 +211,8 @@ static void say(bool last_words, int error, const char *format, va_list args)
 	size_t used = 0;
 	int saved = errno;
 
-	if (transient_line)
-		used = append_text(line, used, "\r\033[K");
+	if (drawn || beside_drawn)
+		used = append_text(line, used, ERASE_LINE);
 	used = append_text(line, used, "%s: ", program);
 	if (role != NULL)
 		used = append_text(line, used, "%s[%ld]: ", role, (long)getpid());
@@ -224,7 +222,7 @@ static void say(bool last_words, int error, const char *format, va_list args)
 	if (error != 0)
 		used = append_text(line, used, ": %s", strerror(error));
 	line[used++] = '\n';
-	transient_line = false;
+	drawn = false;
 	put_line(line, used, last_words);
 	errno = saved;
 }
@@ -308,10 +306,31 @@ void fatalx(const char *format, ...)
 	exit(EXIT_FAILURE);
 }
 
+bool log_on_terminal(void)
+{
+	const char *term = getenv("TERM");
+
+	return term != NULL && *term != '\0' && strcmp(term, "dumb") != 0 && isatty(STDERR_FILENO) == 1;
+}
+
 void log_draw(const char *text, size_t size)
 {
-	if (put(text, size, 0))
-		transient_line = true;
+	drawn = true;	/* first: a signal may come between */
+	put(text, size, 0);
+}
+
+void log_erase(void)
+{
+	static const char erase[] = ERASE_LINE;
+
+	if (drawn || beside_drawn)
+		put(erase, sizeof erase - 1, 0);
+	drawn = false;
+}
+
+void log_beside_drawn(void)
+{
+	beside_drawn = level != LOG_QUIET && log_on_terminal();
 }
 
 /* How many bytes the UTF-8 character at p has; 0 if it is none, or a control

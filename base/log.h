@@ -73,12 +73,22 @@ void log_share_lost(atomic_uint *lost);
  * whether there is something to tell still. */
 bool log_tell_lost(void);
 
-/* Draws on the terminal a line that is redrawn, from its first column on, or
- * erases it. What can't be drawn at once is left out. */
+/* Whether standard error is a terminal that can erase a line, so that one can be
+ * redrawn: not where TERM is "dumb" or is not set. */
+bool log_on_terminal(void);
+
+/* Draws on the terminal a line that is redrawn, from its first column on. What
+ * can't be drawn at once is left out. The next message of this process removes the
+ * line first. */
 void log_draw(const char *text, size_t size);
 
-/* Says that a line which is redrawn stands on the terminal (or no longer does):
- * the next message of this process then removes it first. */
-void log_transient_line(bool drawn);
+/* Erases the line that log_draw has drawn, or another process beside this one may
+ * have (log_beside_drawn), if any. A signal handler may call it. */
+void log_erase(void);
+
+/* For a process that shares the terminal with one that redraws a line: from here on
+ * each message removes first what may stand there, where a line can be redrawn.
+ * Children inherit this. */
+void log_beside_drawn(void);
 
 #endif

@@ -313,7 +313,7 @@ static void say_begin(const struct fetch *f)
 	format_bytes((double)(f->file->meta.length - f->start_bytes), missing);
 	if (f->start_bytes > 0)
 		log_info("%s: %s of it are verified, %s missing", f->file->path, here, missing);
-	else if (!progress_on_terminal())
+	else if (!log_on_terminal())
 		log_info("%s: %s to fetch", f->file->path, missing);
 }
 
@@ -331,8 +331,11 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 	if (complete) {
 		if (!is_whole(d, options))
 			return -1;
-		log_info("%s: complete: all %llu chunks are verified", d->path,
-			 (unsigned long long)d->meta.chunks);
+		if (d->meta.chunks == 1)
+			log_info("%s: complete: its one chunk is verified", d->path);
+		else
+			log_info("%s: complete: all %llu chunks are verified", d->path,
+				 (unsigned long long)d->meta.chunks);
 		return 0;
 	}
 	if (swarm_begin(&f->swarm, &d->meta, d->held, options) < 0) {

@@ -36,9 +36,6 @@ static struct {
 	unsigned looks;
 } shown;
 
-/* Whether the line stands on the terminal, for a signal handler as well. */
-static volatile sig_atomic_t drawn;
-
 static volatile sig_atomic_t requested;	/* a report, by a signal */
 
 static unsigned percent(uint64_t bytes)
@@ -49,20 +46,13 @@ static unsigned percent(uint64_t bytes)
 	return length == 0 || bytes >= length ? 100 : (unsigned)((double)bytes * 100 / (double)length);
 }
 
-bool progress_on_terminal(void)
-{
-	const char *term = getenv("TERM");
-
-	return term != NULL && *term != '\0' && strcmp(term, "dumb") != 0 && isatty(STDERR_FILENO) == 1;
-}
-
 void progress_begin(const char *verb, const struct datafile *d, uint64_t had, const struct wanted *wanted)
 {
 	memset(&shown, 0, sizeof shown);
 	shown.verb = verb;
 	shown.file = d;
 	shown.wanted = wanted;
-	shown.terminal = progress_on_terminal();
+	shown.terminal = log_on_terminal();
 	shown.had = had;
 	shown.start_ms = clock_ms();
 	shown.next_ms = shown.start_ms + (shown.terminal ? 0 : PLAIN_MS);
@@ -196,7 +186,6 @@ static void draw_line(uint64_t bytes, double rate, int peers)
 		 numbers);
 	line[fit_columns(line, columns - 1, &name_columns)] = '\0';	/* a full line would wrap */
 	n = snprintf(redraw, sizeof redraw, "\r%s\033[K", line);
-	drawn = 1;	/* first: a signal may come between */
 	log_draw(redraw, (size_t)n);
 }
 
@@ -254,29 +243,8 @@ int64_t progress_next_ms(void)
 	return shown.next_ms;
 }
 
-static void erase_line(void)
-{
-	static const char erase[] = "\r\033[K";
-
-	log_draw(erase, sizeof erase - 1);
-}
-
-void progress_erase(void)
-{
-	if (drawn)
-		erase_line();
-	drawn = 0;
-}
-
-void progress_erase_anothers(void)
-{
-	if (progress_on_terminal() && log_get_level() != LOG_QUIET)
-		erase_line();
-}
-
 double progress_end(void)
 {
-	progress_erase();
-	log_transient_line(false);
+	log_erase();
 	return (double)(clock_ms() - shown.start_ms) / 1000;
 }

@@ -296,6 +296,26 @@ class OnTerminal(Showing):
         program.wait(10)
         self.assertEqual(terminal.finish(), seen)
 
+    def test_what_the_serving_parent_says_is_not_appended_to_the_fetchers_line(self):
+        self.seconds = 60
+        file = self.make_description()
+        terminal = Terminal(self, 80)
+        command = self.command(file, peers=[self.slow_peer(file)])
+        del command[1]
+        program = self.start_command_on(terminal, command)
+        for number in range(1, 6):
+            drawn = len(downloading(terminal.text))
+            wait_until(lambda: len(downloading(terminal.text)) >= drawn + 2, "it is drawn")
+            program.signal(signal.SIGUSR1)
+            wait_until(lambda: len(re.findall("cascade: 0 clients now.*\n", terminal.text)) == number,
+                       "it is told")
+        told = [line for line in screen_of(terminal.text) if "cascade: " in line]
+        self.assertEqual(len(told), 10, told)  # the file, and the number of clients
+        for line in told:
+            self.assertTrue(line.startswith("cascade: "), line)
+        drawn = len(downloading(terminal.text))
+        wait_until(lambda: len(downloading(terminal.text)) > drawn, "it is drawn again")
+
     def test_the_end_of_a_fetcher_is_told_on_a_line_of_its_own(self):
         self.seconds = 60
         file = self.make_description()
