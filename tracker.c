@@ -1,9 +1,6 @@
-/* tracker.c - the tracker: knows which peers are active for which file.
- *
- * One process and one loop around poll, because all clients share its state
- * and every message is tiny. Memory is bounded everywhere: at a bound, what is
- * oldest gives way, and first of all that of whoever holds most. */
-#include <arpa/inet.h>
+/* tracker.c - the tracker: tells peers which other peers are active. One process
+ * and one loop around poll, because all clients share its state and every message
+ * is tiny. What it remembers and whom it names is in track/. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -18,7 +15,6 @@
 #include <unistd.h>
 
 #include "base/args.h"
-#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/log.h"
@@ -27,16 +23,12 @@
 #include "file/metafile.h"
 #include "net/listen.h"
 #include "net/wire.h"
+#include "track/policy.h"
+#include "track/subscriptions.h"
 
 #define DEFAULT_PORT 8888
-#define SUBSCRIPTIONS_MAX 65536	/* known at a time */
-#define PEERS_MAX 4096		/* of these, to one file: an answer looks at all of them */
-#define BUCKETS 65536		/* of the table to find them in */
 #define CLIENTS_MAX 512		/* connections at a time */
 #define ACCEPTS_AT_ONCE 64	/* before those that have come are read from */
-#define ANSWER_PEERS_MAX 20	/* peers in one answer: more would overflow some peers' buffers */
-#define PEER_AGE_MAX_MS 1800000	/* a peer that was not heard of for that long is left out, */
-#define FRESH_MS 660000		/* and for that long comes last: peers subscribe every 600 s */
 #define CLIENT_DEADLINE_MS 10000	/* for a request to arrive and its answer to leave */
 #define PAUSE_MS 100		/* after accept or poll failed for want of something */
 
@@ -55,231 +47,9 @@ static const char help_text[] =
 	"  -h, --help          print this and exit\n"
 	"  -V, --version       print the version and exit\n";
 
-/* ---- what is known ------------------------------------------------------- */
-
-/* What a peer said of itself, and from which address. Anybody can name any peer,
- * so the same words from two sources are two subscriptions: neither source can
- * touch what the other has said. */
-struct subscription {
-	uint8_t cascade_hash[SHA256_HASH_SIZE];
-	struct address peer;
-	uint32_t source;		/* the IPv4 address that it came from */
-	int64_t seen_ms;		/* as of clock_ms: when it was last heard of */
-	struct subscription *next;	/* in its bucket */
-};
-
-/* Those in use are the first; only subscribe() changes them. A bucket holds all
- * subscriptions to a file, and maybe some to others. */
-static struct subscription subscriptions[SUBSCRIPTIONS_MAX];
-static size_t subscription_count;
-static struct subscription *buckets[BUCKETS];
-
-/* A look at some of them: the current request's. */
-static struct subscription *found[SUBSCRIPTIONS_MAX];
-
-/* Set up by the arguments. */
-static uint8_t (*tracked)[SHA256_HASH_SIZE];	/* sorted */
-static size_t tracked_count;			/* 0: any file is tracked */
-static bool ban_private;
-static uint32_t *good_ips;
-static size_t good_ip_count;
-static uint32_t bucket_secret;			/* so that nobody can fill a bucket on purpose */
-
-static bool is_good(uint32_t ip)
-{
-	for (size_t i = 0; i < good_ip_count; i++)
-		if (good_ips[i] == ip)
-			return true;
-	return false;
-}
-
-/* RFC 1918, and the loopback and link-local ranges of RFC 6890. */
-static bool is_private(uint32_t ip)
-{
-	return ip >> 24 == 10 || ip >> 20 == (172 << 4 | 1) || ip >> 16 == (192 << 8 | 168) ||
-	       ip >> 24 == 127 || ip >> 16 == (169 << 8 | 254);
-}
-
-static int compare_hashes(const void *a, const void *b)
-{
-	return memcmp(a, b, SHA256_HASH_SIZE);
-}
-
-static bool is_tracked(const uint8_t hash[SHA256_HASH_SIZE])
-{
-	return tracked_count == 0 ||
-	       bsearch(hash, tracked, tracked_count, sizeof *tracked, compare_hashes) != NULL;
-}
-
-#define FILE_TEXT_SIZE 12
-
-/* The beginning of a file's hash, for people; returns text. */
-static const char *file_text(const uint8_t hash[SHA256_HASH_SIZE], char text[FILE_TEXT_SIZE])
-{
-	snprintf(text, FILE_TEXT_SIZE, "%02x%02x%02x%02x...", hash[0], hash[1], hash[2], hash[3]);
-	return text;
-}
-
-static bool is_for(const struct subscription *s, const uint8_t hash[SHA256_HASH_SIZE])
-{
-	return memcmp(s->cascade_hash, hash, SHA256_HASH_SIZE) == 0;
-}
-
-static bool has_expired(const struct subscription *s)
-{
-	return clock_ms() - s->seen_ms > PEER_AGE_MAX_MS;
-}
-
-static struct subscription **bucket_of(const uint8_t hash[SHA256_HASH_SIZE])
-{
-	uint32_t mixed = bucket_secret;
-
-	for (unsigned i = 0; i < SHA256_HASH_SIZE; i += 4)
-		mixed = (mixed ^ decode_be32(hash + i)) * (bucket_secret | 1);
-	return &buckets[(mixed >> 16) % BUCKETS];
-}
-
-/* Puts the subscriptions to the file into found. Returns how many. */
-static size_t find_subscriptions(const uint8_t hash[SHA256_HASH_SIZE])
-{
-	size_t count = 0;
-
-	for (struct subscription *s = *bucket_of(hash); s != NULL; s = s->next)
-		if (is_for(s, hash))
-			found[count++] = s;
-	return count;
-}
-
-/* ---- who gives way ------------------------------------------------------- */
-
-/* How many subscriptions each source holds, in a table of tally_size places: a
- * power of two, and at least twice as many as there are subscriptions to count,
- * so that a place is soon found. */
-static struct {
-	uint32_t source, count;
-} tally[2 * SUBSCRIPTIONS_MAX];
-static size_t tally_size;
-
-static void clear_tally(size_t count)
-{
-	for (tally_size = 4; tally_size < 2 * count; tally_size *= 2)
-		;
-	memset(tally, 0, tally_size * sizeof tally[0]);
-}
-
-/* The source's place in the table, with a count of 0 if it has had none. */
-static uint32_t *tally_of(uint32_t source)
-{
-	size_t i = (source * UINT32_C(2654435769) >> 8) & (tally_size - 1);
-
-	while (tally[i].count > 0 && tally[i].source != source)
-		i = (i + 1) & (tally_size - 1);
-	tally[i].source = source;
-	return &tally[i].count;
-}
-
-/* Which of the count subscriptions in found gives way to a new one: an expired
- * one; else the oldest one of the sources that hold most. The new one counts for
- * its source already: a source that takes more room than any other takes it from
- * itself. */
-static struct subscription *choose_victim(size_t count, uint32_t new_source)
-{
-	struct subscription *victim = NULL;
-	uint32_t most = 1;
-
-	clear_tally(count);
-	++*tally_of(new_source);
-	for (size_t i = 0; i < count; i++) {
-		if (has_expired(found[i]))
-			return found[i];
-		uint32_t held = ++*tally_of(found[i]->source);
-		most = held > most ? held : most;
-	}
-	for (size_t i = 0; i < count; i++)
-		if ((victim == NULL || found[i]->seen_ms < victim->seen_ms) && *tally_of(found[i]->source) == most)
-			victim = found[i];
-	return victim;
-}
-
-static void take_out_of_bucket(const struct subscription *s)
-{
-	struct subscription **link = bucket_of(s->cascade_hash);
-
-	while (*link != s)
-		link = &(*link)->next;
-	*link = s->next;
-}
-
-/* Returns a place for a new subscription to the file; it is in no bucket. */
-static struct subscription *make_room(const uint8_t hash[SHA256_HASH_SIZE], uint32_t source)
-{
-	static int64_t said_ms;
-	char text[FILE_TEXT_SIZE];
-	size_t count = find_subscriptions(hash);
-
-	if (count < PEERS_MAX && subscription_count < SUBSCRIPTIONS_MAX)
-		return &subscriptions[subscription_count++];
-	if (count < PEERS_MAX)
-		for (count = 0; count < subscription_count; count++)
-			found[count] = &subscriptions[count];
-	struct subscription *victim = choose_victim(count, source);
-	if (!has_expired(victim) && log_may_say(&said_ms))
-		log_warnx("%s%s has %zu subscriptions, and room for no more: the oldest of the source that holds most gives way",
-			  count == PEERS_MAX ? "file " : "this tracker",
-			  count == PEERS_MAX ? file_text(hash, text) : "", count);
-	take_out_of_bucket(victim);
-	return victim;
-}
-
-static struct subscription *find_subscription(const struct tracker_request *request, uint32_t source)
-{
-	struct subscription *s = *bucket_of(request->cascade_hash);
-
-	while (s != NULL && !(s->source == source && address_equal(s->peer, request->self) &&
-			      is_for(s, request->cascade_hash)))
-		s = s->next;
-	return s;
-}
-
-static void subscribe(const struct tracker_request *request, uint32_t source)
-{
-	struct subscription *s = find_subscription(request, source);
-	const uint8_t *hash = request->cascade_hash;
-	char peer[ADDRESS_TEXT_SIZE], file[FILE_TEXT_SIZE];
-
-	if (s == NULL) {
-		size_t before = subscription_count;
-		s = make_room(hash, source);
-		struct subscription **bucket = bucket_of(hash);
-		*s = (struct subscription){.peer = request->self, .source = source, .next = *bucket};
-		memcpy(s->cascade_hash, hash, SHA256_HASH_SIZE);
-		*bucket = s;
-		if (subscription_count > before)
-			log_info("%s is new, for file %s", address_text(request->self, peer), file_text(hash, file));
-	}
-	s->seen_ms = clock_ms();
-}
-
-/* SIGUSR1. */
-static void print_status(void)
-{
-	size_t peers = 0, files = 0;
-
-	for (size_t i = 0; i < subscription_count; i++) {
-		const struct subscription *s = &subscriptions[i], *first = *bucket_of(s->cascade_hash);
-		if (has_expired(s))
-			continue;
-		while (!is_for(first, s->cascade_hash) || has_expired(first))
-			first = first->next;
-		peers++;
-		files += first == s;
-	}
-	log_status("%zu peer%s subscribed, for %zu file%s", peers, FORMAT_S(peers), files, FORMAT_S(files));
-}
-
 /* ---- answering ----------------------------------------------------------- */
 
-#define ANSWER_SIZE (TRACKER_RESPONSE_SIZE + ANSWER_PEERS_MAX * TRACKER_ENTRY_SIZE)
+#define ANSWER_SIZE (TRACKER_RESPONSE_SIZE + SUBSCRIPTIONS_NAMED_MAX * TRACKER_ENTRY_SIZE)
 
 /* Writes an error's answer, as a line: some peers read one. Returns its size in
  * bytes. */
@@ -292,121 +62,28 @@ static size_t answer_error(uint8_t answer[ANSWER_SIZE], const char *why)
 	return TRACKER_RESPONSE_SIZE + (size_t)length;
 }
 
-/* What is put into an answer. */
-struct pick {
-	const struct subscription *subscription[ANSWER_PEERS_MAX];
-	size_t count;
-};
-
-/* Whether the peer is not picked yet, and fewer than `most` of its source are. */
-static bool can_pick(const struct pick *pick, const struct subscription *s, size_t most)
-{
-	size_t of_source = 0;
-
-	for (size_t i = 0; i < pick->count; i++) {
-		if (address_equal(pick->subscription[i]->peer, s->peer))
-			return false;
-		of_source += pick->subscription[i]->source == s->source;
-	}
-	return of_source < most;
-}
-
-/* Picks from the count candidates in their order until `until` are picked, and
- * not more than `most` of any source. */
-static void pick_some(struct pick *pick, struct subscription *const candidates[], size_t count,
-		      size_t most, size_t until)
-{
-	for (size_t i = 0; i < count && pick->count < until; i++)
-		if (can_pick(pick, candidates[i], most))
-			pick->subscription[pick->count++] = candidates[i];
-}
-
-static void shuffle(struct subscription *candidates[], size_t count)
-{
-	for (size_t i = 0; i + 1 < count; i++) {	/* Fisher and Yates */
-		size_t j = i + (size_t)random() % (count - i);
-		struct subscription *moved = candidates[i];
-		candidates[i] = candidates[j];
-		candidates[j] = moved;
-	}
-}
-
-/* Peers are named in this order: the good ones before the others, and among each
- * those that have subscribed lately before those that may have ended. */
-#define RANKS 4
-static unsigned rank_of(const struct subscription *s)
-{
-	return (is_good(s->peer.ip) ? 0u : 2u) + (clock_ms() - s->seen_ms > FRESH_MS ? 1u : 0u);
-}
-
-/* Picks up to ANSWER_PEERS_MAX peers other than the requester, by rank, and by
- * chance within a rank. One half goes to the sources in turn, so that one that
- * names a crowd can't hide the others; the rest to any, so that neither a crowd
- * behind one address is hidden by a few with their own. */
-static void pick_peers(struct pick *pick, const uint8_t hash[SHA256_HASH_SIZE], struct address requester)
-{
-	static struct subscription *ranked[PEERS_MAX];
-	size_t found_count = find_subscriptions(hash);
-
-	shuffle(found, found_count);
-	pick->count = 0;
-	for (unsigned rank = 0; rank < RANKS; rank++) {
-		size_t count = 0;
-		for (size_t i = 0; i < found_count; i++)
-			if (!has_expired(found[i]) && !address_equal(found[i]->peer, requester) &&
-			    rank_of(found[i]) == rank)
-				ranked[count++] = found[i];
-		for (size_t most = 1; most <= ANSWER_PEERS_MAX / 2; most++)
-			pick_some(pick, ranked, count, most, ANSWER_PEERS_MAX / 2);
-		pick_some(pick, ranked, count, ANSWER_PEERS_MAX, ANSWER_PEERS_MAX);
-	}
-}
-
 static size_t answer_list(uint8_t answer[ANSWER_SIZE], const struct tracker_request *request)
 {
-	uint8_t *p = answer + TRACKER_RESPONSE_SIZE;
-	struct pick pick;
+	struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX];
+	size_t named = subscriptions_pick(request->cascade_hash, request->self, entries);
+	uint32_t length = (uint32_t)(named * TRACKER_ENTRY_SIZE);
 
-	pick_peers(&pick, request->cascade_hash, request->self);
-	for (size_t i = 0; i < pick.count; i++, p += TRACKER_ENTRY_SIZE) {
-		const struct subscription *s = pick.subscription[i];
-		int64_t age_s = (clock_ms() - s->seen_ms) / 1000;
-		tracker_entry_encode(p, &(struct tracker_entry){
-			s->peer, (uint32_t)(time(NULL) - age_s), is_good(s->peer.ip)});
-	}
-	tracker_response_encode(answer, &(struct tracker_response){
-		.status = 0, .length = (uint32_t)(pick.count * TRACKER_ENTRY_SIZE)});
-	return TRACKER_RESPONSE_SIZE + pick.count * TRACKER_ENTRY_SIZE;
-}
-
-/* Returns why the requester may not subscribe, or NULL. */
-static const char *refuse_subscription(struct address self, struct address source)
-{
-	if (self.port == 0)
-		return "a peer can't listen on port 0";
-	if (self.ip == 0)
-		return "0.0.0.0 is no address to reach a peer at";
-	if (ban_private && is_private(self.ip))
-		return "this tracker takes no private addresses";
-	if (is_good(self.ip) && self.ip != source.ip)
-		return "that address may subscribe only from itself";
-	return NULL;
+	tracker_response_encode(answer, &(struct tracker_response){.status = 0, .length = length});
+	for (size_t i = 0; i < named; i++)
+		tracker_entry_encode(answer + TRACKER_RESPONSE_SIZE + i * TRACKER_ENTRY_SIZE, &entries[i]);
+	return TRACKER_RESPONSE_SIZE + length;
 }
 
 /* Writes the answer to a whole request; returns its size in bytes. */
 static size_t answer_request(uint8_t answer[ANSWER_SIZE], const struct tracker_request *request,
 			     struct address source)
 {
-	const char *why = NULL;
+	const char *why = policy_refuses(request, source);
 
-	if (!is_tracked(request->cascade_hash))
-		why = "this tracker doesn't track that file";
-	else if (request->command == TRACKER_SUBSCRIBE)
-		why = refuse_subscription(request->self, source);
 	if (why != NULL)
 		return answer_error(answer, why);
 	if (request->command == TRACKER_SUBSCRIBE)
-		subscribe(request, source.ip);
+		subscriptions_add(request->cascade_hash, request->self, source.ip);
 	return answer_list(answer, request);
 }
 
@@ -552,6 +229,14 @@ static void on_signal(int sig)
 	errno = saved;
 }
 
+static void report(void)
+{
+	size_t peers, files;
+
+	subscriptions_count(&peers, &files);
+	log_status("%zu peer%s subscribed, for %zu file%s", peers, FORMAT_S(peers), files, FORMAT_S(files));
+}
+
 /* The pipe is emptied before the flag is read: a signal in between wakes poll again. */
 static void heed_signals(void)
 {
@@ -561,7 +246,7 @@ static void heed_signals(void)
 		;
 	if (status_wanted) {
 		status_wanted = 0;
-		print_status();
+		report();
 	}
 }
 
@@ -606,13 +291,6 @@ static void answer_clients(int listen_fd)
 
 /* ---- start-up ------------------------------------------------------------ */
 
-static void add_good_ip(const char *text)
-{
-	good_ips = Realloc(good_ips, (good_ip_count + 1) * sizeof *good_ips);
-	if (!args_ip(text, &good_ips[good_ip_count++]))
-		args_misuse("not an IPv4 address: \"%s\"", text);
-}
-
 /* Reads an operand: a hash, or a metafile that has it. */
 static void add_operand(const char *text)
 {
@@ -620,19 +298,28 @@ static void add_operand(const char *text)
 	struct metafile m;
 	const char *why;
 
-	if (!args_hash(text, hash)) {
-		char *data_path = metafile_data_path(text);
-		if (data_path == NULL)
-			fatalx("%s: neither a hash of %d digits nor a metafile (NAME" METAFILE_SUFFIX ")",
-			       text, 2 * SHA256_HASH_SIZE);
-		free(data_path);
-		if (metafile_open(&m, text, &why) < 0)
-			fatalx("%s: %s", text, why);
-		memcpy(hash, m.cascade_hash, sizeof hash);
-		metafile_close(&m);
+	if (args_hash(text, hash)) {
+		policy_track_file(hash);
+		return;
 	}
-	tracked = Realloc(tracked, (tracked_count + 1) * sizeof *tracked);
-	memcpy(tracked[tracked_count++], hash, sizeof hash);
+	char *data_path = metafile_data_path(text);
+	if (data_path == NULL)
+		fatalx("%s: neither a hash of %d digits nor a metafile (NAME" METAFILE_SUFFIX ")",
+		       text, 2 * SHA256_HASH_SIZE);
+	free(data_path);
+	if (metafile_open(&m, text, &why) < 0)
+		fatalx("%s: %s", text, why);
+	policy_track_file(m.cascade_hash);
+	metafile_close(&m);
+}
+
+static uint32_t parse_ip(const char *text)
+{
+	uint32_t ip;
+
+	if (!args_ip(text, &ip))
+		args_misuse("not an IPv4 address: \"%s\"", text);
+	return ip;
 }
 
 static struct address parse_arguments(int argc, char **argv)
@@ -649,40 +336,27 @@ static struct address parse_arguments(int argc, char **argv)
 		{"version", no_argument, NULL, 'V'},
 		{0},
 	};
-	struct address listen_on = {.ip = INADDR_ANY, .port = DEFAULT_PORT};
+	struct address self = {.ip = INADDR_ANY, .port = DEFAULT_PORT};
 	int option;
 
 	while ((option = getopt_long(argc, argv, "a:p:g:qvhV", options, NULL)) != -1)
 		switch (option) {
-		case 'a':
-			if (!args_ip(optarg, &listen_on.ip))
-				args_misuse("not an IPv4 address: \"%s\"", optarg);
-			break;
+		case 'a': self.ip = parse_ip(optarg); break;
 		case 'p':
-			if (!args_port(optarg, 0, &listen_on.port))
+			if (!args_port(optarg, 0, &self.port))
 				args_misuse("not a port: \"%s\"", optarg);
 			break;
-		case 'g':
-			add_good_ip(optarg);
-			break;
-		case BAN_PRIVATE:
-			ban_private = true;
-			break;
-		case 'q':
-			log_set_level(LOG_QUIET);
-			break;
-		case 'v':
-			log_set_level(LOG_VERBOSE);
-			break;
+		case 'g': policy_vouch_for(parse_ip(optarg)); break;
+		case BAN_PRIVATE: policy_ban_private(); break;
+		case 'q': log_set_level(LOG_QUIET); break;
+		case 'v': log_set_level(LOG_VERBOSE); break;
 		case 'h': args_help();
 		case 'V': args_version();
 		default: args_misuse(NULL);
 		}
 	for (; optind < argc; optind++)
 		add_operand(argv[optind]);
-	if (tracked_count > 0)
-		qsort(tracked, tracked_count, sizeof *tracked, compare_hashes);
-	return listen_on;
+	return self;
 }
 
 static void set_up_signals(void)
@@ -702,10 +376,10 @@ static void set_up_signals(void)
 int main(int argc, char **argv)
 {
 	args_program("tracker", usage_text, help_text);
-	srandom((unsigned)time(NULL) ^ (unsigned)getpid());
-	bucket_secret = (uint32_t)random();
 	struct address self = parse_arguments(argc, argv);
 	set_up_signals();
+	srandom((unsigned)time(NULL) ^ (unsigned)getpid());
+	subscriptions_begin((uint32_t)random());
 	answer_clients(listen_open(&self, false));
 	return 0;
 }

@@ -21,7 +21,7 @@ LEVELS = [
     ["csapp", "sha256"],
     ["base/"],
     ["net/", "file/"],
-    ["fetch/", "serve/"],
+    ["fetch/", "serve/", "track/"],
     ["peer_serve"],
     ["cascade", "tracker", "mkcascade"],
 ]
