@@ -19,7 +19,7 @@
  * They still can, as far as their user may: look at files by name and change their
  * mode, owner, times and attributes; connect to a Unix socket that has a name; use
  * UDP and other kinds of socket; and use every descriptor and memory mapping that
- * they have, that of the clients' slots among them (peer_serve.c): a child that was
+ * they have, that of the clients' slots among them (slot.h): a child that was
  * taken over can make others look idle, but make no chunk count as held.
  *
  * Returns what confine_self takes; -1 where the system can't do it: only Linux can,

@@ -30,7 +30,8 @@
 #define USE_KNOWN_MS 86400000	/* how long since, or ahead, is told to the parent at most */
 #define LINGER_MS 2000		/* for a client to read a last message */
 
-#ifndef MSG_MORE
+#if !defined(MSG_MORE) || defined(PORTABLE)
+#undef MSG_MORE
 #define MSG_MORE 0		/* "more follows": a hint, where it exists */
 #endif
 
@@ -180,20 +181,13 @@ static int after_refused_send(void)
 static size_t allowance(uint64_t size)
 {
 	struct upload_limit *limit = client.context->limit;
-	char token;
 
 	if (limit == NULL)
 		return size < SEND_MAX ? (size_t)size : SEND_MAX;
-	while (client.allowed < PEER_RESPONSE_SIZE) {	/* a header is not split */
-		client.allowed += atomic_exchange(&limit->unused, 0);
-		if (client.allowed >= PEER_RESPONSE_SIZE)
-			break;
+	if (client.allowed < PEER_RESPONSE_SIZE) {	/* a header is not split */
 		if (client.new_chunks > 0)
 			set_state(CLIENT_WORKING);	/* for whoever looks meanwhile */
-		ssize_t n = read(limit->tokens[0], &token, 1);
-		if (n == 1)
-			client.allowed += limit->token_bytes;
-		else if (n == 0 || errno != EINTR)
+		if (!limit_take(limit, &client.allowed, PEER_RESPONSE_SIZE))
 			return 0;
 	}
 	return size < client.allowed ? (size_t)size : client.allowed;
@@ -558,7 +552,7 @@ static void end(void)
 {
 	set_state(CLIENT_WORKING);
 	if (client.allowed > 0)
-		atomic_fetch_add(&client.context->limit->unused, (uint32_t)client.allowed);
+		limit_give_back(client.context->limit, client.allowed);
 	if (client.data_fd >= 0)
 		close(client.data_fd);
 }
