@@ -71,16 +71,17 @@ static const char help_text[] =
 #define PEERS_MAX 64
 #define SILENCE_S 10	/* what --timeout is measured by */
 
+/* What the command line says, and what it names. */
 struct settings {
 	char *metafiles, *outputs;	/* joined by ':' */
-	const char *tracker_host, *tracker_port;
+	struct datafile *files;
+	size_t count;			/* of files */
 	struct address self;
 	struct address peers[PEERS_MAX];
-	unsigned max_clients;
-	uint64_t max_upload;
 	const struct passwd *user;	/* to become; NULL: nobody else */
-	bool client_only, force, verify_on_send;
+	bool client_only, force;
 	struct fetch_options fetch;
+	struct serve_options serve;
 };
 
 /* ---- command line --------------------------------------------------------- */
@@ -173,13 +174,13 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case 'f': s->force = true; break;
 		case 'p':	/* what earlier versions took for --peer */
 		case PEER: parse_peer(s, optarg); break;
-		case 'm': s->max_clients = parse_number("clients", optarg, 65536); break;
+		case 'm': s->serve.max_clients = parse_number("clients", optarg, 65536); break;
 		case MAX_UPLOAD:
-			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->max_upload))
+			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->serve.max_upload))
 				args_misuse("not a rate from 1K to 1024G: \"%s\"", optarg);
 			break;
 		case VERIFY_WHOLE: s->fetch.verify_whole = true; break;
-		case VERIFY_ON_SEND: s->verify_on_send = true; break;
+		case VERIFY_ON_SEND: s->serve.verify = true; break;
 		case 'u':
 			s->user = getpwnam(optarg);
 			if (s->user == NULL)
@@ -222,8 +223,8 @@ static void parse_operands(struct settings *s, int count, char **operands)
 		check_host(tracker);
 		if (!args_port(tracker_port, 1, &number))
 			args_misuse("not a port: \"%s\"", tracker_port);
-		s->tracker_host = tracker;
-		s->tracker_port = tracker_port;
+		s->fetch.tracker_host = tracker;
+		s->fetch.tracker_port = tracker_port;
 	}
 	if (count == 3) {
 		ip = operands[2];
@@ -237,6 +238,8 @@ static void parse_operands(struct settings *s, int count, char **operands)
 		args_misuse("not an IPv4 address: \"%s\"", ip);
 	if (!args_port(port, 0, &s->self.port))
 		args_misuse("not a port: \"%s\"", port);
+	if (s->fetch.tracker_host == NULL && s->fetch.peer_count == 0 && s->client_only)
+		args_misuse("without a tracker, --client-only needs a --peer");
 }
 
 /* ---- start-up ------------------------------------------------------------- */
@@ -259,116 +262,57 @@ static int claim(struct datafile *file, const struct settings *s)
 	return result;
 }
 
+/* Cuts off the part of *joined before the next ':', and moves *joined behind it. */
+static char *next_part(char **joined)
+{
+	char *part = *joined;
+
+	*joined += strcspn(part, ":");
+	if (**joined == ':')
+		*(*joined)++ = '\0';
+	return part;
+}
+
 /* Opens all files; any that can't be used ends the program, before the network
  * is touched. */
-static struct datafile *open_files(struct settings *s, size_t *count)
+static void open_files(struct settings *s)
 {
 	char *metafiles = s->metafiles, *outputs = s->outputs;
 	bool failed = false;
 
-	*count = count_parts(metafiles);
-	if (outputs != NULL && count_parts(outputs) != *count)
+	s->count = count_parts(metafiles);
+	if (outputs != NULL && count_parts(outputs) != s->count)
 		args_misuse("--output needs one data file for each metafile");
-	if (*count > FILES_MAX)
+	if (s->count > FILES_MAX)
 		args_misuse("more than %d metafiles", FILES_MAX);
-	struct datafile *files = Calloc(*count, sizeof *files);
-	for (size_t i = 0; i < *count; i++) {
-		char *metafile = metafiles, *output = outputs;
-		metafiles += strcspn(metafiles, ":");
-		if (*metafiles == ':')
-			*metafiles++ = '\0';
-		if (outputs != NULL) {
-			outputs += strcspn(outputs, ":");
-			if (*outputs == ':')
-				*outputs++ = '\0';
-		}
-		failed |= datafile_open(&files[i], metafile, output) < 0;
+	s->files = Calloc(s->count, sizeof *s->files);
+	for (size_t i = 0; i < s->count; i++) {
+		char *metafile = next_part(&metafiles);
+		char *output = outputs != NULL ? next_part(&outputs) : NULL;
+		failed |= datafile_open(&s->files[i], metafile, output) < 0;
 	}
-	if (failed || datafile_overlap(files, *count))
+	if (failed || datafile_overlap(s->files, s->count))
 		exit(EXIT_FAILURE);
-	for (size_t i = 0; i < *count; i++)
-		failed |= claim(&files[i], s) < 0;
+	for (size_t i = 0; i < s->count; i++)
+		failed |= claim(&s->files[i], s) < 0;
 	if (failed)
 		exit(EXIT_FAILURE);
-	return files;
 }
 
-/* Gives up root's rights for those of another user. The files are open, but
- * children open what they serve anew: that must go on working. */
-static void become_user(const struct passwd *user, const struct datafile *files, size_t count)
+/* With --user, gives up root's rights for those of another user. The files are open,
+ * but children open what they serve anew: that must go on working. */
+static void become_user(const struct settings *s)
 {
-	const char *name = user->pw_name;
+	const struct passwd *user = s->user;
 
+	if (user == NULL)
+		return;
 	if (setgroups(1, &user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
-		fatal("can't become user %s", name);
-	for (size_t i = 0; i < count; i++)
-		if (access(files[i].path, R_OK) < 0)
-			fatal("%s: %s can't read it", files[i].path, name);
-	log_info("running as %s from here on", name);
-}
-
-/* A download that is broken off was not completed. What was forked ends with
- * this process. */
-static void on_end(int sig)
-{
-	(void)sig;
-	log_erase();
-	_exit(EXIT_FAILURE);
-}
-
-static int fetch_only(struct settings *s, struct datafile *files, size_t count)
-{
-	struct sigaction hangup;
-
-	if (s->user != NULL)
-		become_user(s->user, files, count);
-	Signal(SIGINT, on_end);
-	Signal(SIGTERM, on_end);
-	sigaction(SIGHUP, NULL, &hangup);
-	if (hangup.sa_handler != SIG_IGN)	/* nohup(1) */
-		Signal(SIGHUP, on_end);
-	Signal(SIGUSR1, progress_on_request);
-	s->fetch.self = s->self;
-	s->fetch.news = -1;
-	return fetch_files(files, count, &s->fetch) == FETCH_COMPLETE ? EXIT_SUCCESS : EXIT_FAILURE;
-}
-
-/* The fetcher below a serving parent. Returns its exit status. */
-static int run_fetcher(struct datafile *files, size_t count, const struct fetch_options *options)
-{
-	switch (fetch_files(files, count, options)) {
-	case FETCH_COMPLETE:
-		return EXIT_SUCCESS;
-	case FETCH_GAVE_UP:
-		return FETCHER_GAVE_UP;
-	default:
-		return EXIT_FAILURE;
-	}
-}
-
-static int fetch_and_serve(struct settings *s, struct datafile *files, size_t count)
-{
-	struct serve_options serving = {.files = files, .count = count, .max_clients = s->max_clients,
-		.max_upload = s->max_upload, .verify = s->verify_on_send,
-		.tracker_host = s->tracker_host, .tracker_port = s->tracker_port};
-
-	serve_block_signals();
-	serving.listen_fd = listen_open(&s->self, true);
-	if (s->user != NULL)
-		become_user(s->user, files, count);
-	if (news_open(&serving.news, &s->fetch.news) < 0)
-		fatal("can't make a pair of sockets");
-	serving.self = s->fetch.self = s->self;
-	serving.fetcher = process_fork("fetcher");
-	if (serving.fetcher < 0)
-		fatal("can't fork the fetcher");
-	if (serving.fetcher == 0) {
-		close(serving.listen_fd);
-		close(serving.news);
-		exit(run_fetcher(files, count, &s->fetch));
-	}
-	close(s->fetch.news);
-	return serve(&serving) ? EXIT_SUCCESS : EXIT_FAILURE;
+		fatal("can't become user %s", user->pw_name);
+	for (size_t i = 0; i < s->count; i++)
+		if (access(s->files[i].path, R_OK) < 0)
+			fatal("%s: %s can't read it", s->files[i].path, user->pw_name);
+	log_info("running as %s from here on", user->pw_name);
 }
 
 /* Each file that is fetched takes four descriptors: as many as may be had. */
@@ -382,27 +326,94 @@ static void allow_descriptors(void)
 	}
 }
 
+static void set_up_process(void)
+{
+	Signal(SIGCHLD, SIG_DFL);	/* ignored, it would hide how children end */
+	Signal(SIGPIPE, SIG_IGN);	/* whoever hangs up is an error of write, */
+	Signal(SIGXFSZ, SIG_IGN);	/* and so is a file that may not grow */
+	allow_descriptors();
+}
+
+/* ---- fetching and serving -------------------------------------------------- */
+
+/* A download that is broken off was not completed. What was forked ends with
+ * this process. */
+static void on_end(int sig)
+{
+	(void)sig;
+	log_erase();
+	_exit(EXIT_FAILURE);
+}
+
+/* With --client-only, this process is the fetcher. Returns the exit status. */
+static int fetch_only(struct settings *s)
+{
+	struct sigaction hangup;
+
+	Signal(SIGINT, on_end);
+	Signal(SIGTERM, on_end);
+	sigaction(SIGHUP, NULL, &hangup);
+	if (hangup.sa_handler != SIG_IGN)	/* nohup(1) */
+		Signal(SIGHUP, on_end);
+	Signal(SIGUSR1, progress_on_request);
+	s->fetch.self = s->self;
+	s->fetch.news = -1;
+	return fetch_files(s->files, s->count, &s->fetch) == FETCH_COMPLETE ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
+/* Forks the fetcher. The two processes share the map of held chunks in each of the
+ * files, and the news. */
+static void fork_fetcher(struct settings *s, int listen_fd)
+{
+	if (news_open(&s->serve.news, &s->fetch.news) < 0)
+		fatal("can't make a pair of sockets");
+	s->serve.fetcher = process_fork("fetcher");
+	if (s->serve.fetcher < 0)
+		fatal("can't fork the fetcher");
+	if (s->serve.fetcher > 0) {
+		close(s->fetch.news);
+		return;
+	}
+	close(listen_fd);
+	close(s->serve.news);
+	s->fetch.self = s->self;
+	enum fetch_result result = fetch_files(s->files, s->count, &s->fetch);
+	exit(result == FETCH_COMPLETE ? EXIT_SUCCESS :
+	     result == FETCH_GAVE_UP ? FETCHER_GAVE_UP : EXIT_FAILURE);
+}
+
+/* This process is the serving parent. Returns the exit status. */
+static int serve_all(struct settings *s, int listen_fd)
+{
+	s->serve.files = s->files;
+	s->serve.count = s->count;
+	s->serve.listen_fd = listen_fd;
+	s->serve.tracker_host = s->fetch.tracker_host;
+	s->serve.tracker_port = s->fetch.tracker_port;
+	s->serve.self = s->self;
+	return serve(&s->serve) ? EXIT_SUCCESS : EXIT_FAILURE;
+}
+
 int main(int argc, char **argv)
 {
 	struct settings s = {
-		.max_clients = MAX_CLIENTS_DEFAULT,
-		.fetch = {.check_workers = cpu_count(), .time_scale = 1},
+		.fetch = {.peers = s.peers, .check_workers = cpu_count(), .time_scale = 1},
+		.serve = {.max_clients = MAX_CLIENTS_DEFAULT},
 	};
-	size_t count;
 
 	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
 	args_program("cascade", usage_text, help_text);
 	parse_options(&s, argc, argv);
 	parse_operands(&s, argc - optind, argv + optind);
-	s.fetch.peers = s.peers;
-	s.fetch.tracker_host = s.tracker_host;
-	s.fetch.tracker_port = s.tracker_port;
-	if (s.tracker_host == NULL && s.fetch.peer_count == 0 && s.client_only)
-		args_misuse("without a tracker, --client-only needs a --peer");
-	Signal(SIGCHLD, SIG_DFL);	/* ignored, it would hide how children end */
-	Signal(SIGPIPE, SIG_IGN);	/* whoever hangs up is an error of write, */
-	Signal(SIGXFSZ, SIG_IGN);	/* and so is a file that may not grow */
-	allow_descriptors();
-	struct datafile *files = open_files(&s, &count);
-	return s.client_only ? fetch_only(&s, files, count) : fetch_and_serve(&s, files, count);
+	set_up_process();
+	open_files(&s);
+	if (s.client_only) {
+		become_user(&s);
+		return fetch_only(&s);
+	}
+	serve_block_signals();
+	int listen_fd = listen_open(&s.self, true);
+	become_user(&s);
+	fork_fetcher(&s, listen_fd);
+	return serve_all(&s, listen_fd);
 }
