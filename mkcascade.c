@@ -6,7 +6,6 @@
  * hashes the chunks in it while the child goes on with the hash of the whole.
  * That one can only be computed byte after byte, and takes longest: its process
  * does nothing else. */
-#define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS, before POSIX.1-2024 */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -22,6 +21,7 @@
 
 #include "base/args.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/process.h"
 #include "csapp.h"
 #include "file/metafile.h"
@@ -100,8 +100,9 @@ static void start_whole_hasher(struct whole_hasher *w)
 	static const char tokens[PIECES];
 	int full[2], empty[2];
 
-	w->shared = Mmap(NULL, sizeof *w->shared, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	w->shared = memory_shared(sizeof *w->shared);
+	if (w->shared == NULL)
+		fatal("no memory to share with the process that hashes the whole");
 	if (pipe(full) < 0 || pipe(empty) < 0)
 		fatal("can't make a pipe");
 	if (rio_writen(empty[1], tokens, PIECES) != PIECES)

@@ -223,14 +223,6 @@ static int64_t next_event_ms(int64_t accept_at_ms)
 	return next_ms;
 }
 
-static void read_news(void)
-{
-	char bytes[64];
-
-	while (read(options->news, bytes, sizeof bytes) > 0)
-		;
-}
-
 /* It has none of the errors that its arguments could bring about: memory is short,
  * maybe. */
 static void poll_failed(void)
@@ -266,7 +258,7 @@ static void wait_for_any(int64_t *accept_at_ms)
 	if (n > 0 && polled[0].revents != 0)
 		*accept_at_ms = clock_ms() + take_clients();
 	if (n > 0 && polled[1].revents != 0)
-		read_news();
+		wait_drain(options->news);	/* more is held: the loop looks */
 }
 
 /* ---- from beginning to end ------------------------------------------------- */

@@ -240,10 +240,7 @@ static void report(void)
 /* The pipe is emptied before the flag is read: a signal in between wakes poll again. */
 static void heed_signals(void)
 {
-	char bytes[64];
-
-	while (read(wake[0], bytes, sizeof bytes) > 0)
-		;
+	wait_drain(wake[0]);
 	if (status_wanted) {
 		status_wanted = 0;
 		report();

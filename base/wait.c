@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -22,4 +23,12 @@ int wait_ready(int fd, short events, int64_t deadline_ms)
 void wait_ms(unsigned ms)
 {
 	nanosleep(&(struct timespec){.tv_nsec = (long)ms * 1000000L}, NULL);
+}
+
+void wait_drain(int fd)
+{
+	char bytes[64];
+
+	while (read(fd, bytes, sizeof bytes) > 0)
+		;
 }

@@ -8,7 +8,11 @@
  * -1 with errno, ETIMEDOUT when the time (as of clock_ms) has passed. */
 int wait_ready(int fd, short events, int64_t deadline_ms);
 
-/* Waits so long, or until a signal is handled; ms is less than 1000. */
+/* Waits so many milliseconds, fewer than 1000, or until a signal was handled. */
 void wait_ms(unsigned ms);
+
+/* Reads all that has come through fd, a non-blocking pipe or socket, and forgets it:
+ * for bytes that only wake the process. */
+void wait_drain(int fd);
 
 #endif
