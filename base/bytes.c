@@ -1,5 +1,5 @@
-/* bytes.c - numbers as bytes. Shifts, not casts: they do the same on a machine of
- * either byte order. */
+/* bytes.c - numbers as big-endian bytes. Shifts do the same on machines of both byte
+ * orders. */
 #include "base/bytes.h"
 
 void encode_be16(uint8_t *p, uint16_t value)

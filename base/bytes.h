@@ -1,5 +1,5 @@
-/* bytes.h - numbers as bytes, big-endian, as they stand in metafiles and on the
- * wire. Each function reads or writes exactly the bytes that its name says. */
+/* bytes.h - numbers as big-endian bytes, as in metafiles and on the network. A
+ * function named ...16, ...32 or ...64 reads or writes so many bits. */
 #ifndef BYTES_H
 #define BYTES_H
 

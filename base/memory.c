@@ -1,4 +1,4 @@
-/* memory.c - memory by its relation to the processes that are forked later. */
+/* memory.c - memory that forked processes share, and memory that they don't get. */
 #define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS, before POSIX.1-2024; madvise */
 #include "base/memory.h"
 
@@ -22,7 +22,7 @@ void *memory_unforked(size_t size)
 
 #if defined(MADV_DONTFORK) && !defined(PORTABLE)
 	if (memory != NULL)
-		madvise(memory, size, MADV_DONTFORK);	/* without it all is as before, but slower */
+		madvise(memory, size, MADV_DONTFORK);	/* only for speed */
 #endif
 	return memory;
 }

@@ -4,15 +4,15 @@
 
 #include <stdint.h>
 
-/* Waits until fd is ready for the events of poll(2), or has failed. Returns 0; or
- * -1 with errno, ETIMEDOUT when the time (as of clock_ms) has passed. */
+/* Waits until fd is ready for these events of poll(2), or has failed. Returns 0; or -1
+ * with errno, which is ETIMEDOUT after the deadline (as of clock_ms). */
 int wait_ready(int fd, short events, int64_t deadline_ms);
 
 /* Waits so many milliseconds, fewer than 1000, or until a signal was handled. */
 void wait_ms(unsigned ms);
 
-/* Reads all that has come through fd, a non-blocking pipe or socket, and forgets it:
- * for bytes that only wake the process. */
+/* Reads and drops everything that fd, a non-blocking pipe or socket, has: for bytes
+ * that only wake a process. */
 void wait_drain(int fd);
 
 #endif

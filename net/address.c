@@ -1,4 +1,4 @@
-/* address.c - IPv4 addresses with ports. */
+/* address.c - an IPv4 address with a port. */
 #include "net/address.h"
 
 #include <arpa/inet.h>

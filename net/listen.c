@@ -1,5 +1,5 @@
-/* listen.c - listening for connections, and accepting them; the serving parent
- * and the tracker do. */
+/* listen.c - listening for connections, and accepting them, for the serving parent
+ * and the tracker. */
 #define _GNU_SOURCE	/* accept4, before POSIX.1-2024 */
 #include "net/listen.h"
 
@@ -20,8 +20,8 @@ int listen_open(struct address *a, bool anywhere)
 	struct sockaddr_in sa = address_to_sockaddr(*a);
 	int on = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
 
-	/* The sockets of clients inherit TCP_NODELAY: without it the end of a
-	 * chunk could wait a round trip for more to send. */
+	/* The clients' sockets inherit TCP_NODELAY. Without it the end of a chunk could
+	 * wait for a round trip before it is sent. */
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
 	    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
 		fatal("can't make a socket");

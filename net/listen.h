@@ -6,18 +6,18 @@
 
 #include "net/address.h"
 
-/* Listens at *a, fills in the port that was chosen if it is 0 there, and prints
- * "listening on IP:PORT" to standard output. Where *a is no address of this
- * machine (it is behind a NAT, maybe), all of them will do if anywhere is true.
- * Returns the socket, non-blocking and close-on-exec; else the process ends, with
- * a message. */
+/* Listens on *a, and prints "listening on IP:PORT" to standard output. If the port in
+ * *a is 0, any free port is chosen and filled in. If *a is no address of this machine
+ * (which may be behind a NAT), and anywhere is true, it listens on all addresses.
+ * Returns the socket, non-blocking and close-on-exec. On errors the process exits
+ * with a message. */
 int listen_open(struct address *a, bool anywhere);
 
-/* Accepts a client that waits at the socket of listen_open. Returns its socket,
- * non-blocking and close-on-exec, the caller's to close, and sets *client to its
- * address. Else returns -1 with errno: EAGAIN if nobody waits, or the client has
- * gone meanwhile (poll tells whether another waits); any other if the system lacks
- * something for now. */
+/* Accepts a waiting client from the socket that listen_open returned. Returns the
+ * client's socket, non-blocking and close-on-exec, for the caller to close, and sets
+ * *client to its address. On errors returns -1 with errno: EAGAIN if no client waits,
+ * or if one has gone meanwhile (poll(2) tells whether another waits); any other errno
+ * if the system is short of something. */
 int listen_accept(int listen_fd, struct address *client);
 
 #endif

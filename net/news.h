@@ -1,10 +1,9 @@
 /* news.h - what the fetcher and the serving parent of one peer tell each other.
  *
- * A pair of sockets connects them. The fetcher sends a byte whenever more is held
- * than before; the bytes mean nothing more, since the map of held chunks tells the
- * rest. The serving parent's subscriber sends what the tracker answered to a
- * subscription, which names peers to fetch from. Neither side ever waits for the
- * other: what doesn't fit is left out, and nothing is wrong without it. */
+ * A pair of sockets connects them. The fetcher sends a byte when it has something new
+ * to serve; the map of held chunks tells what. The subscriber sends the tracker's
+ * answer to a subscription, which names peers to fetch from. Neither side ever waits
+ * for the other: a message that doesn't fit is dropped, which does no harm. */
 #ifndef NEWS_H
 #define NEWS_H
 
@@ -12,9 +11,9 @@
 
 #include "net/tracker_client.h"
 
-/* What the tracker answered to a subscription: one datagram. */
+/* The tracker's answer to a subscription: one datagram. */
 struct subscription_answer {
-	size_t file;		/* for which: its place on the command line */
+	size_t file;		/* its place on the command line, from 0 */
 	size_t count;		/* of entries */
 	struct tracker_entry entries[TRACKER_ENTRIES_MAX];
 };

@@ -15,7 +15,8 @@
 #include "base/log.h"
 #include "base/wait.h"
 
-/* Connects to one of the addresses; the socket is non-blocking. */
+/* Connects to the first address that answers. Returns the socket, non-blocking, or
+ * -1 with errno. */
 static int connect_until(const struct addrinfo *list, int64_t deadline_ms)
 {
 	int error = 0;
@@ -41,7 +42,7 @@ static int connect_until(const struct addrinfo *list, int64_t deadline_ms)
 	return -1;
 }
 
-/* Reads len bytes; fewer at end of file. Returns how many, or -1. */
+/* Reads len bytes, or fewer if the file ends. Returns how many, or -1 with errno. */
 static ssize_t read_until(int fd, uint8_t *buffer, size_t len, int64_t deadline_ms)
 {
 	size_t got = 0;
@@ -58,7 +59,7 @@ static ssize_t read_until(int fd, uint8_t *buffer, size_t len, int64_t deadline_
 	return (ssize_t)got;
 }
 
-/* Reads the tracker's answer. Returns the number of entries, or -1 with why. */
+/* Reads the tracker's answer. Result as of tracker_exchange. */
 static int read_answer(int fd, int64_t deadline_ms, struct tracker_entry entries[],
 		       char why[TRACKER_WHY_SIZE])
 {
@@ -73,13 +74,13 @@ static int read_answer(int fd, int64_t deadline_ms, struct tracker_entry entries
 			want = TRACKER_WHY_SIZE - 1;
 		n = read_until(fd, bytes, want, deadline_ms);
 		if (n >= 0 && response.status != 0) {
-			while (n > 0 && bytes[n - 1] <= ' ')	/* it is a line, maybe */
+			while (n > 0 && bytes[n - 1] <= ' ')	/* the message may be a line */
 				n--;
 			memcpy(why, bytes, (size_t)n);
 			why[n] = '\0';
 			log_clean(why);
 			if (n == 0)
-				snprintf(why, TRACKER_WHY_SIZE, "it refuses, and doesn't say why");
+				snprintf(why, TRACKER_WHY_SIZE, "it refuses without a reason");
 			return -1;
 		}
 		if (n == (ssize_t)want && response.length % TRACKER_ENTRY_SIZE == 0) {
@@ -89,7 +90,7 @@ static int read_answer(int fd, int64_t deadline_ms, struct tracker_entry entries
 		}
 	}
 	snprintf(why, TRACKER_WHY_SIZE, "%s",
-		 n < 0 ? strerror(errno) : "its answer doesn't keep to the protocol");
+		 n < 0 ? strerror(errno) : "its answer breaks the protocol");
 	return -1;
 }
 
@@ -114,8 +115,8 @@ int tracker_exchange(const char *host, const char *port, struct tracker_request 
 	if (fd >= 0 && request.self.ip == 0 && address_of_socket(fd, &local) == 0)
 		request.self.ip = local.ip;
 	tracker_request_encode(bytes, &request);
-	/* One write: some trackers read a request with one recv. A new socket
-	 * has room for 54 bytes. */
+	/* One write: some trackers read a request with one recv. 54 bytes always fit
+	 * into the buffer of a new socket. */
 	if (fd < 0 || send(fd, bytes, sizeof bytes, MSG_NOSIGNAL) != sizeof bytes)
 		snprintf(why, TRACKER_WHY_SIZE, "%s", strerror(errno));
 	else

@@ -4,15 +4,15 @@
 
 #include "net/wire.h"
 
-#define TRACKER_ENTRIES_MAX 256	/* of a longer list the rest is not read */
-#define TRACKER_WHY_SIZE 256	/* bytes for a reason, its end included */
+#define TRACKER_ENTRIES_MAX 256	/* the rest of a longer list is not read */
+#define TRACKER_WHY_SIZE 256	/* of the text of a reason, its end included */
 
-/* Asks the tracker at host and port (names or numbers) and waits for its
- * answer, timeout_ms milliseconds at most once the name is resolved. Where
- * request.self.ip is 0, the address that this machine reaches the tracker from
- * takes its place.
- * Returns how many peers it put into entries[TRACKER_ENTRIES_MAX]; or -1, and
- * why says why: the tracker's own words, made safe to print, or an error's. */
+/* Sends the request to the tracker at host and port (names or numbers), and waits
+ * for its answer: at most timeout_ms milliseconds after the name was resolved. If
+ * request.self.ip is 0, it is replaced by the address from which this machine reaches
+ * the tracker.
+ * Returns the number of entries that it has filled in; or -1, and why holds the
+ * reason: the tracker's message, made safe to print, or the text of an error. */
 int tracker_exchange(const char *host, const char *port, struct tracker_request request,
 		     int timeout_ms, struct tracker_entry entries[TRACKER_ENTRIES_MAX],
 		     char why[TRACKER_WHY_SIZE]);

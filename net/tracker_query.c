@@ -1,5 +1,5 @@
-/* tracker_query.c - one exchange with the tracker, in a process that then ends;
- * forked by the fetcher. */
+/* tracker_query.c - one exchange with the tracker, in a process that the fetcher forks
+ * for it. */
 #include "net/tracker_query.h"
 
 #include <errno.h>
@@ -17,7 +17,7 @@ static void ask(const char *host, const char *port, const struct tracker_request
 	static struct tracker_answer answer;
 
 	answer.count = tracker_exchange(host, port, *request, timeout_ms, answer.entries, answer.why);
-	(void)!rio_writen(to_fetcher, &answer, sizeof answer);	/* fails where the fetcher has gone */
+	(void)!rio_writen(to_fetcher, &answer, sizeof answer);	/* fails if the fetcher has ended */
 	_exit(EXIT_SUCCESS);
 }
 

@@ -1,5 +1,5 @@
-/* wire.c - requests and responses as bytes. No struct goes over the network as it
- * lies in memory. */
+/* wire.c - requests and responses as bytes. Each field is written by itself: no struct
+ * is sent as it lies in memory. */
 #include "net/wire.h"
 
 #include <string.h>

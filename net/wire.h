@@ -1,7 +1,7 @@
-/* wire.h - requests and responses as bytes. PROTOCOL.md, sections 2 and 3.
+/* wire.h - requests and responses as bytes (PROTOCOL.md, sections 2 and 3).
  *
- * Numbers on the wire are big-endian; in structs everything is in host order.
- * Every encode writes, and every decode reads, exactly the named size. */
+ * Numbers are big-endian on the wire, and in host order in the structs. Each encode
+ * function writes exactly the size in its parameter; each decode function reads it. */
 #ifndef WIRE_H
 #define WIRE_H
 
@@ -18,7 +18,7 @@ enum { PEER_REQUEST_SIZE = 64, PEER_RESPONSE_SIZE = 9 };	/* bytes */
 
 enum peer_status {
 	PEER_OK = 0,		/* the chunk follows */
-	PEER_NO_FILE = 1,	/* from here on a message follows */
+	PEER_NO_FILE = 1,	/* a message follows, as after all statuses below */
 	PEER_NO_CHUNK_YET = 2,
 	PEER_NO_SUCH_CHUNK = 3,
 	PEER_BAD_REQUEST = 4
@@ -30,17 +30,17 @@ struct peer_request {
 };
 
 struct peer_response {
-	uint8_t status;		/* an enum peer_status, if the peer keeps to the protocol */
+	uint8_t status;		/* an enum peer_status, unless the peer breaks the protocol */
 	uint64_t length;	/* bytes that follow */
 };
 
 void peer_request_encode(uint8_t bytes[PEER_REQUEST_SIZE], const struct peer_request *request);
 
-/* False if the bytes are no request. What is reserved is ignored. */
+/* Returns false if the bytes are not a request. Reserved bytes are ignored. */
 bool peer_request_decode(struct peer_request *request, const uint8_t bytes[PEER_REQUEST_SIZE]);
 
-/* Whether the first len bytes (fewer than a request has, maybe) can be the
- * beginning of a request. */
+/* Whether the first len bytes, which may be fewer than a request has, can begin a
+ * request. */
 bool peer_request_begins(const uint8_t *bytes, size_t len);
 
 void peer_response_encode(uint8_t bytes[PEER_RESPONSE_SIZE], const struct peer_response *response);
@@ -76,9 +76,9 @@ struct tracker_entry {
 void tracker_request_encode(uint8_t bytes[TRACKER_REQUEST_SIZE],
 			    const struct tracker_request *request);
 
-/* Looks at the first len bytes of what should be a request (fewer, maybe).
- * Returns NULL if nothing is wrong with them, else what is, in words for the
- * requester. Fills in *request when len is TRACKER_REQUEST_SIZE. */
+/* Checks the first len bytes of a request, which may not be complete yet. Returns NULL
+ * if they are right; else what is wrong, in words for the requester. Fills in
+ * *request if len is TRACKER_REQUEST_SIZE. */
 const char *tracker_request_decode(struct tracker_request *request, const uint8_t *bytes,
 				   size_t len);
 

@@ -10,12 +10,12 @@
 #include "base/log.h"
 #include "base/memory.h"
 
-/* What changes with every client. No child gets it: that would show each the
- * others, and make a fork dearer, since the parent would have to copy the page
- * when it next writes to it. */
+/* What changes with each client. Children don't get it: they have no business with
+ * other clients, and a fork is cheaper if the pages that the parent writes to next are
+ * not shared with the child. */
 static struct {
 	unsigned max, count;
-	unsigned free_hint;		/* no place before it is free */
+	unsigned free_hint;		/* all places before it are taken */
 	struct clients_counts counts;
 	struct child child[];		/* max of them */
 } *table;
@@ -71,7 +71,7 @@ void clients_add(struct child *place, pid_t pid, struct address client)
 	table->count++;
 }
 
-/* A child's exit status is 0, or the errno of what kept it from serving. */
+/* The exit status of a child is 0, or the errno of what kept it from serving. */
 static void tell_exit_status(int error)
 {
 	static int64_t said_ms;

@@ -6,19 +6,20 @@
 #include "base/clock.h"
 #include "serve/clients.h"
 
-#define SILENT_MS 100		/* a client that asks for no chunk, of no use for longer, can give way, */
-#define SLOW_MS 1000		/* and so can one that is slow to take its chunks */
+/* A client may give way when it has been idle for longer than this: */
+#define SILENT_MS 100		/* one that asks for no chunk */
+#define SLOW_MS 1000		/* one that is slow to take its chunks */
 
-/* What a look at all children has found. */
+/* What the last look at all children has found. */
 static struct child *most_idle, *leaving;
 static int64_t most_idle_ms;
 
-/* For how long, in ms, the child's client has been of no use; -1 if it may stay. */
+/* For how many ms the client has been idle; -1 if it may stay. */
 static int64_t idle_ms(const struct client_slot *slot)
 {
 	uint32_t state = atomic_load(&slot->state);	/* first: it is written last */
 	uint32_t since_ms = atomic_load(&slot->since_ms);
-	int32_t ms = (int32_t)((uint32_t)clock_ms() - since_ms);	/* negative: of use until later */
+	int32_t ms = (int32_t)((uint32_t)clock_ms() - since_ms);	/* negative: active until later */
 	int32_t longest_ms = state == CLIENT_SILENT ? SILENT_MS : SLOW_MS;
 
 	if (state == CLIENT_WORKING || ms < longest_ms || atomic_load(&slot->state) != state)

@@ -1,4 +1,4 @@
-/* limit.c - a limit to what all children send together. */
+/* limit.c - a limit for what all children of a serving parent send together. */
 #include "serve/limit.h"
 
 #include <errno.h>
@@ -11,19 +11,19 @@
 #include "base/log.h"
 #include "base/memory.h"
 
-#define TOKENS_MAX 10			/* in store: a tenth of a second's */
+#define TOKENS_MAX 10			/* in the pipe: those of a tenth of a second */
 #define TOKENS_PER_SECOND 100
 #define TOKEN_BYTES_MIN UINT64_C(1024)
 #define TOKEN_BYTES_MAX (UINT64_C(1) << 30)
 
 struct upload_limit {
-	int tokens[2];			/* the pipe; only its writing end is non-blocking */
+	int tokens[2];			/* the pipe; only the writing end is non-blocking */
 	size_t token_bytes;
-	_Atomic size_t unused;		/* bytes of tokens that were not used up, for anybody */
+	_Atomic size_t unused;		/* bytes that ended children have left to others */
 	/* The parent's own: */
 	double bytes_per_second;
 	int64_t since_ms;
-	uint64_t given;			/* tokens since then, or thrown away for want of takers */
+	uint64_t given;			/* tokens since then; those that didn't fit, too */
 };
 
 struct upload_limit *limit_new(uint64_t bytes_per_second)

@@ -1,9 +1,9 @@
-/* limit.h - a limit to what all children of a serving parent send together.
+/* limit.h - a limit for what all children of a serving parent send together.
  *
- * This is all of --max-upload; without it the children send as fast as they can.
- * The limit is a pipe of tokens, in memory that is shared. Each token allows who
- * reads it to send so many bytes. The parent fills the pipe as time goes by, and
- * the kernel serves the children that wait in the order in which they came. */
+ * This is the whole of --max-upload. Without a limit the children send as fast as they
+ * can. The limit is a pipe that all children share. The parent writes tokens into it at
+ * the rate of the limit, and a child that has read a token may send a certain number of
+ * bytes. The kernel serves waiting children in the order in which they came. */
 #ifndef LIMIT_H
 #define LIMIT_H
 
@@ -15,22 +15,22 @@
 
 struct upload_limit;
 
-/* For the parent: a limit of that many bytes a second. Ends the program if it
- * can't be had. */
+/* For the parent: returns a limit of so many bytes a second. Ends the program if there
+ * is no memory or no pipe. */
 struct upload_limit *limit_new(uint64_t bytes_per_second);
 
-/* For the parent: gives the tokens that have become due. To be called every
- * LIMIT_GIVE_MS while there are children. */
+/* For the parent: writes the tokens that are due. Call it every LIMIT_GIVE_MS while
+ * there are children. */
 void limit_give(struct upload_limit *l);
 
-/* For a child, once: leaves the parent's end of the pipe to the parent. */
+/* For a child, once, after the fork: closes the parent's end of the pipe. */
 void limit_close_giver(struct upload_limit *l);
 
-/* For a child: adds to *allowed, the bytes that it may send, until that is at least
- * enough for a response's header; waits for tokens. False: there will be no more. */
+/* For a child: waits for tokens, and adds to *allowed the bytes that it may send, until
+ * *allowed is at least `least`. Returns false if no more tokens will come. */
 bool limit_take(struct upload_limit *l, size_t *allowed, size_t least);
 
-/* For a child that ends: what it was allowed and didn't send is for the others. */
+/* For a child that ends: leaves the bytes that it didn't send to the other children. */
 void limit_give_back(struct upload_limit *l, size_t allowed);
 
 #endif

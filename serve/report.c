@@ -1,4 +1,4 @@
-/* report.c - what a serving parent says of its files and clients. */
+/* report.c - what a serving parent reports about its files and clients. */
 #include "serve/report.h"
 
 #include "base/clock.h"
@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "serve/clients.h"
 
-#define COUNTED_MS 10000	/* between two lines that count what happened often */
+#define COUNTED_MS 10000	/* between two reports of counts */
 
 static void report_client(struct child *child)
 {

@@ -1,5 +1,5 @@
-/* report.h - what a serving parent says of its files and clients. Nothing depends
- * on it but what people read. */
+/* report.h - what a serving parent reports about its files and clients, for people
+ * only: serving works without it. */
 #ifndef REPORT_H
 #define REPORT_H
 
@@ -8,14 +8,14 @@
 
 #include "file/datafile.h"
 
-/* What SIGUSR1 asks for: a line for each file, and one for each client. */
+/* Prints a line for each file and for each client: what SIGUSR1 asks for. */
 void report_status(const struct datafile files[], size_t count);
 
-/* What clients do is no news; how many did it, now and then, is: those that gave way,
- * and those whose child was killed. Call it as often as you like. */
+/* Prints, at most every 10 s, how many clients gave way and how many children were
+ * killed, if any. Call it as often as you like. */
 void report_counts(void);
 
-/* Whether every file is complete; says which one isn't. */
+/* Returns whether all files are complete. Prints which one isn't. */
 bool report_complete(const struct datafile files[], size_t count);
 
 #endif

@@ -1,11 +1,12 @@
-/* slot.h - what a serving child tells the serving parent of its client, in memory
- * that they share: the child writes, the parent looks.
+/* slot.h - what a serving child tells the serving parent about its client. They share
+ * the memory: the child writes, the parent reads.
  *
- * Useful work of a client is a chunk: asked for with a whole request, sent, and
- * taken. Nothing else is, neither bytes of a request, nor requests that get no
- * chunk. A client is of use until now whenever it has taken a chunk for which the
- * child never had to wait. Where the child has to wait for it to take more, each
- * CLIENT_RATE bytes that it takes of answers with chunks are a second of use. */
+ * The parent has to know how long a client has been idle. Only chunks count: a client
+ * is active when it asks for a held chunk and takes it. Bytes of incomplete requests
+ * don't count, nor do requests for chunks that are not held. If the child never had to
+ * wait for the client to take the chunk, the client was active until it had taken it.
+ * If the child had to wait, each CLIENT_RATE bytes that the client takes of answers
+ * with chunks count as one second of activity. */
 #ifndef SLOT_H
 #define SLOT_H
 
@@ -15,15 +16,15 @@
 #define CLIENT_RATE 16384	/* bytes a second */
 
 enum client_state {
-	CLIENT_WORKING,		/* the child has a chunk to send: the client is not to blame */
-	CLIENT_SILENT,		/* it waits for a request that gets a chunk */
-	CLIENT_SLOW		/* it waits for the client to take what it is sent */
+	CLIENT_WORKING,		/* the child reads, hashes or sends; the client is not idle */
+	CLIENT_SILENT,		/* the child waits for a request for a held chunk */
+	CLIENT_SLOW		/* the child waits for the client to take what was sent */
 };
 
 struct client_slot {
 	_Atomic uint32_t state;		/* an enum client_state; written last */
-	_Atomic uint32_t since_ms;	/* until when the client was of use: the low bits of clock_ms.
-					 * CLIENT_SLOW: may lie ahead */
+	_Atomic uint32_t since_ms;	/* until when the client was active: the low bits of clock_ms.
+					 * CLIENT_SLOW: may lie in the future */
 	_Atomic uint32_t chunks;	/* sent to the client */
 	_Atomic uint32_t sent_kib;	/* likewise, in KiB */
 };

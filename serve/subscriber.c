@@ -17,10 +17,10 @@
 #define RETRY_MS 10000		/* after a subscription that failed, and for its answer */
 
 static struct subscriber_options options;
-static pid_t subscriber;	/* 0: has ended */
-static bool *subscribed;	/* of each file: the tracker knows it */
-static bool said_trouble;	/* that the last subscription failed */
-static int64_t due_ms;		/* 0: nobody was subscribed yet */
+static pid_t subscriber;	/* 0: none runs */
+static bool *subscribed;	/* for each file: the tracker was told, or is being told */
+static bool failed;		/* the last subscriber has; the user was told */
+static int64_t due_ms;		/* when to subscribe again; 0: no subscriber has ended yet */
 
 void subscriber_begin(const struct subscriber_options *subscriber_options)
 {
@@ -36,7 +36,7 @@ static bool can_subscribe(const struct datafile *d, bool fetching)
 	       (atomic_load(&d->held->checked) || !fetching);
 }
 
-/* Subscribes those that the parent has marked; in the subscriber. */
+/* Runs in the subscriber: subscribes the files that the parent has marked. */
 static void subscribe_all(void)
 {
 	static struct subscription_answer answer;
@@ -54,11 +54,11 @@ static void subscribe_all(void)
 		if (count >= 0) {
 			answer.file = i;
 			answer.count = (size_t)count;
-			/* Where the fetcher has no time or has ended, it is not needed. */
+			/* Fails if the fetcher is busy or has ended: then it isn't needed. */
 			(void)!write(options.news, &answer, sizeof answer);
 			continue;
 		}
-		if (failures == 0 && !said_trouble)
+		if (failures == 0 && !failed)
 			log_warnx("tracker %s:%s: %s: not subscribed; tried again every 10 s",
 				  options.tracker_host, options.tracker_port, why);
 		failures++;
@@ -75,7 +75,7 @@ void subscriber_start_if_due(bool fetching)
 	for (size_t i = 0; i < options.count; i++)
 		if (can_subscribe(&options.files[i], fetching)) {
 			any = true;
-			due = due || (!subscribed[i] && !said_trouble);
+			due = due || (!subscribed[i] && !failed);
 		}
 	if (!due || !any)
 		return;
@@ -100,8 +100,8 @@ bool subscriber_ended(pid_t pid, int status)
 {
 	if (subscriber == 0 || pid != subscriber)
 		return false;
-	said_trouble = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
-	due_ms = clock_ms() + (said_trouble ? RETRY_MS : SUBSCRIBE_MS);
+	failed = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+	due_ms = clock_ms() + (failed ? RETRY_MS : SUBSCRIBE_MS);
 	subscriber = 0;
 	return true;
 }
