@@ -5,9 +5,9 @@
  *                   ├─ subscriber: tells the tracker what is held (serve/subscriber.c)
  *                   └─ (fetcher: forked before, reaped here)
  *
- * The parent waits, accepts, forks and reaps. It does nothing that could block, and
- * doesn't look at what clients send. A child trusts nothing that it reads, and is
- * alone with its client: what happens to it happens to no other. */
+ * The parent waits, accepts, forks and reaps. It never blocks anywhere else, and never
+ * reads what clients send. A child serves one client and shares no memory with other
+ * children but the slots: if it fails, only its own client is affected. */
 #include "peer_serve.h"
 
 #include <errno.h>
@@ -36,20 +36,20 @@
 #include "serve/subscriber.h"
 
 #define PAUSE_MS 100		/* after accept or fork failed for want of something */
-#define FULL_PAUSE_MS 20	/* while all places are taken and no client gives way */
-#define ACCEPTS_AT_ONCE 64	/* before the parent looks up again */
-#define LOST_MS 500		/* between two attempts to tell of lines that were lost */
+#define FULL_PAUSE_MS 20	/* while there is no free place and no client gives way */
+#define ACCEPTS_AT_ONCE 64	/* before the parent does anything else */
+#define LOST_MS 500		/* between two attempts to report lost lines */
 
 static const struct serve_options *options;
-static pid_t fetcher;			/* 0: has ended */
+static pid_t fetcher;			/* 0: it has ended */
 static bool fetcher_failed, fetcher_gave_up;
 static struct upload_limit *limit;	/* NULL: there is none */
 static int confinement = -1;		/* of the children (serve/confine.h) */
 
 /* ---- signals --------------------------------------------------------------- */
 
-/* Set by signals, which arrive inside sigpoll alone: none can come between a look at
- * the state and the wait. */
+/* Set by signals. These are blocked except inside sigpoll, so none can come between a
+ * look at these flags and the wait. */
 static volatile sig_atomic_t ending, status_wanted;
 
 static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
@@ -70,7 +70,7 @@ void serve_block_signals(void)
 
 	sigemptyset(&set);
 	sigfillset(&action.sa_mask);
-	for (size_t i = 0; i < SIGNALS; i++) {	/* no call fails: the signals exist */
+	for (size_t i = 0; i < SIGNALS; i++) {	/* no call can fail here */
 		struct sigaction before;
 		sigaction(signals[i], NULL, &before);
 		if (signals[i] == SIGHUP && before.sa_handler == SIG_IGN)
@@ -83,7 +83,7 @@ void serve_block_signals(void)
 
 /* ---- accept and fork ------------------------------------------------------- */
 
-/* Tells a client that there is no process for it: with a status that means "ask
+/* Tells a client that no process can be forked for it, with a status that means "ask
  * again later". */
 static void turn_away(int fd)
 {
@@ -96,7 +96,7 @@ static void turn_away(int fd)
 	(void)!send(fd, answer, sizeof answer, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
-/* The child, from its first moment to its exit. */
+/* All that a child does. */
 static _Noreturn void run_child(int fd, struct client_slot *slot)
 {
 	struct client_context context = {
@@ -117,7 +117,7 @@ static _Noreturn void run_child(int fd, struct client_slot *slot)
 	_exit(error);
 }
 
-/* False: there could be no process. */
+/* Forks a child for the client. Returns false if it can't. */
 static bool start_child(int fd, struct address client)
 {
 	struct child *place = clients_free_place();
@@ -160,7 +160,7 @@ static int accept_clients(void)
 	return 0;
 }
 
-/* A client waits. Result as above; the end of a child ends the pause. */
+/* A client waits. Result as above. The end of a child ends the pause. */
 static int take_clients(void)
 {
 	if (!clients_is_full())
@@ -179,7 +179,7 @@ static void fetcher_ended(int status)
 	fetcher_gave_up = WIFEXITED(status) && WEXITSTATUS(status) == FETCHER_GAVE_UP;
 	if (fetcher_failed)
 		log_erase();
-	if (fetcher_failed && !fetcher_gave_up && !ending)	/* the terminal's signals go to both */
+	if (fetcher_failed && !fetcher_gave_up && !ending)	/* ^C ends both at the same time */
 		log_warnx("the fetcher has ended: %s; what is held is still served", how);
 }
 
@@ -223,19 +223,18 @@ static int64_t next_event_ms(int64_t accept_at_ms)
 	return next_ms;
 }
 
-/* It has none of the errors that its arguments could bring about: memory is short,
- * maybe. */
+/* The arguments are right, so the system is short of something. */
 static void poll_failed(void)
 {
 	static int64_t said_ms;
 
 	if (log_may_say(&said_ms))
-		log_warn("poll");
+		log_warn("can't wait for clients");
 	wait_ms(PAUSE_MS);
 }
 
-/* Waits for a client, for news of the fetcher, for a signal, or for time to pass.
- * Until *accept_at_ms clients are left waiting. */
+/* Waits for a client, for news from the fetcher, for a signal, or for time to pass, and
+ * accepts clients. Before *accept_at_ms no client is accepted. */
 static void wait_for_any(int64_t *accept_at_ms)
 {
 	struct pollfd polled[2] = {
@@ -247,24 +246,25 @@ static void wait_for_any(int64_t *accept_at_ms)
 	sigset_t none;
 
 	sigemptyset(&none);
-	/* Where descriptors are ready at once, sigpoll may let no signal in; this does. */
+	/* If a descriptor is ready, sigpoll may return before it lets a signal in. This
+	 * call lets it in. */
 	int n = sigpoll(NULL, 0, &(struct timespec){0}, &none);
 	if (n == 0)
 		n = sigpoll(polled, 2, &timeout, &none);
 	if (n < 0 && errno != EINTR)
 		poll_failed();
 	if (n < 0 && errno == EINTR)
-		*accept_at_ms = 0;	/* a child has ended, maybe */
+		*accept_at_ms = 0;	/* perhaps a child has ended */
 	if (n > 0 && polled[0].revents != 0)
 		*accept_at_ms = clock_ms() + take_clients();
 	if (n > 0 && polled[1].revents != 0)
-		wait_drain(options->news);	/* more is held: the loop looks */
+		wait_drain(options->news);	/* the loop sees what is new */
 }
 
 /* ---- from beginning to end ------------------------------------------------- */
 
-/* Gives up what only the fetcher needs: the lock on each data file, and the right to
- * say that a chunk is held. */
+/* Gives up what only the fetcher needs: the lock on each data file (by closing it), and
+ * the right to mark chunks as held. */
 static void leave_files_to_fetcher(void)
 {
 	int *fds = calloc(options->count, sizeof *fds);
@@ -298,7 +298,7 @@ static void set_up(void)
 
 bool serve(const struct serve_options *serve_options)
 {
-	int64_t accept_at_ms = 0;	/* not static: what is written often would be copied at each fork */
+	int64_t accept_at_ms = 0;	/* not static: each fork would make its page be copied again */
 
 	options = serve_options;
 	fetcher = options->fetcher;

@@ -1,4 +1,10 @@
-/* serve_client.h - what a serving child does: it answers one client. */
+/* serve_client.h - what a serving child does: it answers one client.
+ *
+ * The child disconnects a client that doesn't begin a request within 30 s after the
+ * last answer; that doesn't complete a request within 10 s after its first byte; or
+ * that takes less than 30 KiB in 30 s while the child waits to send. Any answer counts
+ * here, also one without a chunk. Meanwhile the child tells the serving parent how long
+ * the client has been idle (slot.h). */
 #ifndef SERVE_CLIENT_H
 #define SERVE_CLIENT_H
 
@@ -9,33 +15,25 @@
 #include "serve/limit.h"
 #include "serve/slot.h"
 
-/* The child leaves a client, whether others wait or not, that doesn't begin a
- * request within 30 s after the last answer, or doesn't complete one within 10 s
- * after its first byte, however its bytes come; or that takes less than 30 KiB in
- * 30 s while the child waits to send. Answers without a chunk count here: who asks
- * again and again for what is not held yet may stay. Whether a client is of use is
- * told to the serving parent (slot.h). */
-
 struct client_context {
 	struct datafile *files;
 	size_t count;
-	struct client_slot *slot;		/* NULL: nobody looks */
+	struct client_slot *slot;		/* NULL: nobody reads it */
 	struct upload_limit *limit;		/* NULL: there is none */
 	bool verify;				/* hash each chunk before it is sent */
 };
 
-/* Answers the requests that come over fd, a connected stream socket, until the
- * client ends it, breaks the protocol, is silent for too long, or takes data
- * too slowly. fd is non-blocking, and left open. */
+/* Answers the requests that come over fd, a connected stream socket, until the client
+ * closes the connection, breaks the protocol, or is disconnected (above). fd is
+ * non-blocking, and is left open. */
 void serve_client(int fd, const struct client_context *context);
 
-/* Tells the client that this peer can't serve it now, and leaves it: for a child
- * that can't do what it should before it reads what a stranger sends. fd and
- * context as above. */
+/* Tells the client that this peer can't serve it now, and ends the connection: for a
+ * child that could not be confined. fd and context as above. */
 void serve_nothing(int fd, const struct client_context *context);
 
-/* What a client is told for which there is no process; ends with a newline, as
- * every message does: some clients read lines. */
+/* The message for a client that can't be served now. As every message, it ends with a
+ * newline: some clients read lines. */
 #define SERVE_BUSY_MESSAGE "this peer has too much to do\n"
 
 #endif
