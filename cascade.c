@@ -1,4 +1,6 @@
-/* cascade.c - the peer.
+/* cascade.c - the peer: reads the command line, opens the files, listens, forks the
+ * fetcher, and serves. The fetcher is in fetch/fetch.c, the serving parent in
+ * peer_serve.c.
  *
  *   cascade ── serving parent: accept ─┬─ child: answers one client, exits
  *      │                               ├─ child ...
@@ -7,10 +9,8 @@
  *                  ├─ checkers, up to four: hash what arrives
  *                  └─ tracker query: asks for peers, exits
  *
- * Who forks a process also waits for it, and no process outlives the one that
- * forked it. With --client-only there is no serving parent: this process is
- * the fetcher. This file reads the arguments, opens what they name, and starts
- * the two; they are in peer_serve.c and fetch.c. */
+ * Each process waits for its children, and its children die with it. With
+ * --client-only there is no serving parent: this process is the fetcher. */
 #define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
 #include <getopt.h>
@@ -43,42 +43,43 @@ static const char usage_text[] =
 	"       cascade [options] FILE.cascade[:FILE.cascade...] TRACKER:PORT MY_IP:PORT\n";
 
 static const char help_text[] =
-	"Fetches what the metafiles describe, and serves it. TRACKER may be - for none.\n"
+	"Fetches the files that the metafiles describe, and serves them. TRACKER may be -\n"
+	"for none.\n"
 	"\n"
 	"  -c, --client-only        don't serve; exit when everything is complete\n"
 	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order\n"
 	"  -f, --force              use a local file that would be refused\n"
 	"      --peer HOST:PORT     fetch from this peer too; may be given several times\n"
-	"  -m, --max-clients N      serve so many clients at a time (default 256)\n"
-	"      --max-upload RATE    serve so many bytes a second at most; K, M, G as in 10M\n"
+	"  -m, --max-clients N      serve at most N clients at a time (default 256)\n"
+	"      --max-upload RATE    send at most RATE bytes a second; K, M, G as in 10M\n"
 	"      --verify-whole       hash a complete file once more, as a whole\n"
 	"      --verify-on-send     hash each chunk again before it is sent\n"
-	"  -u, --user NAME          become this user once files and port are open\n"
-	"  -j, --jobs N             check chunks with N processes (default: one a CPU)\n"
+	"  -u, --user NAME          become this user when the files and the port are open\n"
+	"  -j, --jobs N             check chunks with N processes (default: one for each CPU)\n"
 	"      --order=ascending    fetch in the file's order, from its first chunk on\n"
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
-	"      --give-up SECONDS    exit when nothing has come for so long (default: never),\n"
-	"                           even if this peer serves\n"
-	"  -q, --quiet              say nothing but errors and \"listening on\"\n"
-	"  -v, --verbose            tell of each peer's fate\n"
+	"      --give-up SECONDS    exit when nothing has arrived for so long, even if this\n"
+	"                           peer serves (default: never)\n"
+	"  -q, --quiet              print only errors and \"listening on\"\n"
+	"  -v, --verbose            print what becomes of each peer\n"
 	"  -h, --help               print this and exit\n"
 	"  -V, --version            print the version and exit\n"
 	"\n"
 	"Exit status: 0, all files are complete; 1, they are not; 2, wrong usage. SIGTERM\n"
-	"and SIGINT end a peer that serves, SIGUSR1 makes it say what it does.\n";
+	"and SIGINT end a peer that serves; SIGUSR1 makes it print what it does.\n";
 
 #define FILES_MAX 1024
 #define PEERS_MAX 64
-#define SILENCE_S 10	/* what --timeout is measured by */
+#define SILENCE_S 10	/* the default of --timeout */
 
-/* What the command line says, and what it names. */
+/* The command line, and the files that it names. */
 struct settings {
 	char *metafiles, *outputs;	/* joined by ':' */
 	struct datafile *files;
 	size_t count;			/* of files */
 	struct address self;
 	struct address peers[PEERS_MAX];
-	const struct passwd *user;	/* to become; NULL: nobody else */
+	const struct passwd *user;	/* to become; NULL: stay the same */
 	bool client_only, force;
 	struct fetch_options fetch;
 	struct serve_options serve;
@@ -204,8 +205,8 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		}
 }
 
-/* The operands, in either form: five, or three with ports behind colons. "-"
- * takes the tracker's place where there is none. */
+/* Reads the operands in either form: five, or three with ports behind colons. "-" in
+ * the tracker's place means that there is none. */
 static void parse_operands(struct settings *s, int count, char **operands)
 {
 	char *ip, *port, *tracker, *tracker_port = NULL;
@@ -253,7 +254,7 @@ static size_t count_parts(const char *joined)
 	return count;
 }
 
-/* Finds out whether the data file may be overwritten, which may take a while. */
+/* Finds out whether the data file may be overwritten. That may take a while. */
 static int claim(struct datafile *file, const struct settings *s)
 {
 	progress_begin("checking", file, 0, NULL);
@@ -262,7 +263,7 @@ static int claim(struct datafile *file, const struct settings *s)
 	return result;
 }
 
-/* Cuts off the part of *joined before the next ':', and moves *joined behind it. */
+/* Returns the part of *joined before the next ':', and moves *joined behind that. */
 static char *next_part(char **joined)
 {
 	char *part = *joined;
@@ -273,8 +274,7 @@ static char *next_part(char **joined)
 	return part;
 }
 
-/* Opens all files; any that can't be used ends the program, before the network
- * is touched. */
+/* Opens all files. If one can't be used, the program ends before it uses the network. */
 static void open_files(struct settings *s)
 {
 	char *metafiles = s->metafiles, *outputs = s->outputs;
@@ -299,8 +299,8 @@ static void open_files(struct settings *s)
 		exit(EXIT_FAILURE);
 }
 
-/* With --user, gives up root's rights for those of another user. The files are open,
- * but children open what they serve anew: that must go on working. */
+/* With --user, becomes another user than root. The files are open, but the children
+ * will open them again, so that user must be able to read them. */
 static void become_user(const struct settings *s)
 {
 	const struct passwd *user = s->user;
@@ -315,29 +315,28 @@ static void become_user(const struct settings *s)
 	log_info("running as %s from here on", user->pw_name);
 }
 
-/* Each file that is fetched takes four descriptors: as many as may be had. */
+/* Each file that is fetched needs four descriptors. Allows as many as the hard limit. */
 static void allow_descriptors(void)
 {
 	struct rlimit limit;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
 		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);	/* if not, what opens fails, and says so */
+		setrlimit(RLIMIT_NOFILE, &limit);	/* if this fails, a later open may fail, with a message */
 	}
 }
 
 static void set_up_process(void)
 {
-	Signal(SIGCHLD, SIG_DFL);	/* ignored, it would hide how children end */
-	Signal(SIGPIPE, SIG_IGN);	/* whoever hangs up is an error of write, */
-	Signal(SIGXFSZ, SIG_IGN);	/* and so is a file that may not grow */
+	Signal(SIGCHLD, SIG_DFL);	/* if it were ignored, wait would not tell how children end */
+	Signal(SIGPIPE, SIG_IGN);	/* write fails instead */
+	Signal(SIGXFSZ, SIG_IGN);	/* likewise, if a file may not grow */
 	allow_descriptors();
 }
 
 /* ---- fetching and serving -------------------------------------------------- */
 
-/* A download that is broken off was not completed. What was forked ends with
- * this process. */
+/* A download was interrupted. The children end with this process. */
 static void on_end(int sig)
 {
 	(void)sig;
@@ -361,8 +360,8 @@ static int fetch_only(struct settings *s)
 	return fetch_files(s->files, s->count, &s->fetch) == FETCH_COMPLETE ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-/* Forks the fetcher. The two processes share the map of held chunks in each of the
- * files, and the news. */
+/* Forks the fetcher. The two processes share the map of held chunks of each file, and
+ * tell each other news (net/news.h). */
 static void fork_fetcher(struct settings *s, int listen_fd)
 {
 	if (news_open(&s->serve.news, &s->fetch.news) < 0)

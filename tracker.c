@@ -1,6 +1,6 @@
-/* tracker.c - the tracker: tells peers which other peers are active. One process
- * and one loop around poll, because all clients share its state and every message
- * is tiny. What it remembers and whom it names is in track/. */
+/* tracker.c - the tracker: tells peers which other peers are active. It is one process
+ * with one loop around poll, because all clients share its state and all messages are
+ * tiny. The table of subscriptions is in track/. */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -28,22 +28,22 @@
 
 #define DEFAULT_PORT 8888
 #define CLIENTS_MAX 512		/* connections at a time */
-#define ACCEPTS_AT_ONCE 64	/* before those that have come are read from */
+#define ACCEPTS_AT_ONCE 64	/* before connected clients are read from */
 #define CLIENT_DEADLINE_MS 10000	/* for a request to arrive and its answer to leave */
-#define PAUSE_MS 100		/* after accept or poll failed for want of something */
+#define PAUSE_MS 100		/* after accept or poll failed: the system is short of something */
 
 static const char usage_text[] =
 	"usage: tracker [-a ADDR] [-p PORT] [-g GOOD_IP]... [--ban-private] [FILE.cascade | HASH]...\n";
 
 static const char help_text[] =
-	"Knows which peers are active. With no FILE or HASH, for any file.\n"
+	"Tells peers which other peers are active: for the files named, or for any file.\n"
 	"\n"
 	"  -a, --address ADDR  listen on this IPv4 address (default 0.0.0.0)\n"
 	"  -p, --port PORT     listen on this port, 0 for any that is free (default 8888)\n"
 	"  -g, --good GOOD_IP  vouch for peers at this address\n"
-	"      --ban-private   let no peer subscribe with a private address\n"
-	"  -q, --quiet         say nothing but errors and \"listening on\"\n"
-	"  -v, --verbose       tell of every request\n"
+	"      --ban-private   refuse peers with a private address\n"
+	"  -q, --quiet         print only errors and \"listening on\"\n"
+	"  -v, --verbose       print every request\n"
 	"  -h, --help          print this and exit\n"
 	"  -V, --version       print the version and exit\n";
 
@@ -51,8 +51,8 @@ static const char help_text[] =
 
 #define ANSWER_SIZE (TRACKER_RESPONSE_SIZE + SUBSCRIPTIONS_NAMED_MAX * TRACKER_ENTRY_SIZE)
 
-/* Writes an error's answer, as a line: some peers read one. Returns its size in
- * bytes. */
+/* Writes an answer with an error message, which ends with a newline: some peers read a
+ * line. Returns its size in bytes. */
 static size_t answer_error(uint8_t answer[ANSWER_SIZE], const char *why)
 {
 	char *message = (char *)answer + TRACKER_RESPONSE_SIZE;
@@ -74,7 +74,7 @@ static size_t answer_list(uint8_t answer[ANSWER_SIZE], const struct tracker_requ
 	return TRACKER_RESPONSE_SIZE + length;
 }
 
-/* Writes the answer to a whole request; returns its size in bytes. */
+/* Writes the answer to a complete request. Returns its size in bytes. */
 static size_t answer_request(uint8_t answer[ANSWER_SIZE], const struct tracker_request *request,
 			     struct address source)
 {
@@ -89,10 +89,10 @@ static size_t answer_request(uint8_t answer[ANSWER_SIZE], const struct tracker_r
 
 /* ---- clients ------------------------------------------------------------- */
 
-/* A client sends one request and gets one answer. After that its connection is
- * closed for writing, and what still comes is thrown away until it closes its
- * side: closing at once, with bytes unread, could destroy the answer on its
- * way (RFC 1122, 4.2.2.13). */
+/* A client sends one request and gets one answer. Then the connection is closed for
+ * writing, and what the client still sends is dropped until it closes its side: closing
+ * at once, with unread bytes, would reset the connection, and the client could lose the
+ * answer (RFC 1122, 4.2.2.13). */
 struct client {
 	int fd;
 	struct address source;
@@ -136,16 +136,15 @@ static void answer_client(struct client *client, const char *why)
 		size = answer_request(answer, &request, client->source);
 	log_debug("%s: %s", address_text(client->source, text),
 		  why != NULL ? why : request.command == TRACKER_LIST ? "lists" : "subscribes");
-	/* One write, since some peers read the first bytes with one recv. The
-	 * answer is far smaller than the buffer of a new socket; if it doesn't
-	 * go, the client isn't there. */
+	/* One write, because some peers read the first bytes with one recv. The answer
+	 * fits into the buffer of a new socket; if it can't be sent, the client has gone. */
 	if (send(client->fd, answer, size, MSG_NOSIGNAL) != (ssize_t)size)
 		client->deadline_ms = 0;
-	(void)shutdown(client->fd, SHUT_WR);	/* it fails where the client has gone: read will tell */
+	(void)shutdown(client->fd, SHUT_WR);	/* fails if the client has gone; read will tell */
 	client->answered = true;
 }
 
-/* Reads what has come. False: the client has gone. */
+/* Reads what has come. Returns false if the client has gone. */
 static bool read_client(struct client *client)
 {
 	uint8_t rest[4096];
@@ -172,7 +171,7 @@ static bool read_client(struct client *client)
 	return true;
 }
 
-/* The system lacks something for now. Returns how long to wait. */
+/* The system is short of something. Returns how long to wait. */
 static int warn_of_shortage(const char *what)
 {
 	static int64_t said_ms;
@@ -182,8 +181,8 @@ static int warn_of_shortage(const char *what)
 	return PAUSE_MS;
 }
 
-/* Takes clients that wait, but not so many that those taken before have to give
- * way unheard. Returns how long to leave the others waiting. */
+/* Accepts waiting clients, but not so many at once that earlier ones are dropped before
+ * they are read from. Returns for how many ms to leave the others waiting. */
 static int accept_clients(int listen_fd)
 {
 	for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
@@ -213,7 +212,8 @@ static void drop_late_clients(void)
 
 /* ---- the loop ------------------------------------------------------------ */
 
-/* Set by a signal; the pipe to itself wakes poll, whenever the signal came. */
+/* Set by a signal. A byte in the pipe then ends the next poll, so that no signal is
+ * missed. */
 static volatile sig_atomic_t ending, status_wanted;
 static int wake[2];
 
@@ -225,7 +225,7 @@ static void on_signal(int sig)
 		status_wanted = 1;
 	else
 		ending = 1;
-	(void)!write(wake[1], "", 1);	/* a full pipe wakes it as well */
+	(void)!write(wake[1], "", 1);	/* if the pipe is full, it ends poll as well */
 	errno = saved;
 }
 
@@ -237,7 +237,7 @@ static void report(void)
 	log_status("%zu peer%s subscribed, for %zu file%s", peers, FORMAT_S(peers), files, FORMAT_S(files));
 }
 
-/* The pipe is emptied before the flag is read: a signal in between wakes poll again. */
+/* Empties the pipe before it reads the flag: a signal in between ends the next poll. */
 static void heed_signals(void)
 {
 	wait_drain(wake[0]);
@@ -247,7 +247,7 @@ static void heed_signals(void)
 	}
 }
 
-/* Waits until something comes, until next_ms at the latest. */
+/* Waits until a descriptor is ready, until next_ms at the latest. */
 static void wait_for_any(struct pollfd polled[], nfds_t count, int64_t next_ms)
 {
 	if (poll(polled, count, clock_poll_timeout(next_ms)) >= 0 || errno == EINTR)
@@ -276,7 +276,7 @@ static void answer_clients(int listen_fd)
 		if (polled[client_count].revents != 0)
 			heed_signals();
 		bool incoming = polled[client_count + 1].revents != 0;
-		/* From the end: dropping moves the last client into the gap. */
+		/* Backwards, because drop_client moves the last client into the gap. */
 		for (size_t i = client_count; i-- > 0; )
 			if (polled[i].revents != 0 && !read_client(&clients[i]))
 				drop_client(i);
@@ -288,7 +288,7 @@ static void answer_clients(int listen_fd)
 
 /* ---- start-up ------------------------------------------------------------ */
 
-/* Reads an operand: a hash, or a metafile that has it. */
+/* Reads an operand: a cascade hash, or the path of a metafile. */
 static void add_operand(const char *text)
 {
 	uint8_t hash[SHA256_HASH_SIZE];
@@ -367,7 +367,7 @@ static void set_up_signals(void)
 	Signal(SIGUSR1, on_signal);
 	if (sigaction(SIGHUP, NULL, &hangup) < 0 || hangup.sa_handler != SIG_IGN)	/* nohup(1) */
 		Signal(SIGHUP, on_signal);
-	Signal(SIGPIPE, SIG_IGN);	/* a client that hangs up is an error of write */
+	Signal(SIGPIPE, SIG_IGN);	/* a client that hangs up makes write fail */
 }
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-/* policy.c - what the tracker's operator has decided. */
+/* policy.c - what the tracker's operator allows. */
 #include "track/policy.h"
 
 #include <stdlib.h>
@@ -66,9 +66,9 @@ static const char *refuse_subscription(struct address self, struct address sourc
 	if (self.port == 0)
 		return "a peer can't listen on port 0";
 	if (self.ip == 0)
-		return "0.0.0.0 is no address to reach a peer at";
+		return "a peer can't be reached at 0.0.0.0";
 	if (ban_private && is_private(self.ip))
-		return "this tracker takes no private addresses";
+		return "this tracker refuses private addresses";
 	if (policy_is_good(self.ip) && self.ip != source.ip)
 		return "that address may subscribe only from itself";
 	return NULL;

@@ -1,5 +1,5 @@
-/* policy.h - what the tracker's operator has decided: which files are tracked,
- * which peers are vouched for, and who may subscribe. */
+/* policy.h - what the tracker's operator allows: which files are tracked, which peers
+ * are vouched for, and which may subscribe. */
 #ifndef POLICY_H
 #define POLICY_H
 
@@ -8,8 +8,8 @@
 
 #include "net/wire.h"
 
-/* Each of these is called before the first request; the program ends if there is
- * no memory. Without any file, every file is tracked. */
+/* To be called before the first request. Each ends the program if there is no memory.
+ * If no file is named, all files are tracked. */
 void policy_track_file(const uint8_t cascade_hash[SHA256_HASH_SIZE]);
 void policy_vouch_for(uint32_t ip);
 void policy_ban_private(void);
@@ -17,8 +17,8 @@ void policy_ban_private(void);
 /* Whether peers at that IPv4 address are vouched for. */
 bool policy_is_good(uint32_t ip);
 
-/* Why the request that came from the address source is refused, in words for the
- * requester; or NULL: it is not. */
+/* Returns why the request is refused, in words for the requester; or NULL if it isn't.
+ * source: the address that it came from. */
 const char *policy_refuses(const struct tracker_request *request, struct address source);
 
 #endif

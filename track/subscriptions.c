@@ -1,4 +1,4 @@
-/* subscriptions.c - the tracker's table of subscriptions, and whom it names. */
+/* subscriptions.c - the tracker's table of subscriptions, and which peers it names. */
 #include "track/subscriptions.h"
 
 #include <stdio.h>
@@ -12,32 +12,31 @@
 #include "track/policy.h"
 
 #define SUBSCRIPTIONS_MAX 65536	/* known at a time */
-#define PEERS_MAX 4096		/* of these, to one file: an answer looks at all of them */
-#define BUCKETS 65536		/* of the table to find them in */
-#define PEER_AGE_MAX_MS 1800000	/* a peer that was not heard of for that long is left out, */
-#define FRESH_MS 660000		/* and for that long comes last: peers subscribe every 600 s */
+#define PEERS_MAX 4096		/* of these, for one file: each answer looks at all of them */
+#define BUCKETS 65536		/* of the hash table */
+#define PEER_AGE_MAX_MS 1800000	/* an older subscription has expired */
+#define FRESH_MS 660000		/* an older one comes last: peers subscribe every 600 s */
 
-/* What a peer said of itself, and from which address. Anybody can name any peer,
- * so the same words from two sources are two subscriptions: neither source can
- * touch what the other has said. */
+/* Anybody can subscribe any peer. So the same peer, subscribed by two sources, is two
+ * subscriptions, and neither source can change the other's. */
 struct subscription {
 	uint8_t cascade_hash[SHA256_HASH_SIZE];
 	struct address peer;
-	uint32_t source;		/* the IPv4 address that it came from */
-	int64_t seen_ms;		/* as of clock_ms: when it was last heard of */
+	uint32_t source;		/* the IPv4 address that the request came from */
+	int64_t seen_ms;		/* when it last subscribed, as of clock_ms */
 	struct subscription *next;	/* in its bucket */
 };
 
-/* Those in use are the first; only subscriptions_add() changes them. A bucket holds all
- * subscriptions to a file, and maybe some to others. */
+/* The first subscription_count are in use. Only subscriptions_add() changes them. One
+ * bucket holds all subscriptions to a file, and perhaps some to other files. */
 static struct subscription subscriptions[SUBSCRIPTIONS_MAX];
 static size_t subscription_count;
 static struct subscription *buckets[BUCKETS];
 
-/* A look at some of them: the current request's. */
+/* The subscriptions that the current request is about. */
 static struct subscription *found[SUBSCRIPTIONS_MAX];
 
-static uint32_t bucket_secret;	/* so that nobody can fill a bucket on purpose */
+static uint32_t bucket_secret;	/* so that nobody can choose hashes that share a bucket */
 
 void subscriptions_begin(uint32_t secret)
 {
@@ -46,7 +45,7 @@ void subscriptions_begin(uint32_t secret)
 
 #define FILE_TEXT_SIZE 12
 
-/* The beginning of a file's hash, for people; returns text. */
+/* Writes the beginning of a file's hash into text. Returns text. */
 static const char *file_text(const uint8_t hash[SHA256_HASH_SIZE], char text[FILE_TEXT_SIZE])
 {
 	snprintf(text, FILE_TEXT_SIZE, "%02x%02x%02x%02x...", hash[0], hash[1], hash[2], hash[3]);
@@ -85,9 +84,9 @@ static size_t find_subscriptions(const uint8_t hash[SHA256_HASH_SIZE])
 
 /* ---- who gives way ------------------------------------------------------- */
 
-/* How many subscriptions each source holds, in a table of tally_size places: a
- * power of two, and at least twice as many as there are subscriptions to count,
- * so that a place is soon found. */
+/* How many subscriptions each source has: a hash table of tally_size places. That is a
+ * power of two, and at least twice the number of subscriptions to count, so that a place
+ * is found in a few steps. */
 static struct {
 	uint32_t source, count;
 } tally[2 * SUBSCRIPTIONS_MAX];
@@ -100,7 +99,7 @@ static void clear_tally(size_t count)
 	memset(tally, 0, tally_size * sizeof tally[0]);
 }
 
-/* The source's place in the table, with a count of 0 if it has had none. */
+/* Returns the source's counter, which is 0 if it is new. */
 static uint32_t *tally_of(uint32_t source)
 {
 	size_t i = (source * UINT32_C(2654435769) >> 8) & (tally_size - 1);
@@ -111,10 +110,10 @@ static uint32_t *tally_of(uint32_t source)
 	return &tally[i].count;
 }
 
-/* Which of the count subscriptions in found gives way to a new one: an expired
- * one; else the oldest one of the sources that hold most. The new one counts for
- * its source already: a source that takes more room than any other takes it from
- * itself. */
+/* Returns which of the count subscriptions in found is replaced by a new one: an
+ * expired one; else the oldest one of the source, or sources, that have most. The new
+ * one is counted for its source already, so a source that has more than any other
+ * replaces its own. */
 static struct subscription *choose_victim(size_t count, uint32_t new_source)
 {
 	struct subscription *victim = NULL;
@@ -143,7 +142,7 @@ static void take_out_of_bucket(const struct subscription *s)
 	*link = s->next;
 }
 
-/* Returns a place for a new subscription to the file; it is in no bucket. */
+/* Returns a place for a new subscription to the file. It is in no bucket yet. */
 static struct subscription *make_room(const uint8_t hash[SHA256_HASH_SIZE], uint32_t source)
 {
 	static int64_t said_ms;
@@ -157,7 +156,7 @@ static struct subscription *make_room(const uint8_t hash[SHA256_HASH_SIZE], uint
 			found[count] = &subscriptions[count];
 	struct subscription *victim = choose_victim(count, source);
 	if (!has_expired(victim) && log_may_say(&said_ms))
-		log_warnx("%s%s has %zu subscriptions, and room for no more: the oldest of the source that holds most gives way",
+		log_warnx("%s%s has %zu subscriptions, the most there can be: new ones replace the oldest of the source that has most",
 			  count == PEERS_MAX ? "file " : "this tracker",
 			  count == PEERS_MAX ? file_text(hash, text) : "", count);
 	take_out_of_bucket(victim);
@@ -208,13 +207,13 @@ void subscriptions_count(size_t *peers, size_t *files)
 
 /* ---- who is named -------------------------------------------------------- */
 
-/* Who is named. */
+/* The subscriptions that are named in one answer. */
 struct pick {
 	const struct subscription *subscription[SUBSCRIPTIONS_NAMED_MAX];
 	size_t count;
 };
 
-/* Whether the peer is not picked yet, and fewer than `most` of its source are. */
+/* Whether the peer is not picked yet, and fewer than `most` of its source are picked. */
 static bool can_pick(const struct pick *pick, const struct subscription *s, size_t most)
 {
 	size_t of_source = 0;
@@ -227,8 +226,8 @@ static bool can_pick(const struct pick *pick, const struct subscription *s, size
 	return of_source < most;
 }
 
-/* Picks from the count candidates in their order until `until` are picked, and
- * not more than `most` of any source. */
+/* Picks from the count candidates, in their order, until `until` are picked in all, and
+ * at most `most` of one source. */
 static void pick_some(struct pick *pick, struct subscription *const candidates[], size_t count,
 		      size_t most, size_t until)
 {
@@ -247,18 +246,18 @@ static void shuffle(struct subscription *candidates[], size_t count)
 	}
 }
 
-/* Peers are named in this order: the good ones before the others, and among each
- * those that have subscribed lately before those that may have ended. */
+/* Peers are named in this order: good ones before others, and in each group those that
+ * have subscribed lately before those that may have ended. */
 #define RANKS 4
 static unsigned rank_of(const struct subscription *s)
 {
 	return (policy_is_good(s->peer.ip) ? 0u : 2u) + (clock_ms() - s->seen_ms > FRESH_MS ? 1u : 0u);
 }
 
-/* Picks up to SUBSCRIPTIONS_NAMED_MAX peers other than the requester, by rank, and by
- * chance within a rank. One half goes to the sources in turn, so that one that
- * names a crowd can't hide the others; the rest to any, so that neither a crowd
- * behind one address is hidden by a few with their own. */
+/* Picks up to SUBSCRIPTIONS_NAMED_MAX peers other than the requester, by rank, and at
+ * random within a rank. One half is picked from each source in turn, so that a source
+ * with very many peers can't hide the others. The rest is picked from all, so that many
+ * peers behind one address aren't hidden by a few with addresses of their own. */
 static void pick_subscriptions(struct pick *pick, const uint8_t hash[SHA256_HASH_SIZE],
 			       struct address requester)
 {
