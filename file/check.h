@@ -39,8 +39,9 @@ struct check_plan {
 /* Checks the data file's chunks from *next on, and adds what matches to held. Sets
  * *next to the first chunk that is still to be checked: to m->chunks, unless the plan
  * says until_proven. What lies in the file's holes costs nothing. Chunks that can't
- * be read are not held, with a message. Returns 0; or -1 with errno: m->error, if the
- * metafile can't be read any more, else there could be no pipe to the workers. */
+ * be read are not held, with a message. Where processes can't be had, the calling one
+ * does their work. Returns 0; or -1 with errno: m->error, if the metafile can't be
+ * read any more, or else the data file couldn't be looked at. */
 int check_data_file(struct metafile *m, int fd, struct held *held, const struct check_plan *plan,
 		    uint64_t *next);
 

@@ -1,0 +1,20 @@
+/* retry.c - used where a single failure must not end a download. */
+#include "base/retry.h"
+
+#include <errno.h>
+#include <time.h>
+
+#define TRIES 6
+#define FIRST_WAIT_MS 4		/* doubled each time */
+
+bool retry_after(int error, unsigned *failures)
+{
+	if (error == EINTR)
+		return true;
+	if ((error != EAGAIN && error != ENOMEM && error != ENOBUFS) || *failures == TRIES)
+		return false;
+	long ms = FIRST_WAIT_MS << (*failures)++;
+	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+	errno = error;
+	return true;
+}
