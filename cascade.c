@@ -375,7 +375,7 @@ static int fetch_and_serve(struct settings *s, struct datafile *files, size_t co
 	return serve(&serving) ? EXIT_SUCCESS : EXIT_FAILURE;
 }
 
-/* Each file that is fetched takes four descriptors: as many as may be had. */
+/* Each file that is fetched takes two descriptors: as many as may be had. */
 static void allow_descriptors(void)
 {
 	struct rlimit limit;

@@ -98,6 +98,10 @@ void peer_set_enough(struct peer *p, size_t bytes);
 /* So many bytes have come from it. */
 void peer_heard(struct peer *p, size_t bytes);
 
+/* For so long nobody listened to it: that is not its silence, nor does it count for
+ * its rate. */
+void peer_excuse(struct peer *p, int64_t ms);
+
 /* What it delivers now, in bytes a second: over the last second or two in which
  * something was asked of it, so after two seconds without a byte it is 0. */
 double peer_rate_now(const struct peer *p);

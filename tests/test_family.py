@@ -17,7 +17,7 @@ import unittest
 from pathlib import Path
 
 from parent import Parent, report_of
-from scripted import Scripted, keep_silent, silent_tracker
+from scripted import Scripted, keep_silent, send, silent_tracker
 from support import (LOOPBACK, NO_CHUNK_YET, OK, PROGRAMS, WAIT, Peer, ask_peer, chunk_request, pause, receive,
                      receive_all, receive_response, wait_for_chunks, wait_until)
 
@@ -326,7 +326,7 @@ class Family(Parent):
     def start_with_all_kinds(self, **how):
         """Start a peer that has a fetcher, its checker, a query, a subscriber, and a child."""
         self.absent = self.describe_file("absent", 100_000, 1000)
-        source, tracker = Scripted(self, self.absent, keep_silent), silent_tracker(self)
+        source, tracker = Scripted(self, self.absent, send, keep_silent), silent_tracker(self)
         peer = self.start_peer([self.small, self.absent], peers=[source.address], tracker=tracker.address, **how)
         wait_for_chunks(peer.address(), self.small, [0, 10])
         self.client = self.connect(peer)
@@ -382,9 +382,9 @@ class Family(Parent):
 
     def test_a_fetcher_does_not_wait_for_a_checker_that_was_killed(self):
         file = self.describe_file("data", 200_000, 1000)
-        silent = Scripted(self, file, keep_silent)
+        silent = Scripted(self, file, send, keep_silent)
         fetcher = self.start_fetch(file, peers=[silent.address])
-        wait_until(lambda: silent.requests, "it asks")
+        wait_until(lambda: len(silent.requests) > 1, "it asks, with a first chunk checked")
         checker, = fetcher.children()
         os.kill(checker.pid, signal.SIGKILL)
         fetcher.deserved = "a checker has died"
@@ -719,7 +719,8 @@ class User(Parent):
         import pwd
         user = pwd.getpwnam(NOBODY)
         absent = self.describe_file("absent", 100_000, 1000)
-        peer = self.start_peer([self.small, absent], "--user", NOBODY, peers=[self.vacant_address()])
+        source = Scripted(self, absent, send, keep_silent)
+        peer = self.start_peer([self.small, absent], "--user", NOBODY, peers=[source.address])
         wait_for_chunks(peer.address(), self.small, [0, 10])
         client = self.connect(peer)
         self.ask(client, self.small, 1)
