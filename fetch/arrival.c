@@ -352,7 +352,10 @@ static void finish_response(struct arrival *a, struct peer *p, struct unwritten 
 	} else {
 		finish_error(a->swarm, p);
 	}
-	p->answers++;
+	if (++p->answers > 1)
+		p->closings = 0;
+	else if (peer_closes_always(p) && p->fd >= 0)
+		swarm_disconnect(a->swarm, p);	/* as it does; the next connection needn't wait for it */
 }
 
 /* Takes apart what has come: headers, bodies, in any pieces. */
@@ -379,8 +382,7 @@ static void handle_end(struct swarm *s, struct peer *p, const char *why)
 		swarm_disconnect(s, p);
 	} else if (p->answers > 0 && p->header_got == 0) {
 		/* Its right, after a response; what was asked for is asked again. */
-		if (p->answers == 1)
-			p->one_at_a_time = true;
+		p->closings += p->answers == 1;
 		swarm_disconnect(s, p);
 	} else {
 		swarm_fail(s, p, why);

@@ -454,7 +454,7 @@ static bool finish(struct fetch *f)
 	bool good = is_complete(f) && !f->arrival.failed && datafile_is_intact(f->file) &&
 		    is_whole(f->file, f->options);
 
-	arrival_end(&f->arrival);
+	arrival_stop_checkers(&f->arrival);
 	good = datafile_close(f->file) == 0 && good;
 	if (good)
 		say_complete(f);

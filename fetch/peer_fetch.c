@@ -14,6 +14,7 @@
 
 #define RATE_MS 1000		/* a period of measuring a peer's rate */
 #define RATE_LEAST_MS 250	/* the first says nothing before */
+#define CLOSINGS_ALWAYS 2	/* one may have been by chance */
 
 int peer_connect(struct peer *p)
 {
@@ -112,12 +113,19 @@ void peer_ask(struct peer *p, uint64_t chunk, const uint8_t cascade_hash[SHA256_
 	}
 }
 
+bool peer_closes_always(const struct peer *p)
+{
+	return p->closings >= CLOSINGS_ALWAYS;
+}
+
 int peer_send(struct peer *p)
 {
 	while (p->out_sent < p->out_used) {
 		ssize_t n = send(p->fd, p->out + p->out_sent, p->out_used - p->out_sent, MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
+			break;
 		if (n < 0)
 			return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : errno;
 		p->out_sent += (size_t)n;
