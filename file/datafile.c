@@ -64,6 +64,13 @@ static atomic_bool *new_flag(void)
 	return &flags[used++];
 }
 
+/* Nobody of ours writes to the data file now: from here on it is compared. */
+static void put_stamp(struct held *held, const struct stamp *stamp)
+{
+	held->stamp = *stamp;
+	atomic_fetch_add(&held->stamps, 1);
+}
+
 int datafile_open(struct datafile *d, const char *metafile_path, const char *path)
 {
 	const char *why;
@@ -91,6 +98,7 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	d->device = st.st_dev;
 	d->inode = st.st_ino;
 	d->stamp = stamp_of(&st);
+	put_stamp(d->held, &d->stamp);
 	d->empty = st.st_size == 0;
 	d->too_long = (uint64_t)st.st_size > d->meta.length;
 	return lock_data(d, LOCK_SH);
@@ -241,6 +249,25 @@ static bool is_unwritten(const struct datafile *d)
 	return stamp_is_unwritten(&now, &d->stamp);
 }
 
+static void begin_writing(struct datafile *d)
+{
+	d->written = true;
+	if (atomic_load(&d->held->stamps) % 2 == 1)
+		atomic_fetch_add(&d->held->stamps, 1);
+}
+
+/* The file is closed: one on another machine gets its time of writing when the last
+ * bytes go there. */
+static void end_writing(struct datafile *d)
+{
+	struct stat st;
+
+	if (!d->written || stat(d->path, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
+		return;
+	struct stamp stamp = stamp_of(&st);
+	put_stamp(d->held, &stamp);
+}
+
 int datafile_begin_write(struct datafile *d)
 {
 	bool complete = datafile_missing_bytes(d) == 0;
@@ -256,7 +283,7 @@ int datafile_begin_write(struct datafile *d)
 		log_warnx("%s: left alone: somebody else has written to it just now", d->path);
 		return -1;
 	}
-	d->written = true;
+	begin_writing(d);
 	if (d->marked)
 		return datafile_unmark(d, complete);
 	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
@@ -300,31 +327,17 @@ void datafile_lose(struct datafile *d)
 			  d->meta.path, strerror(error), d->path);
 }
 
-/* Our own process has written to it for the last time: from now on it is compared. */
-static void put_stamp(struct datafile *d, const struct stamp *stamp)
-{
-	if (atomic_load(&d->held->stamped))
-		return;
-	d->held->stamp = *stamp;
-	atomic_store(&d->held->stamped, true);
-}
-
 int datafile_end_check(struct datafile *d)
 {
 	if (!is_unwritten(d)) {
 		datafile_lose(d);
 		return -1;
 	}
-	if (datafile_missing_bytes(d) == 0 && !d->too_long)
-		put_stamp(d, &d->stamp);
 	return 0;
 }
 
-/* A file on another machine gets its time of writing when the last bytes go there. */
 int datafile_close(struct datafile *d)
 {
-	struct stat st;
-
 	if (close(d->fd) < 0) {
 		int why = errno;
 		if (!atomic_load(d->lost))
@@ -333,31 +346,26 @@ int datafile_close(struct datafile *d)
 		atomic_store(d->lost, true);
 		return -1;
 	}
-	struct stamp stamp = d->stamp;
-	if (d->written) {
-		if (stat(d->path, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
-			return 0;
-		stamp = stamp_of(&st);
-	}
-	put_stamp(d, &stamp);
+	end_writing(d);
 	return 0;
 }
 
 enum datafile_look datafile_look(struct datafile *d, int fd)
 {
-	bool stamped = atomic_load(&d->held->stamped);	/* first: else our own last write could be seen */
+	unsigned stamps = atomic_load(&d->held->stamps);	/* first: else our own last write could be seen */
+	struct stamp stamp = d->held->stamp;
 	struct stat st;
 
 	if (fstat(fd, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
 		return DATAFILE_OTHER;
 	if (metafile_look(&d->meta) < 0)
 		return DATAFILE_CHANGED;
-	if (!stamped)
+	if (stamps % 2 == 0 || atomic_load(&d->held->stamps) != stamps)
 		return DATAFILE_SAME;
 	struct stamp now = stamp_of(&st);
-	if (!stamp_is_unwritten(&now, &d->held->stamp))
+	if (!stamp_is_unwritten(&now, &stamp))
 		return DATAFILE_CHANGED;
-	return stamp_is_same(&now, &d->held->stamp) ? DATAFILE_SAME : DATAFILE_TOUCHED;
+	return stamp_is_same(&now, &stamp) ? DATAFILE_SAME : DATAFILE_TOUCHED;
 }
 
 /* ---- how much there is ---------------------------------------------------------- */

@@ -73,8 +73,8 @@ struct held {
 	atomic_bool some;		/* at least one is held */
 	atomic_bool proven;		/* one of them is not all zeros */
 	atomic_bool checked;		/* what the data file held at the start has been looked at */
-	atomic_bool stamped;		/* nobody of ours writes to the data file any more, */
-	struct stamp stamp;		/* and so it has to look from then on */
+	atomic_uint stamps;		/* odd while nobody of ours writes to the data file, which */
+	struct stamp stamp;		/* has to look so then; even while somebody does */
 	uint64_t chunks;
 	_Atomic unsigned char bits[];	/* chunk i is bit i % 8 of byte i / 8 */
 };

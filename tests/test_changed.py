@@ -167,6 +167,17 @@ class DataFile(Case):
         """Who touches a file says that it is new."""
         self.assert_noticed(lambda path: os.utime(path))
 
+    def test_edited_while_it_is_checked(self):
+        file = self.make_file("long", 100_000_000, 10_000)
+        peer = self.start_peer(file)
+        wait_for_chunks(peer.address(), file, [0])
+        for process in peer.children():
+            os.kill(process.pid, signal.SIGSTOP)  # the fetcher, if it still checks
+        os.utime(file.path)
+        self.assert_stopped(peer, file)
+        for process in peer.children("T"):
+            os.kill(process.pid, signal.SIGCONT)
+
     def test_edited_while_a_client_is_connected(self):
         for file in self.files():
             seeder = self.start_seeder(file)
