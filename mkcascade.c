@@ -23,6 +23,7 @@
 #include "base/args.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "base/retry.h"
 #include "csapp.h"
 #include "file/metafile.h"
 #include "sha256.h"
@@ -292,7 +293,7 @@ static int make_temporary(const char *path)
 			errno = ENAMETOOLONG;
 			return -1;
 		}
-		fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+		fd = retry_open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	}
 	if (fd >= 0)
 		memcpy(temporary, name, sizeof name);
@@ -323,7 +324,7 @@ struct input {
 static void open_input(struct input *in, const char *path)
 {
 	in->path = path;
-	in->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);	/* a FIFO must not hold us up */
+	in->fd = retry_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);	/* a FIFO must not hold us up */
 	if (in->fd < 0 || fstat(in->fd, &in->st) < 0)
 		fatal("%s", path);
 	if (!S_ISREG(in->st.st_mode))
@@ -418,7 +419,7 @@ static void sync_folder(const char *path)
 	char folder[sizeof temporary];
 
 	snprintf(folder, sizeof folder, "%.*s.", (int)folder_length(path), path);
-	int fd = open(folder, O_RDONLY | O_CLOEXEC);
+	int fd = retry_open(folder, O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0 && errno == EACCES)
 		return;		/* one may make files in it, but not read it */
 	/* EINVAL: this file system can't. */

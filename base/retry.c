@@ -2,6 +2,7 @@
 #include "base/retry.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <time.h>
 
 #define TRIES 6
@@ -17,4 +18,14 @@ bool retry_after(int error, unsigned *failures)
 	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
 	errno = error;
 	return true;
+}
+
+int retry_open(const char *path, int flags, mode_t mode)
+{
+	unsigned failures = 0;
+	int fd;
+
+	while ((fd = open(path, flags, mode)) < 0 && retry_after(errno, &failures))
+		;
+	return fd;
 }

@@ -13,6 +13,7 @@
 
 #include "file/check.h"
 #include "base/log.h"
+#include "base/retry.h"
 
 /* Opens it for writing if that can be, else for reading alone: a complete file
  * on a read-only disk can be served. O_NONBLOCK is for what is no file. */
@@ -21,11 +22,11 @@ static int open_data(struct datafile *d)
 	const int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 
 	d->writable = true;
-	d->fd = open(d->path, O_RDWR | O_CREAT | flags, 0666);
+	d->fd = retry_open(d->path, O_RDWR | O_CREAT | flags, 0666);
 	if (d->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM || errno == ETXTBSY)) {
 		int why = errno;
 		d->writable = false;
-		d->fd = open(d->path, O_RDONLY | flags);
+		d->fd = retry_open(d->path, O_RDONLY | flags, 0);
 		if (d->fd < 0)
 			errno = why;
 	}

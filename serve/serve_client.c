@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/retry.h"
 #include "net/wire.h"
 
 #define IDLE_MS 30000		/* until the next request begins */
@@ -337,7 +338,7 @@ static int open_data(struct datafile *file)
 		if (client.data_fd >= 0)
 			close(client.data_fd);
 		client.open_file = NULL;
-		client.data_fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+		client.data_fd = retry_open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
 		if (client.data_fd < 0)
 			return -1;
 	}

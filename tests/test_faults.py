@@ -14,6 +14,7 @@ from support import LOOPBACK, PROGRAMS, Peer, operands, pause
 
 POLL = "/^p?poll(_time64)?$"  # whatever the C library calls it here
 FORK = "/^(clone3?|v?fork)$"
+OPEN = "/^open(at)?$"
 PIPE = "/^pipe2?$"
 SILENCE = 2  # seconds that a peer may be silent for
 SLOW = 2.5 * SILENCE  # seconds that one write takes
@@ -138,6 +139,12 @@ class Passing(Faulty):
         for calls, error in (("connect", "EAGAIN"), ("sendto", "ENOBUFS"), ("recvfrom", "ENOMEM"),
                              ("recvfrom", "EINTR")):
             self.assert_survived(calls, error, "1")
+
+    def test_opening(self):
+        self.file = self.describe_file("by 1000", 30_001, 1000)
+        for path in self.file.path, self.file.metafile_path:
+            for error in "EINTR", "ENOMEM":
+                self.assert_survived(OPEN, error, "1", only_at=path)
 
     def test_talking_to_a_checker(self):
         for calls, error in (("write", "EINTR"), ("write", "ENOMEM"), ("read", "EINTR")):
