@@ -84,7 +84,8 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	d->path = path != NULL ? path : metafile_data_path(metafile_path);
 	d->held = d->path != NULL ? held_new(d->meta.chunks) : NULL;
 	d->lost = new_flag();
-	if (d->held == NULL || d->lost == NULL) {
+	d->writer_ended = new_flag();
+	if (d->held == NULL || d->lost == NULL || d->writer_ended == NULL) {
 		log_warn("%s", metafile_path);
 		return -1;
 	}
@@ -351,6 +352,11 @@ int datafile_close(struct datafile *d)
 	return 0;
 }
 
+void datafile_writer_ended(struct datafile *d)
+{
+	atomic_store(d->writer_ended, true);
+}
+
 enum datafile_look datafile_look(struct datafile *d, int fd)
 {
 	unsigned stamps = atomic_load(&d->held->stamps);	/* first: else our own last write could be seen */
@@ -362,7 +368,7 @@ enum datafile_look datafile_look(struct datafile *d, int fd)
 	if (metafile_look(&d->meta) < 0)
 		return DATAFILE_CHANGED;
 	if (stamps % 2 == 0 || atomic_load(&d->held->stamps) != stamps)
-		return DATAFILE_SAME;
+		return atomic_load(d->writer_ended) ? DATAFILE_TOUCHED : DATAFILE_SAME;
 	struct stamp now = stamp_of(&st);
 	if (!stamp_is_unwritten(&now, &stamp))
 		return DATAFILE_CHANGED;

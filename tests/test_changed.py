@@ -255,6 +255,26 @@ class DataFile(Case):
         self.change_bytes(file.path)
         self.assert_stopped(peer, file)
 
+    def test_a_fetcher_that_was_killed(self):
+        """It could not say how it left the file: each chunk is hashed before it is served."""
+        file = self.small
+        file.path.write_bytes(file.data[:10_000])
+        peer = self.start_peer(file, peers=[self.vacant_address()])
+        peer.address()
+        fetcher, = wait_until(peer.children, "the fetcher runs")
+        wait_for_chunks(peer.address(), file, range(10))
+        with connect(peer.address()) as before:
+            before.sendall(chunk_request(file.hash, 1))
+            self.assertEqual(receive_response(before), (OK, file.chunk(1)))
+            os.kill(fetcher.pid, signal.SIGKILL)
+            peer.says("the fetcher has ended")
+            edit(file.path, 10)
+            for number in 0, 1:
+                self.assert_not_deceived(peer.address(), file, number)
+            self.assertEqual(ask_peer(peer.address(), chunk_request(file.hash, 1)), (OK, file.chunk(1)))
+            before.sendall(chunk_request(file.hash, 0))
+            self.assertNotEqual(receive_response(before)[0], OK)
+
     def test_our_own_writing_is_no_change(self):
         """A client that is served all the time while the rest is fetched."""
         file, held = self.small, threading.Event()
