@@ -191,6 +191,13 @@ class DataFile(Case):
                 self.assertEqual((status, message[-1:]), (NO_FILE, b"\n"), message)
             self.assert_stopped(seeder, file)
 
+    def test_a_peer_that_has_lost_its_file_does_not_end_with_success(self):
+        seeder = self.start_seeder(self.small)
+        self.change_bytes(self.small.path)
+        self.assert_stopped(seeder, self.small)
+        seeder.signal(signal.SIGTERM)
+        self.assertEqual(seeder.wait(), 1)
+
     def test_one_of_two_files(self):
         seeder = self.start_seeder(self.small, self.large)
         self.change_bytes(self.small.path)
