@@ -111,7 +111,7 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 /* Bytes of ours in a file are known by their hashes, once a chunk is whole. Before
  * that, nothing tells a download that was killed from a file of the user's; and chunks
  * may be large, and arrive many at a time. So the file is marked before the first byte
- * is written to it, and until a chunk is verified that is not all zeros: it is longer
+ * is written to it, and until a chunk is verified that is proof (check.h): it is longer
  * by the mark, which names the metafile. The mark is part of the file, so it can't be
  * lost or left behind, as one in a file of its own, and works on any file system, as
  * extended attributes don't. It lies within one page, so that no kill finds it
@@ -187,7 +187,7 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 	return -1;
 }
 
-/* That a file matches where both have zeros proves nothing. And nothing of ours makes
+/* That a file matches where both have zeros, say, proves nothing. And nothing of ours makes
  * a file longer, but for the mark: what follows is the user's. */
 int datafile_claim(struct datafile *d, bool force, unsigned workers,
 		   void (*progress)(void *arg, uint64_t bytes))
@@ -197,10 +197,12 @@ int datafile_claim(struct datafile *d, bool force, unsigned workers,
 	d->marked = has_mark(d);
 	if (d->empty || d->marked || check_is_blank(d->fd, size))
 		return 0;
-	if (!d->too_long && datafile_check(d, workers, true, progress) < 0)
-		return -1;
-	if (atomic_load(&d->held->proven))
-		return 0;
+	if (!d->too_long) {
+		if (datafile_check(d, workers, true, progress) < 0)
+			return -1;
+		if (atomic_load(&d->held->proven) || datafile_missing_bytes(d) == 0)
+			return 0;
+	}
 	if (force && d->too_long)
 		log_info("%s: is cut from %llu bytes to %llu, and overwritten", d->path, size, length);
 	else if (force)

@@ -49,7 +49,7 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 
 /* Whether the data file may be overwritten: a file of ours, or nobody's. That it is
  * if it is empty; or ends in our mark; or is nothing but zeros; or if a chunk in it
- * matches that is not all zeros, and it isn't longer than it should be. Any other may
+ * matches that is proof (check.h), or all do, and it isn't longer than it should be. Any other may
  * be if force is true. Says what is refused, or what is overwritten by force. What is
  * checked for it is not checked again: parameters as for datafile_check.
  * Returns 0; or -1 after a message. */
