@@ -37,7 +37,11 @@ static int open_data(struct datafile *d)
  * it alone, until it ends. */
 static int lock_data(struct datafile *d, int operation)
 {
-	if (flock(d->fd, operation | LOCK_NB) == 0)
+	int result;
+
+	while ((result = flock(d->fd, operation | LOCK_NB)) < 0 && errno == EINTR)
+		;
+	if (result == 0)
 		return 0;
 	if (errno == EWOULDBLOCK)
 		log_warnx("%s: another process is downloading it", d->path);
@@ -144,12 +148,14 @@ static bool has_mark(const struct datafile *d)
 int datafile_mark(struct datafile *d)
 {
 	uint8_t mark[MARK_SIZE];
+	unsigned failures = 0;
 	ssize_t n;
 
 	if (d->marked || atomic_load(&d->held->proven))
 		return 0;
 	make_mark(&d->meta, mark);
-	while ((n = pwrite(d->fd, mark, MARK_SIZE, (off_t)mark_offset(&d->meta))) < 0 && errno == EINTR)
+	while ((n = pwrite(d->fd, mark, MARK_SIZE, (off_t)mark_offset(&d->meta))) < 0 &&
+	       retry_after(errno, &failures))
 		;
 	/* A file that can't be longer does without, and is resumed by force. */
 	if (n < 0 && errno != EFBIG && errno != EINVAL)
@@ -160,11 +166,21 @@ int datafile_mark(struct datafile *d)
 	return 0;
 }
 
+static int set_length(const struct datafile *d)
+{
+	unsigned failures = 0;
+	int result;
+
+	while ((result = ftruncate(d->fd, (off_t)d->meta.length)) < 0 && retry_after(errno, &failures))
+		;
+	return result;
+}
+
 int datafile_unmark(struct datafile *d, bool complete)
 {
 	if (!d->marked || (!complete && !atomic_load(&d->held->proven)))
 		return 0;
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length", d->path);
 		return -1;
 	}
@@ -290,7 +306,7 @@ int datafile_begin_write(struct datafile *d)
 	begin_writing(d);
 	if (d->marked)
 		return datafile_unmark(d, complete);
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length of %llu bytes", d->path,
 			 (unsigned long long)d->meta.length);
 		return -1;
