@@ -338,7 +338,8 @@ static void check_unchanged(const struct input *in)
 
 	if (fstat(in->fd, &now) < 0)
 		fatal("%s", in->path);
-	if (now.st_size != in->st.st_size || now.st_mtime != in->st.st_mtime)
+	struct stamp before = stamp_of(&in->st), after = stamp_of(&now);
+	if (!stamp_is_unwritten(&after, &before))
 		fatalx("%s: it changed while it was read", in->path);
 }
 

@@ -251,6 +251,8 @@ static void fetcher_ended(int status)
 	const char *how = process_end_text(status);
 
 	fetcher = 0;
+	for (size_t i = 0; i < options->count; i++)
+		datafile_writer_ended(&options->files[i]);
 	fetcher_failed = how != NULL;
 	fetcher_gave_up = WIFEXITED(status) && WEXITSTATUS(status) == FETCHER_GAVE_UP;
 	if (fetcher_failed)
@@ -595,12 +597,14 @@ static void set_up(void)
 	start_limit();
 }
 
-/* Whether every file is complete; says which one isn't. */
+/* Whether every file is complete; says which one isn't, unless that was said when it was lost. */
 static bool all_complete(void)
 {
 	for (size_t i = 0; i < options->count; i++) {
 		const struct datafile *d = &options->files[i];
 		uint64_t held = held_count(d->held);
+		if (atomic_load(d->lost))
+			return false;
 		if (held == d->meta.chunks)
 			continue;
 		log_warnx("%s: ended with %llu of %llu chunks held", d->path, (unsigned long long)held,

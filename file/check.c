@@ -20,13 +20,19 @@ _Static_assert(SHA256_LANES_MAX <= WINDOWS_MAX, "each lane needs a window");
 
 /* ---- chunks ----------------------------------------------------------------- */
 
+/* A chunk proves that a file belongs to the metafile if it matches, and if that can't
+ * be by chance: it has so many bytes, and they are not one byte repeated. Zeros, and
+ * what erased flash memory holds, are in many files; so is a newline at the end. */
+#define PROOF_MIN SHA256_HASH_SIZE
+
 /* The chunks that are hashed at the same time, one in each lane. They have the
  * same length. */
 struct lanes {
 	size_t count;
 	uint64_t chunk[SHA256_LANES_MAX];
 	struct run *run[SHA256_LANES_MAX];	/* that the chunk is part of */
-	bool blank[SHA256_LANES_MAX];		/* all zeros, as far as that was looked at */
+	uint8_t first[SHA256_LANES_MAX];	/* the chunk's first byte */
+	bool telling[SHA256_LANES_MAX];		/* that it matches is proof, as far as that was looked at */
 	SHA256_CTX ctx[SHA256_LANES_MAX], *ctxs[SHA256_LANES_MAX];
 };
 
@@ -35,7 +41,7 @@ static void lanes_start(struct lanes *lanes)
 	for (size_t l = 0; l < lanes->count; l++) {
 		lanes->ctxs[l] = &lanes->ctx[l];
 		sha256_init(&lanes->ctx[l]);
-		lanes->blank[l] = true;
+		lanes->telling[l] = false;
 	}
 }
 
@@ -56,14 +62,14 @@ static void lanes_finish(struct lanes *lanes, struct metafile *m, struct held *h
 			continue;
 		}
 		held_add(held, lanes->chunk[l]);
-		if (!lanes->blank[l] && !atomic_load(&held->proven))
+		if (lanes->telling[l] && !atomic_load(&held->proven))
 			atomic_store(&held->proven, true);
 	}
 }
 
-static bool is_zeros(const uint8_t *bytes, size_t size)
+static bool is_repeated(uint8_t byte, const uint8_t *bytes, size_t size)
 {
-	return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
+	return size == 0 || (bytes[0] == byte && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
 
 /* Whether the file goes as far as the lanes' chunks do. In a mapping, zeros follow
@@ -86,7 +92,7 @@ struct look {
 	struct lanes *lanes;
 	const struct metafile *m;
 	int fd;
-	bool for_proof;		/* whether there are other bytes than zeros matters still */
+	bool for_proof;		/* one chunk that is proof is still looked for */
 };
 
 /* Hashes the lanes' chunks, each a piece at a time. 0, or an errno. */
@@ -105,8 +111,10 @@ static int hash_lanes(void *arg)
 			data[l] = window_look(look->fd, offset, piece);
 			if (data[l] == NULL)
 				return errno;
-			if (look->for_proof && lanes->blank[l])
-				lanes->blank[l] = is_zeros(data[l], piece);
+			if (done == 0)
+				lanes->first[l] = data[l][0];
+			if (look->for_proof && length >= PROOF_MIN && !lanes->telling[l])
+				lanes->telling[l] = !is_repeated(lanes->first[l], data[l], piece);
 		}
 		sha256_update_lanes(lanes->ctxs, data, piece, lanes->count);
 		done += piece;
@@ -516,7 +524,7 @@ bool check_is_blank(int fd, uint64_t size)
 		ssize_t n = pread(fd, buffer, (size_t)smaller(data.end - at, sizeof buffer), (off_t)at);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n <= 0 || !is_zeros(buffer, (size_t)n))
+		if (n <= 0 || !is_repeated(0, buffer, (size_t)n))
 			return false;
 		at += (uint64_t)n;
 	}

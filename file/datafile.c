@@ -37,7 +37,11 @@ static int open_data(struct datafile *d)
  * it alone, until it ends. */
 static int lock_data(struct datafile *d, int operation)
 {
-	if (flock(d->fd, operation | LOCK_NB) == 0)
+	int result;
+
+	while ((result = flock(d->fd, operation | LOCK_NB)) < 0 && errno == EINTR)
+		;
+	if (result == 0)
 		return 0;
 	if (errno == EWOULDBLOCK)
 		log_warnx("%s: another process is downloading it", d->path);
@@ -84,7 +88,8 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	d->path = path != NULL ? path : metafile_data_path(metafile_path);
 	d->held = d->path != NULL ? held_new(d->meta.chunks) : NULL;
 	d->lost = new_flag();
-	if (d->held == NULL || d->lost == NULL) {
+	d->writer_ended = new_flag();
+	if (d->held == NULL || d->lost == NULL || d->writer_ended == NULL) {
 		log_warn("%s", metafile_path);
 		return -1;
 	}
@@ -110,7 +115,7 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 /* Bytes of ours in a file are known by their hashes, once a chunk is whole. Before
  * that, nothing tells a download that was killed from a file of the user's; and chunks
  * may be large, and arrive many at a time. So the file is marked before the first byte
- * is written to it, and until a chunk is verified that is not all zeros: it is longer
+ * is written to it, and until a chunk is verified that is proof (check.h): it is longer
  * by the mark, which names the metafile. The mark is part of the file, so it can't be
  * lost or left behind, as one in a file of its own, and works on any file system, as
  * extended attributes don't. It lies within one page, so that no kill finds it
@@ -143,12 +148,14 @@ static bool has_mark(const struct datafile *d)
 int datafile_mark(struct datafile *d)
 {
 	uint8_t mark[MARK_SIZE];
+	unsigned failures = 0;
 	ssize_t n;
 
 	if (d->marked || atomic_load(&d->held->proven))
 		return 0;
 	make_mark(&d->meta, mark);
-	while ((n = pwrite(d->fd, mark, MARK_SIZE, (off_t)mark_offset(&d->meta))) < 0 && errno == EINTR)
+	while ((n = pwrite(d->fd, mark, MARK_SIZE, (off_t)mark_offset(&d->meta))) < 0 &&
+	       retry_after(errno, &failures))
 		;
 	/* A file that can't be longer does without, and is resumed by force. */
 	if (n < 0 && errno != EFBIG && errno != EINVAL)
@@ -159,11 +166,21 @@ int datafile_mark(struct datafile *d)
 	return 0;
 }
 
+static int set_length(const struct datafile *d)
+{
+	unsigned failures = 0;
+	int result;
+
+	while ((result = ftruncate(d->fd, (off_t)d->meta.length)) < 0 && retry_after(errno, &failures))
+		;
+	return result;
+}
+
 int datafile_unmark(struct datafile *d, bool complete)
 {
 	if (!d->marked || (!complete && !atomic_load(&d->held->proven)))
 		return 0;
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length", d->path);
 		return -1;
 	}
@@ -186,7 +203,7 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 	return -1;
 }
 
-/* That a file matches where both have zeros proves nothing. And nothing of ours makes
+/* That a file matches where both have zeros, say, proves nothing. And nothing of ours makes
  * a file longer, but for the mark: what follows is the user's. */
 int datafile_claim(struct datafile *d, bool force, unsigned workers,
 		   void (*progress)(void *arg, uint64_t bytes))
@@ -196,10 +213,12 @@ int datafile_claim(struct datafile *d, bool force, unsigned workers,
 	d->marked = has_mark(d);
 	if (d->empty || d->marked || check_is_blank(d->fd, size))
 		return 0;
-	if (!d->too_long && datafile_check(d, workers, true, progress) < 0)
-		return -1;
-	if (atomic_load(&d->held->proven))
-		return 0;
+	if (!d->too_long) {
+		if (datafile_check(d, workers, true, progress) < 0)
+			return -1;
+		if (atomic_load(&d->held->proven) || datafile_missing_bytes(d) == 0)
+			return 0;
+	}
 	if (force && d->too_long)
 		log_info("%s: is cut from %llu bytes to %llu, and overwritten", d->path, size, length);
 	else if (force)
@@ -287,7 +306,7 @@ int datafile_begin_write(struct datafile *d)
 	begin_writing(d);
 	if (d->marked)
 		return datafile_unmark(d, complete);
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length of %llu bytes", d->path,
 			 (unsigned long long)d->meta.length);
 		return -1;
@@ -351,6 +370,11 @@ int datafile_close(struct datafile *d)
 	return 0;
 }
 
+void datafile_writer_ended(struct datafile *d)
+{
+	atomic_store(d->writer_ended, true);
+}
+
 enum datafile_look datafile_look(struct datafile *d, int fd)
 {
 	unsigned stamps = atomic_load(&d->held->stamps);	/* first: else our own last write could be seen */
@@ -362,7 +386,7 @@ enum datafile_look datafile_look(struct datafile *d, int fd)
 	if (metafile_look(&d->meta) < 0)
 		return DATAFILE_CHANGED;
 	if (stamps % 2 == 0 || atomic_load(&d->held->stamps) != stamps)
-		return DATAFILE_SAME;
+		return atomic_load(d->writer_ended) ? DATAFILE_TOUCHED : DATAFILE_SAME;
 	struct stamp now = stamp_of(&st);
 	if (!stamp_is_unwritten(&now, &stamp))
 		return DATAFILE_CHANGED;

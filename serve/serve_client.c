@@ -55,7 +55,7 @@ static _Alignas(4096) struct {
 	bool working;				/* the parent knows it as CLIENT_WORKING */
 	unsigned new_chunks;			/* in the answers since it was last asked how the client does */
 	unsigned unsent_chunks;			/* of those, the ones that wait in out */
-	int64_t useful_ms;			/* until when the client was of use; 0: from its beginning */
+	int64_t useful_ms;			/* until when the client was of use; at first, its beginning */
 	uint64_t batch_start;			/* sent before the answers that are being sent */
 	int64_t slow_ms;			/* since when it keeps those waiting; 0: it doesn't */
 	uint64_t slow_start;			/* bytes that it had taken when they began */
@@ -158,6 +158,8 @@ static int wait_to_send(void)
 		}
 		if (client.new_chunks > 0)
 			set_waiting(CLIENT_SLOW, slow_until_ms(taken), now);
+		else
+			set_waiting(CLIENT_SILENT, client.useful_ms, now);
 		ready = wait_ready(client.fd, POLLOUT, now + LOOK_MS) == 0;
 		again = !ready && errno == ETIMEDOUT;
 		now = client.waited_ms = clock_ms();
@@ -503,7 +505,7 @@ static int read_more(void)
 		if (now_ms == 0) {
 			now_ms = clock_ms();
 			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS : now_ms + IDLE_MS;
-			if (client.new_chunks > 0 || client.useful_ms == 0)
+			if (client.new_chunks > 0)
 				client.useful_ms = now_ms;
 			client.new_chunks = 0;
 			client.slow_ms = 0;
@@ -551,7 +553,8 @@ static void begin(int fd, const struct client_context *context)
 	client.sent = client.taken = client.batch_start = client.chunks = 0;
 	client.failed = client.working = false;
 	client.new_chunks = client.unsent_chunks = 0;
-	client.useful_ms = client.slow_ms = 0;
+	client.useful_ms = clock_ms();
+	client.slow_ms = 0;
 }
 
 static void end(void)

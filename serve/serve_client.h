@@ -33,7 +33,7 @@
 enum client_state {
 	CLIENT_WORKING,		/* it has a chunk to send: the client is not to blame */
 	CLIENT_SILENT,		/* it waits for a request that gets a chunk */
-	CLIENT_SLOW		/* it waits for the client to take what it is sent */
+	CLIENT_SLOW		/* it waits for the client to take the chunks that it is sent */
 };
 
 struct client_slot {
