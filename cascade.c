@@ -315,7 +315,7 @@ static void become_user(const struct settings *s)
 	log_info("running as %s from here on", user->pw_name);
 }
 
-/* Each file that is fetched needs four descriptors. Allows as many as the hard limit. */
+/* Each file that is fetched needs two descriptors. Allows as many as the hard limit. */
 static void allow_descriptors(void)
 {
 	struct rlimit limit;

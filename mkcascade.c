@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/process.h"
+#include "base/retry.h"
 #include "csapp.h"
 #include "file/metafile.h"
 #include "sha256.h"
@@ -291,7 +292,7 @@ static int make_temporary(const char *path)
 			errno = ENAMETOOLONG;
 			return -1;
 		}
-		fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+		fd = retry_open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	}
 	if (fd >= 0)
 		memcpy(temporary, name, sizeof name);
@@ -322,7 +323,7 @@ struct input {
 static void open_input(struct input *in, const char *path)
 {
 	in->path = path;
-	in->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);	/* a FIFO must not block */
+	in->fd = retry_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);	/* a FIFO must not block */
 	if (in->fd < 0 || fstat(in->fd, &in->st) < 0)
 		fatal("%s", path);
 	if (!S_ISREG(in->st.st_mode))
@@ -336,7 +337,8 @@ static void check_unchanged(const struct input *in)
 
 	if (fstat(in->fd, &now) < 0)
 		fatal("%s", in->path);
-	if (now.st_size != in->st.st_size || now.st_mtime != in->st.st_mtime)
+	struct stamp before = stamp_of(&in->st), after = stamp_of(&now);
+	if (!stamp_is_unwritten(&after, &before))
 		fatalx("%s: it changed while it was read", in->path);
 }
 
@@ -416,7 +418,7 @@ static void sync_folder(const char *path)
 	char folder[sizeof temporary];
 
 	snprintf(folder, sizeof folder, "%.*s.", (int)folder_length(path), path);
-	int fd = open(folder, O_RDONLY | O_CLOEXEC);
+	int fd = retry_open(folder, O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0 && errno == EACCES)
 		return;		/* files may be made in it, but it may not be read */
 	/* EINVAL: this file system can't. */

@@ -175,6 +175,8 @@ static void fetcher_ended(int status)
 	const char *how = process_end_text(status);
 
 	fetcher = 0;
+	for (size_t i = 0; i < options->count; i++)
+		datafile_writer_ended(&options->files[i]);
 	fetcher_failed = how != NULL;
 	fetcher_gave_up = WIFEXITED(status) && WEXITSTATUS(status) == FETCHER_GAVE_UP;
 	if (fetcher_failed)

@@ -33,17 +33,16 @@ static int start_checker(struct arrival *a)
 	return 0;
 }
 
-int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers)
+void arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers)
 {
 	*a = (struct arrival){.file = d, .swarm = s, .held = held_count(d->held)};
 	a->checkers_max = checkers < ARRIVAL_CHECKERS_MAX ? checkers : ARRIVAL_CHECKERS_MAX;
-	return start_checker(a);
 }
 
-void arrival_end(struct arrival *a)
+void arrival_stop_checkers(struct arrival *a)
 {
-	for (unsigned i = 0; i < a->checker_count; i++)
-		checker_stop(&a->checkers[i]);
+	while (a->checker_count > 0)
+		checker_stop(&a->checkers[--a->checker_count]);
 }
 
 bool arrival_is_idle(const struct arrival *a)
@@ -89,6 +88,22 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 	}
 }
 
+static void take_result(struct arrival *a, const struct run *run)
+{
+	struct peer *p = &a->swarm->peers[run->peer];
+	uint64_t good = run->count - run->bad;
+
+	p->unchecked--;
+	a->held += good;
+	if (good > 0)
+		swarm_delivered(a->swarm, p, good);
+	tell_chunks(a, run, p);
+	if (run->bad > 0)
+		take_bad(a, run, p);
+	if (datafile_unmark(a->file, a->held == a->file->meta.chunks) < 0)
+		a->failed = true;
+}
+
 void arrival_take_results(struct arrival *a, struct checker *c)
 {
 	struct run runs[CHECKER_WAITING_MAX];
@@ -99,38 +114,32 @@ void arrival_take_results(struct arrival *a, struct checker *c)
 		a->failed = true;
 		return;
 	}
-	for (ssize_t i = 0; i < n; i++) {
-		const struct run *run = &runs[i];
-		struct peer *p = &a->swarm->peers[run->peer];
-		uint64_t good = run->count - run->bad;
-		p->unchecked--;
-		a->held += good;
-		if (good > 0)
-			swarm_delivered(a->swarm, p, good);
-		tell_chunks(a, run, p);
-		if (run->bad > 0)
-			take_bad(a, run, p);
-	}
-	if (datafile_unmark(a->file, a->held == a->file->meta.chunks) < 0)
-		a->failed = true;
+	for (ssize_t i = 0; i < n; i++)
+		take_result(a, &runs[i]);
 }
 
 /* The checker that has least to do; if all have something, a new one, as long as
- * there can be more. */
+ * there can be more. NULL: none can be had now. */
 static struct checker *choose_checker(struct arrival *a)
 {
-	struct checker *least = &a->checkers[0];
+	struct checker *least = a->checker_count > 0 ? &a->checkers[0] : NULL;
 
 	for (unsigned i = 1; i < a->checker_count; i++)
 		if (a->checkers[i].waiting < least->waiting)
 			least = &a->checkers[i];
-	if (least->waiting == 0 || a->checker_count == a->checkers_max)
+	if (least != NULL && (least->waiting == 0 || a->checker_count == a->checkers_max))
 		return least;
-	if (start_checker(a) < 0) {
-		a->checkers_max = a->checker_count;
-		return least;
-	}
-	return &a->checkers[a->checker_count - 1];
+	return start_checker(a) < 0 ? least : &a->checkers[a->checker_count - 1];
+}
+
+/* Without a process for it, this one checks. */
+static void check_here(struct arrival *a)
+{
+	struct run run = a->unchecked;
+
+	a->unchecked.count = 0;
+	check_runs(&a->file->meta, a->file->fd, &run, 1, a->file->held);
+	take_result(a, &run);
 }
 
 void arrival_flush(struct arrival *a)
@@ -138,6 +147,10 @@ void arrival_flush(struct arrival *a)
 	if (a->unchecked.count == 0 || a->failed)
 		return;
 	struct checker *c = choose_checker(a);
+	if (c == NULL) {
+		check_here(a);
+		return;
+	}
 	while (c->waiting == CHECKER_WAITING_MAX && !a->failed)
 		arrival_take_results(a, c);
 	if (a->failed)
@@ -340,7 +353,10 @@ static void finish_response(struct arrival *a, struct peer *p, struct unwritten 
 	} else {
 		finish_error(a->swarm, p);
 	}
-	p->answers++;
+	if (++p->answers > 1)
+		p->closings = 0;
+	else if (peer_closes_always(p) && p->fd >= 0)
+		swarm_disconnect(a->swarm, p);	/* as it does; the next connection needn't wait for it */
 }
 
 /* Takes apart what has come: headers, bodies, in any pieces. */
@@ -367,8 +383,7 @@ static void handle_end(struct swarm *s, struct peer *p, const char *why)
 		swarm_disconnect(s, p);
 	} else if (p->answers > 0 && p->header_got == 0) {
 		/* Its right, after a response; what was asked for is asked again. */
-		if (p->answers == 1)
-			p->one_at_a_time = true;
+		p->closings += p->answers == 1;
 		swarm_disconnect(s, p);
 	} else {
 		swarm_fail(s, p, why);
@@ -458,6 +473,8 @@ void arrival_receive(struct arrival *a, struct peer *p)
 		peer_set_enough(p, enough(p));
 	if (n == 0)
 		handle_end(a->swarm, p, "closed the connection before it answered");
-	else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+	else if (n < 0 && errno == ECONNRESET)
 		handle_end(a->swarm, p, strerror(errno));
+	else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
+		swarm_fail(a->swarm, p, strerror(errno));	/* ENOMEM too: a rest is what helps */
 }

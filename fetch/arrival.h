@@ -17,16 +17,19 @@ struct arrival {
 	struct datafile *file;	/* the caller's, as is the swarm */
 	struct swarm *swarm;
 	struct checker checkers[ARRIVAL_CHECKERS_MAX];
-	unsigned checker_count, checkers_max;
+	unsigned checker_count;	/* that run; none until something has come */
+	unsigned checkers_max;	/* that there may be */
 	struct run unchecked;	/* written, and not yet given to a checker */
 	uint64_t held;		/* chunks */
 	bool failed;		/* it can't go on, and has said why */
 };
 
-/* Begins, with one checker; there will be more, up to so many, when it has too much
- * to do. Returns 0, or -1 with errno. arrival_end ends and reaps them, finished or not. */
-int arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers);
-void arrival_end(struct arrival *a);
+/* Begins. There will be so many checkers at most, each from when it is needed. */
+void arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers);
+
+/* Ends the checkers and reaps them, finished or not. What arrives after that has
+ * new ones: a file that waits for its turn keeps no process. */
+void arrival_stop_checkers(struct arrival *a);
 
 /* Takes what the peer has sent. */
 void arrival_receive(struct arrival *a, struct peer *p);

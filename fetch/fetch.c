@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/log.h"
+#include "base/retry.h"
 #include "fetch/progress.h"
 #include "fetch/swarm.h"
 #include "net/news.h"
@@ -32,6 +33,7 @@
 #define LIST_AGE_MS 300000	/* the same, when the download has taken long */
 #define SHARE_MS 1000		/* waited for one file while there are others */
 #define HAND_OVER_MS 2		/* without anything more */
+#define OWN_STALL_MS 50		/* that we take ourselves between two polls, and that no peer answers for */
 #define SENDERS_TOLD 8		/* in the summary, each with its chunks */
 
 /* One file being fetched. */
@@ -55,6 +57,9 @@ struct fetch {
 /* When a good chunk of any file last came: a file that waits for its turn must
  * not be given up for it. */
 static int64_t good_ms;
+
+/* Since when this process has listened to nobody; it sets it after each poll. */
+static int64_t deaf_since_ms;
 
 static struct fetch *fetches;	/* of all files */
 static bool gave_up;		/* a file, for want of anything that came */
@@ -186,50 +191,102 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 	return swarm_next_event_ms(&f->swarm, next);
 }
 
-/* Waits for something to come. What is written waits for a moment more, since the
- * checker hashes many chunks at once in less time; then it is handed over. */
-static int wait_for_any(struct fetch *f, struct pollfd polled[], nfds_t count, int64_t until_ms)
-{
-	int ready = f->arrival.unchecked.count > 0 ? poll(polled, count, HAND_OVER_MS) : 0;
+/* What is polled for, each kind in places of its own. A place that isn't used has
+ * the descriptor -1, which poll passes over. */
+enum {QUERY, NEWS, CHECKERS, CONNECTIONS = CHECKERS + ARRIVAL_CHECKERS_MAX,
+      PLACES = CONNECTIONS + SWARM_CONNECTED_MAX};
 
-	if (ready == 0) {
-		arrival_flush(&f->arrival);
-		ready = poll(polled, count, clock_poll_timeout(until_ms));
+struct polled {
+	struct pollfd place[PLACES];
+	nfds_t count;				/* places up to the last connection */
+	struct peer *who[SWARM_CONNECTED_MAX];	/* whose the connections are */
+};
+
+static void poll_for_all(struct fetch *f, struct polled *polled)
+{
+	struct pollfd *place = polled->place;
+
+	place[QUERY] = (struct pollfd){.fd = f->query.fd, .events = POLLIN};
+	place[NEWS] = (struct pollfd){.fd = f->options->news, .events = POLLIN};
+	for (unsigned i = 0; i < ARRIVAL_CHECKERS_MAX; i++) {
+		bool runs = i < f->arrival.checker_count;
+		place[CHECKERS + i] = (struct pollfd){.fd = runs ? f->arrival.checkers[i].from : -1,
+						      .events = POLLIN};
 	}
+	polled->count = CONNECTIONS + swarm_poll(&f->swarm, place + CONNECTIONS, polled->who);
+}
+
+/* The time in which this process didn't listen is no peer's silence: it wrote to a
+ * slow disk, or waited for a checker. */
+static void excuse_peers(struct fetch *f)
+{
+	int64_t now = clock_ms(), ms = now - deaf_since_ms;
+
+	deaf_since_ms = now;
+	if (ms < OWN_STALL_MS)
+		return;
+	good_ms = clock_earlier(good_ms + ms, now);
+	f->swarm.good_ms = clock_earlier(f->swarm.good_ms + ms, now);
+	for (size_t i = 0; i < f->swarm.count; i++)
+		peer_excuse(&f->swarm.peers[i], ms);
+}
+
+static int listen_to_all(struct polled *polled, int ms)
+{
+	unsigned failures = 0;
+	int ready;
+
+	while ((ready = poll(polled->place, polled->count, ms)) < 0 && errno != EINTR &&
+	       retry_after(errno, &failures))
+		;
 	if (ready < 0 && errno != EINTR)
 		fatal("poll");
+	deaf_since_ms = clock_ms();
 	return ready;
+}
+
+/* Waits for something to come. What is written waits for a moment more, if there may
+ * be more, since a checker hashes many chunks at once in less time; then it is handed
+ * over. That may be news too: results that were in the way. */
+static bool wait_for_any(struct fetch *f, struct polled *polled, bool share)
+{
+	poll_for_all(f, polled);
+	if (f->arrival.unchecked.count == 0)
+		return listen_to_all(polled, clock_poll_timeout(next_event_ms(f, share))) > 0;
+	if (!swarm_is_idle(&f->swarm) && listen_to_all(polled, HAND_OVER_MS) != 0)
+		return true;
+	arrival_flush(&f->arrival);
+	return false;
+}
+
+static void handle_connection(struct fetch *f, struct peer *p, short revents)
+{
+	if (revents == 0 || p->banned)
+		return;
+	if (p->connecting)
+		swarm_connection_made(&f->swarm, p);
+	else if (revents & (POLLIN | POLLHUP | POLLERR))
+		arrival_receive(&f->arrival, p);
 }
 
 static void wait_and_handle(struct fetch *f, bool share)
 {
-	struct pollfd polled[2 + ARRIVAL_CHECKERS_MAX + SWARM_CONNECTED_MAX] = {
-		{.fd = f->query.fd, .events = POLLIN},
-		{.fd = f->options->news, .events = POLLIN},
-	}, *checkers = polled + 2, *connections = checkers + f->arrival.checker_count;
-	struct peer *who[SWARM_CONNECTED_MAX];
-	nfds_t count = swarm_poll(&f->swarm, connections, who);
+	struct polled polled;
 
-	for (unsigned i = 0; i < f->arrival.checker_count; i++)
-		checkers[i] = (struct pollfd){.fd = f->arrival.checkers[i].from, .events = POLLIN};
-	if (wait_for_any(f, polled, (nfds_t)(connections - polled) + count, next_event_ms(f, share)) <= 0)
-		return;
-	if (polled[0].revents != 0)
-		read_query(f);
-	if (polled[1].revents != 0)
-		read_subscription(f->options->news);
-	for (unsigned i = 0; i < f->arrival.checker_count; i++)
-		if (checkers[i].revents != 0)
-			arrival_take_results(&f->arrival, &f->arrival.checkers[i]);
-	for (nfds_t i = 0; i < count && !f->arrival.failed; i++) {
-		short revents = connections[i].revents;
-		if (revents == 0 || who[i]->banned)
-			continue;
-		if (who[i]->connecting)
-			swarm_connection_made(&f->swarm, who[i]);
-		else if (revents & (POLLIN | POLLHUP | POLLERR))
-			arrival_receive(&f->arrival, who[i]);
+	if (wait_for_any(f, &polled, share)) {
+		if (polled.place[QUERY].revents != 0)
+			read_query(f);
+		if (polled.place[NEWS].revents != 0)
+			read_subscription(f->options->news);
+		for (unsigned i = 0; i < ARRIVAL_CHECKERS_MAX; i++)
+			if (polled.place[CHECKERS + i].revents != 0)
+				arrival_take_results(&f->arrival, &f->arrival.checkers[i]);
+		for (nfds_t i = CONNECTIONS; i < polled.count && !f->arrival.failed; i++) {
+			handle_connection(f, polled.who[i - CONNECTIONS], polled.place[i].revents);
+			excuse_peers(f);
+		}
 	}
+	excuse_peers(f);
 }
 
 /* Nothing is under way: another file may have its turn. Connections over which
@@ -251,16 +308,22 @@ static bool gives_up(struct fetch *f)
 	return true;
 }
 
+static void ask_for_all(struct fetch *f)
+{
+	swarm_manage(&f->swarm);
+	ask_tracker_if_due(f);
+}
+
 /* Fetches until the file is complete, or can't be; or, if it has to share, until
  * there is nothing to do for it but wait. */
 static void fetch_file(struct fetch *f, bool share)
 {
+	excuse_peers(f);
 	f->swarm.good_ms = good_ms;
 	progress_begin("downloading", f->file, held_bytes(f), &f->swarm.wanted);
+	ask_for_all(f);
 	while (!is_complete(f) && !f->arrival.failed && !gives_up(f)) {
 		progress_show(held_bytes(f), (int)swarm_connected(&f->swarm));
-		swarm_manage(&f->swarm);
-		ask_tracker_if_due(f);
 		bool held_some = f->arrival.held > 0;
 		wait_and_handle(f, share);
 		/* Not only in answer to poll are results taken. */
@@ -268,9 +331,11 @@ static void fetch_file(struct fetch *f, bool share)
 			give_news(f->options);	/* from now on this peer is one of those who serve */
 		if (f->swarm.good_ms > good_ms)
 			good_ms = f->swarm.good_ms;
+		ask_for_all(f);
 		if (share && is_idle(f))
 			break;
 	}
+	arrival_stop_checkers(&f->arrival);
 	f->seconds += progress_end();
 }
 
@@ -342,11 +407,7 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 		log_warn("%s: can't be downloaded", d->path);
 		return -1;
 	}
-	if (arrival_begin(&f->arrival, d, &f->swarm, options->check_workers) < 0) {
-		log_warn("%s: can't be downloaded", d->path);
-		swarm_end(&f->swarm);
-		return -1;
-	}
+	arrival_begin(&f->arrival, d, &f->swarm, options->check_workers);
 	f->start_bytes = held_bytes(f);
 	f->running = true;
 	say_begin(f);
@@ -398,7 +459,7 @@ static bool finish(struct fetch *f)
 	bool good = is_complete(f) && !f->arrival.failed && datafile_is_intact(f->file) &&
 		    is_whole(f->file, f->options);
 
-	arrival_end(&f->arrival);
+	arrival_stop_checkers(&f->arrival);
 	good = datafile_close(f->file) == 0 && good;
 	if (good)
 		say_complete(f);
@@ -429,7 +490,7 @@ enum fetch_result fetch_files(struct datafile files[], size_t count, const struc
 		failed += !good;
 		running += fetches[i].running;
 	}
-	good_ms = clock_ms();
+	good_ms = deaf_since_ms = clock_ms();
 	while (running > 0)
 		for (size_t i = 0; i < count; i++) {
 			struct fetch *f = &fetches[i];

@@ -14,6 +14,7 @@
 
 #define RATE_MS 1000		/* a period of measuring a peer's rate */
 #define RATE_LEAST_MS 250	/* the first says nothing before */
+#define CLOSINGS_ALWAYS 2	/* one may have been by chance */
 
 int peer_connect(struct peer *p)
 {
@@ -25,10 +26,10 @@ int peer_connect(struct peer *p)
 	p->fd = socket(AF_INET, SOCK_STREAM, 0);
 	if (p->asked == NULL || p->out == NULL || p->fd < 0)
 		goto failed;
-	fcntl(p->fd, F_SETFD, FD_CLOEXEC);
-	fcntl(p->fd, F_SETFL, O_NONBLOCK);
-	/* A request is small and must not wait for company. */
-	setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+	if (fcntl(p->fd, F_SETFL, O_NONBLOCK) < 0)
+		goto failed;
+	/* A request is small and must not wait for company. If it does, it comes late. */
+	(void)!setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	p->connecting = connect(p->fd, (struct sockaddr *)&sa, sizeof sa) < 0;
 	if (p->connecting && errno != EINPROGRESS)
 		goto failed;
@@ -112,12 +113,19 @@ void peer_ask(struct peer *p, uint64_t chunk, const uint8_t cascade_hash[SHA256_
 	}
 }
 
+bool peer_closes_always(const struct peer *p)
+{
+	return p->closings >= CLOSINGS_ALWAYS;
+}
+
 int peer_send(struct peer *p)
 {
 	while (p->out_sent < p->out_used) {
 		ssize_t n = send(p->fd, p->out + p->out_sent, p->out_used - p->out_sent, MSG_NOSIGNAL);
 		if (n < 0 && errno == EINTR)
 			continue;
+		if (n < 0 && (errno == EPIPE || errno == ECONNRESET))
+			break;
 		if (n < 0)
 			return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : errno;
 		p->out_sent += (size_t)n;
@@ -131,9 +139,8 @@ void peer_set_enough(struct peer *p, size_t bytes)
 	int value = (int)bytes;
 
 	/* Where poll doesn't care, it tells of fewer. */
-	if (bytes != p->enough)
-		setsockopt(p->fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof value);
-	p->enough = bytes;
+	if (bytes != p->enough && setsockopt(p->fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof value) == 0)
+		p->enough = bytes;
 }
 
 void peer_heard(struct peer *p, size_t bytes)
@@ -150,6 +157,15 @@ void peer_heard(struct peer *p, size_t bytes)
 	}
 	p->rate_bytes += bytes;
 	p->rate = peer_rate_now(p);
+}
+
+void peer_excuse(struct peer *p, int64_t ms)
+{
+	int64_t now = clock_ms();
+
+	p->heard_ms = clock_earlier(p->heard_ms + ms, now);
+	p->due_ms = clock_earlier(p->due_ms + ms, now);
+	p->rate_since_ms = clock_earlier(p->rate_since_ms + ms, now);
 }
 
 /* The period before counts as far as it lies within the last RATE_MS. */

@@ -26,7 +26,8 @@ struct peer {
 	bool banned;		/* for the rest of the run */
 	bool proven;		/* a chunk of its making had the right hash */
 	bool slow;		/* it lost what it was asked for to a faster one */
-	bool one_at_a_time;	/* closes after each response, or can't take requests ahead */
+	bool one_at_a_time;	/* can't take requests ahead */
+	unsigned closings;	/* connections in a row that it closed after one response, asked for more */
 	unsigned failures;	/* since its last good chunk */
 	int64_t rest_until_ms;	/* not connected to before, or not asked while connected */
 	bool partial;		/* it has refused a chunk: it doesn't hold all of the file */
@@ -98,11 +99,19 @@ void peer_set_enough(struct peer *p, size_t bytes);
 /* So many bytes have come from it. */
 void peer_heard(struct peer *p, size_t bytes);
 
+/* For so long nobody listened to it: that is not its silence, nor does it count for
+ * its rate. */
+void peer_excuse(struct peer *p, int64_t ms);
+
 /* What it delivers now, in bytes a second: over the last second or two in which
  * something was asked of it, so after two seconds without a byte it is 0. */
 double peer_rate_now(const struct peer *p);
 
-/* Sends what was put down, as far as the socket takes it. 0, or an errno. */
+/* Whether the peer takes one request for each connection, by all that is known. */
+bool peer_closes_always(const struct peer *p);
+
+/* Sends what was put down, as far as the socket takes it. 0, or an errno. That the
+ * peer has hung up is no error: who reads from it learns that, after its last words. */
 int peer_send(struct peer *p);
 
 #endif

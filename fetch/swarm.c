@@ -446,8 +446,10 @@ static uint64_t window(const struct swarm *s, const struct peer *p)
  * a liar's chunks are wasted. */
 static uint64_t window_left(const struct swarm *s, const struct peer *p)
 {
-	if (p->one_at_a_time || (!p->proven && p->refusals == 0))
+	if (!p->proven && p->refusals == 0)
 		return p->asked_count + p->unchecked == 0;
+	if (p->one_at_a_time || p->closings > 0)
+		return p->asked_count == 0;
 	/* Nobody is asked for more than its part of what is left: at the end, those who turn
 	 * out to be slow hold little. */
 	uint64_t chunks = window(s, p), part = s->wanted.count / swarm_connected(s) + 1;
@@ -523,8 +525,8 @@ static struct peer *choose_peer(struct swarm *s)
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[(start + i) % s->count];
-		bool may_be = !is_connected(p) && !p->banned && p->rest_until_ms <= now && p->unchecked == 0 &&
-			      !(p->slow && quick);
+		bool may_be = !is_connected(p) && !p->banned && p->rest_until_ms <= now &&
+			      (p->proven || p->unchecked == 0) && !(p->slow && quick);
 		if (may_be && (best == NULL || is_better(p, best)))
 			best = p;
 	}

@@ -8,13 +8,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/retry.h"
+
 #define COPIED_MAX ((size_t)256 << 10)	/* bytes at a time: they stay in the CPU's cache */
 
 int transfer_bytes(const uint8_t *bytes, size_t size, int file, uint64_t offset)
 {
+	unsigned failures = 0;
+
 	while (size > 0) {
 		ssize_t n = pwrite(file, bytes, size, (off_t)offset);
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && retry_after(errno, &failures))
 			continue;
 		if (n <= 0)
 			return n < 0 ? errno : ENOSPC;
@@ -46,7 +50,7 @@ static bool can_splice = true;
 static bool have_pipe(void)
 {
 	if (can_splice && pipe_ends[0] < 0) {
-		can_splice = pipe(pipe_ends) == 0;
+		can_splice = pipe(pipe_ends) == 0;	/* without one, bytes are copied */
 		if (can_splice)
 			(void)!fcntl(pipe_ends[0], F_SETPIPE_SZ, PIPE_SIZE);
 	}
@@ -90,10 +94,11 @@ static int copy_from_pipe(size_t size, int file, uint64_t offset)
 static int move_from_pipe(size_t size, int file, uint64_t offset)
 {
 	loff_t at = (loff_t)offset;
+	unsigned failures = 0;
 
 	while (size > 0) {
 		ssize_t n = splice(pipe_ends[0], NULL, file, &at, size, SPLICE_F_MOVE);
-		if (n < 0 && errno == EINTR)
+		if (n < 0 && retry_after(errno, &failures))
 			continue;
 		if (n < 0 && is_refused(errno)) {
 			can_splice = false;

@@ -13,11 +13,17 @@
 
 #include "base/log.h"
 #include "base/process.h"
+#include "base/retry.h"
 #include "file/window.h"
 
 _Static_assert(SHA256_LANES_MAX <= WINDOWS_MAX, "each lane needs a window");
 
 /* ---- chunks ----------------------------------------------------------------- */
+
+/* A chunk proves that a file belongs to the metafile if it matches, and if that can't
+ * be by chance: it has so many bytes, and they are not one byte repeated. Zeros, and
+ * what erased flash memory holds, are in many files; so is a newline at the end. */
+#define PROOF_MIN SHA256_HASH_SIZE
 
 /* The chunks that are hashed at the same time, one in each lane. They have the
  * same length. */
@@ -25,7 +31,8 @@ struct lanes {
 	size_t count;
 	uint64_t chunk[SHA256_LANES_MAX];
 	struct run *run[SHA256_LANES_MAX];	/* that the chunk is part of */
-	bool blank[SHA256_LANES_MAX];		/* all zeros, as far as that was looked at */
+	uint8_t first[SHA256_LANES_MAX];	/* the chunk's first byte */
+	bool telling[SHA256_LANES_MAX];		/* that it matches is proof, as far as that was looked at */
 	SHA256_CTX ctx[SHA256_LANES_MAX], *ctxs[SHA256_LANES_MAX];
 };
 
@@ -34,7 +41,7 @@ static void lanes_start(struct lanes *lanes)
 	for (size_t l = 0; l < lanes->count; l++) {
 		lanes->ctxs[l] = &lanes->ctx[l];
 		sha256_init(&lanes->ctx[l]);
-		lanes->blank[l] = true;
+		lanes->telling[l] = false;
 	}
 }
 
@@ -55,14 +62,14 @@ static void lanes_finish(struct lanes *lanes, struct metafile *m, struct held *h
 			continue;
 		}
 		held_add(held, lanes->chunk[l]);
-		if (!lanes->blank[l] && !atomic_load(&held->proven))
+		if (lanes->telling[l] && !atomic_load(&held->proven))
 			atomic_store(&held->proven, true);
 	}
 }
 
-static bool is_zeros(const uint8_t *bytes, size_t size)
+static bool is_repeated(uint8_t byte, const uint8_t *bytes, size_t size)
 {
-	return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
+	return size == 0 || (bytes[0] == byte && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
 
 /* Whether the file goes as far as the lanes' chunks do. In a mapping, zeros follow
@@ -85,7 +92,7 @@ struct look {
 	struct lanes *lanes;
 	const struct metafile *m;
 	int fd;
-	bool for_proof;		/* whether there are other bytes than zeros matters still */
+	bool for_proof;		/* one chunk that is proof is still looked for */
 };
 
 /* Hashes the lanes' chunks, each a piece at a time. 0, or an errno. */
@@ -104,8 +111,10 @@ static int hash_lanes(void *arg)
 			data[l] = window_look(look->fd, offset, piece);
 			if (data[l] == NULL)
 				return errno;
-			if (look->for_proof && lanes->blank[l])
-				lanes->blank[l] = is_zeros(data[l], piece);
+			if (done == 0)
+				lanes->first[l] = data[l][0];
+			if (look->for_proof && length >= PROOF_MIN && !lanes->telling[l])
+				lanes->telling[l] = !is_repeated(lanes->first[l], data[l], piece);
 		}
 		sha256_update_lanes(lanes->ctxs, data, piece, lanes->count);
 		done += piece;
@@ -175,6 +184,17 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 	}
 	check_lanes(&lanes, m, fd, held);
 	window_close_all();
+}
+
+/* Writes to a pipe what it takes as a whole. False: nobody reads it any more. */
+static bool write_whole(int fd, const void *bytes, size_t size)
+{
+	unsigned failures = 0;
+	ssize_t n;
+
+	while ((n = write(fd, bytes, size)) < 0 && retry_after(errno, &failures))
+		;
+	return n == (ssize_t)size;
 }
 
 /* ---- what the file holds at the start ------------------------------------ */
@@ -407,8 +427,8 @@ static void check_batches(const struct whole *w, unsigned i, int done, struct ta
 		batch.metafile_error = check_batch(w, first, first + count, &data);
 		if (done < 0)
 			count_batch(t, w, &batch);
-		else if (write(done, &batch, sizeof batch) != sizeof batch)
-			break;	/* nobody waits any more */
+		else if (!write_whole(done, &batch, sizeof batch))
+			break;
 		if (batch.metafile_error != 0)
 			break;
 	}
@@ -433,16 +453,46 @@ static uint64_t checked_up_to(const struct whole *w, const struct tally *t)
 	return next;
 }
 
+/* Has worker processes check all batches but those of the workers that can't be
+ * had, and waits for them. Returns how many workers there were. */
+static unsigned check_with_processes(const struct whole *w, struct tally *tally)
+{
+	pid_t pids[CHECK_WORKERS_MAX];
+	struct batch batch;
+	unsigned started;
+	int done[2];
+
+	if (pipe(done) < 0)
+		return 0;
+	for (started = 0; started < w->workers; started++) {
+		pids[started] = process_fork("checker");
+		if (pids[started] < 0)
+			break;
+		if (pids[started] == 0) {
+			close(done[0]);
+			check_batches(w, started, done[1], NULL);
+			_exit(EXIT_SUCCESS);
+		}
+	}
+	close(done[1]);
+	while (read_batch(done[0], &batch))
+		count_batch(tally, w, &batch);
+	close(done[0]);
+	for (unsigned i = 0; i < started; i++) {
+		const char *how = process_wait(pids[i]);
+		if (how != NULL)
+			log_warnx("%s: a checker ended early: %s; what it didn't check counts as missing",
+				  w->plan->path, how);
+	}
+	return started;
+}
+
 int check_data_file(struct metafile *m, int fd, struct held *held, const struct check_plan *plan,
 		    uint64_t *next)
 {
 	struct whole w = {.m = m, .fd = fd, .held = held, .plan = plan, .first = *next};
 	struct tally tally = {.bytes = *next * m->chunk_size};
-	pid_t pids[CHECK_WORKERS_MAX];
-	struct batch batch;
-	unsigned started;
 	struct stat st;
-	int done[2];
 
 	if (fstat(fd, &st) < 0)
 		return -1;
@@ -453,30 +503,9 @@ int check_data_file(struct metafile *m, int fd, struct held *held, const struct 
 	}
 	w.workers = (unsigned)smaller(plan->workers, w.end - w.first);
 	w.per_batch = chunks_in_batch(w.end - w.first, m->chunk_size, w.workers);
-	if (pipe(done) < 0)
-		return -1;
-	for (started = 0; started < w.workers; started++) {
-		pids[started] = process_fork("checker");
-		if (pids[started] < 0)
-			break;
-		if (pids[started] == 0) {
-			close(done[0]);
-			check_batches(&w, started, done[1], NULL);
-			_exit(EXIT_SUCCESS);
-		}
-	}
-	close(done[1]);
-	while (read_batch(done[0], &batch))
-		count_batch(&tally, &w, &batch);
-	close(done[0]);
+	unsigned started = check_with_processes(&w, &tally);
 	for (unsigned i = started; i < w.workers; i++)	/* no process could be had for these */
 		check_batches(&w, i, -1, &tally);
-	for (unsigned i = 0; i < started; i++) {
-		const char *how = process_wait(pids[i]);
-		if (how != NULL)
-			log_warnx("%s: a checker ended early: %s; what it didn't check counts as missing",
-				  plan->path, how);
-	}
 	*next = plan->until_proven ? checked_up_to(&w, &tally) : m->chunks;
 	errno = m->error;
 	return m->error == 0 ? 0 : -1;
@@ -495,7 +524,7 @@ bool check_is_blank(int fd, uint64_t size)
 		ssize_t n = pread(fd, buffer, (size_t)smaller(data.end - at, sizeof buffer), (off_t)at);
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n <= 0 || !is_zeros(buffer, (size_t)n))
+		if (n <= 0 || !is_repeated(0, buffer, (size_t)n))
 			return false;
 		at += (uint64_t)n;
 	}
@@ -517,7 +546,7 @@ static void run_checker(int from_fetcher, int to_fetcher, struct metafile *m, in
 		if (got < 0)
 			continue;
 		check_runs(m, fd, runs, (size_t)got / sizeof runs[0], held);
-		if (write(to_fetcher, runs, (size_t)got) != got)
+		if (!write_whole(to_fetcher, runs, (size_t)got))
 			break;
 	}
 	_exit(EXIT_SUCCESS);
@@ -568,11 +597,7 @@ void checker_stop(struct checker *c)
 
 int checker_send(struct checker *c, const struct run *run)
 {
-	ssize_t n;
-
-	while ((n = write(c->to, run, sizeof *run)) < 0 && errno == EINTR)
-		;
-	if (n != sizeof *run)
+	if (!write_whole(c->to, run, sizeof *run))
 		return -1;
 	c->waiting++;
 	return 0;

@@ -21,7 +21,8 @@ struct run {
 };
 
 /* Checks the chunks of the runs in the data file, which fd can read, and adds
- * those that match to held. Sets bad and the errors of each run. */
+ * those that match to held; one that has 32 bytes or more, and not the same in all
+ * places, is proof of whose the file is. Sets bad and the errors of each run. */
 void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held);
 
 #define CHECK_WORKERS_MAX 64
@@ -30,7 +31,7 @@ void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, str
 struct check_plan {
 	const char *path;	/* of the data file, for messages */
 	unsigned workers;	/* processes, from 1 to CHECK_WORKERS_MAX */
-	bool until_proven;	/* no further than to the first match that is not all zeros */
+	bool until_proven;	/* no further than to the first match that is proof */
 	/* Is called with the bytes checked so far every now and then. */
 	void (*progress)(void *arg, uint64_t bytes);
 	void *arg;
@@ -39,8 +40,9 @@ struct check_plan {
 /* Checks the data file's chunks from *next on, and adds what matches to held. Sets
  * *next to the first chunk that is still to be checked: to m->chunks, unless the plan
  * says until_proven. What lies in the file's holes costs nothing. Chunks that can't
- * be read are not held, with a message. Returns 0; or -1 with errno: m->error, if the
- * metafile can't be read any more, else there could be no pipe to the workers. */
+ * be read are not held, with a message. Where processes can't be had, the calling one
+ * does their work. Returns 0; or -1 with errno: m->error, if the metafile can't be
+ * read any more, or else the data file couldn't be looked at. */
 int check_data_file(struct metafile *m, int fd, struct held *held, const struct check_plan *plan,
 		    uint64_t *next);
 

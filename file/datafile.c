@@ -13,6 +13,7 @@
 
 #include "file/check.h"
 #include "base/log.h"
+#include "base/retry.h"
 
 /* Opens it for writing if that can be, else for reading alone: a complete file
  * on a read-only disk can be served. O_NONBLOCK is for what is no file. */
@@ -21,11 +22,11 @@ static int open_data(struct datafile *d)
 	const int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 
 	d->writable = true;
-	d->fd = open(d->path, O_RDWR | O_CREAT | flags, 0666);
+	d->fd = retry_open(d->path, O_RDWR | O_CREAT | flags, 0666);
 	if (d->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM || errno == ETXTBSY)) {
 		int why = errno;
 		d->writable = false;
-		d->fd = open(d->path, O_RDONLY | flags);
+		d->fd = retry_open(d->path, O_RDONLY | flags, 0);
 		if (d->fd < 0)
 			errno = why;
 	}
@@ -36,7 +37,11 @@ static int open_data(struct datafile *d)
  * it alone, until it ends. */
 static int lock_data(struct datafile *d, int operation)
 {
-	if (flock(d->fd, operation | LOCK_NB) == 0)
+	int result;
+
+	while ((result = flock(d->fd, operation | LOCK_NB)) < 0 && errno == EINTR)
+		;
+	if (result == 0)
 		return 0;
 	if (errno == EWOULDBLOCK)
 		log_warnx("%s: another process is downloading it", d->path);
@@ -64,6 +69,13 @@ static atomic_bool *new_flag(void)
 	return &flags[used++];
 }
 
+/* Nobody of ours writes to the data file now: from here on it is compared. */
+static void put_stamp(struct held *held, const struct stamp *stamp)
+{
+	held->stamp = *stamp;
+	atomic_fetch_add(&held->stamps, 1);
+}
+
 int datafile_open(struct datafile *d, const char *metafile_path, const char *path)
 {
 	const char *why;
@@ -76,7 +88,8 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	d->path = path != NULL ? path : metafile_data_path(metafile_path);
 	d->held = d->path != NULL ? held_new(d->meta.chunks) : NULL;
 	d->lost = new_flag();
-	if (d->held == NULL || d->lost == NULL) {
+	d->writer_ended = new_flag();
+	if (d->held == NULL || d->lost == NULL || d->writer_ended == NULL) {
 		log_warn("%s", metafile_path);
 		return -1;
 	}
@@ -91,6 +104,7 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	d->device = st.st_dev;
 	d->inode = st.st_ino;
 	d->stamp = stamp_of(&st);
+	put_stamp(d->held, &d->stamp);
 	d->empty = st.st_size == 0;
 	d->too_long = (uint64_t)st.st_size > d->meta.length;
 	return lock_data(d, LOCK_SH);
@@ -101,7 +115,7 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 /* Bytes of ours in a file are known by their hashes, once a chunk is whole. Before
  * that, nothing tells a download that was killed from a file of the user's; and chunks
  * may be large, and arrive many at a time. So the file is marked before the first byte
- * is written to it, and until a chunk is verified that is not all zeros: it is longer
+ * is written to it, and until a chunk is verified that is proof (check.h): it is longer
  * by the mark, which names the metafile. The mark is part of the file, so it can't be
  * lost or left behind, as one in a file of its own, and works on any file system, as
  * extended attributes don't. It lies within one page, so that no kill finds it
@@ -134,12 +148,14 @@ static bool has_mark(const struct datafile *d)
 int datafile_mark(struct datafile *d)
 {
 	uint8_t mark[MARK_SIZE];
+	unsigned failures = 0;
 	ssize_t n;
 
 	if (d->marked || atomic_load(&d->held->proven))
 		return 0;
 	make_mark(&d->meta, mark);
-	while ((n = pwrite(d->fd, mark, MARK_SIZE, (off_t)mark_offset(&d->meta))) < 0 && errno == EINTR)
+	while ((n = pwrite(d->fd, mark, MARK_SIZE, (off_t)mark_offset(&d->meta))) < 0 &&
+	       retry_after(errno, &failures))
 		;
 	/* A file that can't be longer does without, and is resumed by force. */
 	if (n < 0 && errno != EFBIG && errno != EINVAL)
@@ -150,11 +166,21 @@ int datafile_mark(struct datafile *d)
 	return 0;
 }
 
+static int set_length(const struct datafile *d)
+{
+	unsigned failures = 0;
+	int result;
+
+	while ((result = ftruncate(d->fd, (off_t)d->meta.length)) < 0 && retry_after(errno, &failures))
+		;
+	return result;
+}
+
 int datafile_unmark(struct datafile *d, bool complete)
 {
 	if (!d->marked || (!complete && !atomic_load(&d->held->proven)))
 		return 0;
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length", d->path);
 		return -1;
 	}
@@ -177,7 +203,7 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 	return -1;
 }
 
-/* That a file matches where both have zeros proves nothing. And nothing of ours makes
+/* That a file matches where both have zeros, say, proves nothing. And nothing of ours makes
  * a file longer, but for the mark: what follows is the user's. */
 int datafile_claim(struct datafile *d, bool force, unsigned workers,
 		   void (*progress)(void *arg, uint64_t bytes))
@@ -187,10 +213,12 @@ int datafile_claim(struct datafile *d, bool force, unsigned workers,
 	d->marked = has_mark(d);
 	if (d->empty || d->marked || check_is_blank(d->fd, size))
 		return 0;
-	if (!d->too_long && datafile_check(d, workers, true, progress) < 0)
-		return -1;
-	if (atomic_load(&d->held->proven))
-		return 0;
+	if (!d->too_long) {
+		if (datafile_check(d, workers, true, progress) < 0)
+			return -1;
+		if (atomic_load(&d->held->proven) || datafile_missing_bytes(d) == 0)
+			return 0;
+	}
 	if (force && d->too_long)
 		log_info("%s: is cut from %llu bytes to %llu, and overwritten", d->path, size, length);
 	else if (force)
@@ -241,6 +269,25 @@ static bool is_unwritten(const struct datafile *d)
 	return stamp_is_unwritten(&now, &d->stamp);
 }
 
+static void begin_writing(struct datafile *d)
+{
+	d->written = true;
+	if (atomic_load(&d->held->stamps) % 2 == 1)
+		atomic_fetch_add(&d->held->stamps, 1);
+}
+
+/* The file is closed: one on another machine gets its time of writing when the last
+ * bytes go there. */
+static void end_writing(struct datafile *d)
+{
+	struct stat st;
+
+	if (!d->written || stat(d->path, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
+		return;
+	struct stamp stamp = stamp_of(&st);
+	put_stamp(d->held, &stamp);
+}
+
 int datafile_begin_write(struct datafile *d)
 {
 	bool complete = datafile_missing_bytes(d) == 0;
@@ -256,10 +303,10 @@ int datafile_begin_write(struct datafile *d)
 		log_warnx("%s: left alone: somebody else has written to it just now", d->path);
 		return -1;
 	}
-	d->written = true;
+	begin_writing(d);
 	if (d->marked)
 		return datafile_unmark(d, complete);
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length of %llu bytes", d->path,
 			 (unsigned long long)d->meta.length);
 		return -1;
@@ -300,31 +347,17 @@ void datafile_lose(struct datafile *d)
 			  d->meta.path, strerror(error), d->path);
 }
 
-/* Our own process has written to it for the last time: from now on it is compared. */
-static void put_stamp(struct datafile *d, const struct stamp *stamp)
-{
-	if (atomic_load(&d->held->stamped))
-		return;
-	d->held->stamp = *stamp;
-	atomic_store(&d->held->stamped, true);
-}
-
 int datafile_end_check(struct datafile *d)
 {
 	if (!is_unwritten(d)) {
 		datafile_lose(d);
 		return -1;
 	}
-	if (datafile_missing_bytes(d) == 0 && !d->too_long)
-		put_stamp(d, &d->stamp);
 	return 0;
 }
 
-/* A file on another machine gets its time of writing when the last bytes go there. */
 int datafile_close(struct datafile *d)
 {
-	struct stat st;
-
 	if (close(d->fd) < 0) {
 		int why = errno;
 		if (!atomic_load(d->lost))
@@ -333,31 +366,31 @@ int datafile_close(struct datafile *d)
 		atomic_store(d->lost, true);
 		return -1;
 	}
-	struct stamp stamp = d->stamp;
-	if (d->written) {
-		if (stat(d->path, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
-			return 0;
-		stamp = stamp_of(&st);
-	}
-	put_stamp(d, &stamp);
+	end_writing(d);
 	return 0;
+}
+
+void datafile_writer_ended(struct datafile *d)
+{
+	atomic_store(d->writer_ended, true);
 }
 
 enum datafile_look datafile_look(struct datafile *d, int fd)
 {
-	bool stamped = atomic_load(&d->held->stamped);	/* first: else our own last write could be seen */
+	unsigned stamps = atomic_load(&d->held->stamps);	/* first: else our own last write could be seen */
+	struct stamp stamp = d->held->stamp;
 	struct stat st;
 
 	if (fstat(fd, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
 		return DATAFILE_OTHER;
 	if (metafile_look(&d->meta) < 0)
 		return DATAFILE_CHANGED;
-	if (!stamped)
-		return DATAFILE_SAME;
+	if (stamps % 2 == 0 || atomic_load(&d->held->stamps) != stamps)
+		return atomic_load(d->writer_ended) ? DATAFILE_TOUCHED : DATAFILE_SAME;
 	struct stamp now = stamp_of(&st);
-	if (!stamp_is_unwritten(&now, &d->held->stamp))
+	if (!stamp_is_unwritten(&now, &stamp))
 		return DATAFILE_CHANGED;
-	return stamp_is_same(&now, &d->held->stamp) ? DATAFILE_SAME : DATAFILE_TOUCHED;
+	return stamp_is_same(&now, &stamp) ? DATAFILE_SAME : DATAFILE_TOUCHED;
 }
 
 /* ---- how much there is ---------------------------------------------------------- */

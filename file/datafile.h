@@ -14,6 +14,7 @@ struct datafile {
 	const char *path;	/* of the data file */
 	struct held *held;	/* in shared memory */
 	atomic_bool *lost;	/* in shared memory: it is neither fetched nor served any more */
+	atomic_bool *writer_ended;	/* in shared memory: whoever of ours might write to it */
 	int fd;			/* the data file; what is served is opened anew */
 	bool writable;		/* fd is open for writing too */
 	bool written;		/* by this process */
@@ -48,7 +49,7 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 
 /* Whether the data file may be overwritten: a file of ours, or nobody's. That it is
  * if it is empty; or ends in our mark; or is nothing but zeros; or if a chunk in it
- * matches that is not all zeros, and it isn't longer than it should be. Any other may
+ * matches that is proof (check.h), or all do, and it isn't longer than it should be. Any other may
  * be if force is true. Says what is refused, or what is overwritten by force. What is
  * checked for it is not checked again: parameters as for datafile_check.
  * Returns 0; or -1 after a message. */
@@ -76,10 +77,15 @@ int datafile_unmark(struct datafile *d, bool complete);
  * somebody else may have cut or removed it. Says so. */
 bool datafile_is_intact(const struct datafile *d);
 
+/* The process that checks the data file and writes to it has ended, in whatever way. If
+ * that was before datafile_close, nothing tells how the file has to look from now on. */
+void datafile_writer_ended(struct datafile *d);
+
 /* How a data file looks that was opened anew, to be served. */
 enum datafile_look {
 	DATAFILE_SAME,		/* as it did when it was verified */
-	DATAFILE_TOUCHED,	/* its bytes may be others: its mode, links or times were changed */
+	DATAFILE_TOUCHED,	/* its bytes may be others: its mode, links or times were changed, or
+				 * it isn't known how they should be */
 	DATAFILE_CHANGED,	/* somebody has written to it, or to the metafile */
 	DATAFILE_OTHER		/* it is another file */
 };

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/retry.h"
 #include "csapp.h"
 
 static const uint8_t magic[8] = "CASCADE1";
@@ -141,7 +142,7 @@ int metafile_open(struct metafile *m, const char *path, const char **why)
 		return -1;
 	}
 	free(data_path);
-	m->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);	/* a FIFO must not hold us up */
+	m->fd = retry_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);	/* a FIFO must not hold us up */
 	if (m->fd < 0)
 		*why = strerror(errno);
 	else if ((*why = read_and_check(m)) != NULL)

@@ -71,10 +71,10 @@ void metafile_encode_header(uint8_t header[METAFILE_HEADER_SIZE], uint64_t lengt
 struct held {
 	struct held *read_only;		/* the same memory, mapped once more; NULL: it isn't */
 	atomic_bool some;		/* at least one is held */
-	atomic_bool proven;		/* one of them is not all zeros */
+	atomic_bool proven;		/* one of them proves whose the file is (check.h) */
 	atomic_bool checked;		/* what the data file held at the start has been looked at */
-	atomic_bool stamped;		/* nobody of ours writes to the data file any more, */
-	struct stamp stamp;		/* and so it has to look from then on */
+	atomic_uint stamps;		/* odd while nobody of ours writes to the data file, which */
+	struct stamp stamp;		/* has to look so then; even while somebody does */
 	uint64_t chunks;
 	_Atomic unsigned char bits[];	/* chunk i is bit i % 8 of byte i / 8 */
 };

@@ -57,6 +57,8 @@ bool report_complete(const struct datafile files[], size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		uint64_t held = held_count(files[i].held);
+		if (atomic_load(files[i].lost))
+			return false;
 		if (held == files[i].meta.chunks)
 			continue;
 		log_warnx("%s: ended with %llu of %llu chunk%s held", files[i].path, (unsigned long long)held,

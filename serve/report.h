@@ -15,7 +15,8 @@ void report_status(const struct datafile files[], size_t count);
  * killed, if any. Call it as often as you like. */
 void report_counts(void);
 
-/* Returns whether all files are complete. Prints which one isn't. */
+/* Returns whether all files are complete. Prints which one isn't, unless that was
+ * printed when it was lost (file/datafile.h). */
 bool report_complete(const struct datafile files[], size_t count);
 
 #endif

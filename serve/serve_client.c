@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/retry.h"
 #include "base/wait.h"
 #include "net/wire.h"
 
@@ -56,7 +57,7 @@ static _Alignas(4096) struct {
 	bool working;				/* the slot says CLIENT_WORKING */
 	unsigned new_chunks;			/* in the answers since active_ms was set */
 	unsigned unsent_chunks;			/* of these, the ones still in out */
-	int64_t active_ms;			/* until when the client was active; 0: not known yet */
+	int64_t active_ms;			/* until when the client was active; at first, its beginning */
 	uint64_t batch_start;			/* value of sent before the present answers */
 	int64_t slow_ms;			/* since when the answers wait for the client; 0: they don't */
 	uint64_t slow_start;			/* bytes that the client had taken by then */
@@ -160,6 +161,8 @@ static int wait_to_send(void)
 		}
 		if (client.new_chunks > 0)
 			set_waiting(CLIENT_SLOW, slow_until_ms(taken), now);
+		else
+			set_waiting(CLIENT_SILENT, client.active_ms, now);
 		ready = wait_ready(client.fd, POLLOUT, now + LOOK_MS) == 0;
 		again = !ready && errno == ETIMEDOUT;
 		now = client.waited_ms = clock_ms();
@@ -335,7 +338,7 @@ static int open_data(struct datafile *file)
 		if (client.data_fd >= 0)
 			close(client.data_fd);
 		client.open_file = NULL;
-		client.data_fd = open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+		client.data_fd = retry_open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
 		if (client.data_fd < 0)
 			return -1;
 	}
@@ -500,7 +503,7 @@ static int read_more(void)
 		if (now_ms == 0) {
 			now_ms = clock_ms();
 			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS : now_ms + IDLE_MS;
-			if (client.new_chunks > 0 || client.active_ms == 0)
+			if (client.new_chunks > 0)
 				client.active_ms = now_ms;
 			client.new_chunks = 0;
 			client.slow_ms = 0;
@@ -548,7 +551,8 @@ static void begin(int fd, const struct client_context *context)
 	client.sent = client.taken = client.batch_start = client.chunks = 0;
 	client.failed = client.working = false;
 	client.new_chunks = client.unsent_chunks = 0;
-	client.active_ms = client.slow_ms = 0;
+	client.active_ms = clock_ms();
+	client.slow_ms = 0;
 }
 
 static void end(void)

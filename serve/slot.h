@@ -18,7 +18,7 @@
 enum client_state {
 	CLIENT_WORKING,		/* the child reads, hashes or sends; the client is not idle */
 	CLIENT_SILENT,		/* the child waits for a request for a held chunk */
-	CLIENT_SLOW		/* the child waits for the client to take what was sent */
+	CLIENT_SLOW		/* the child waits for the client to take chunks */
 };
 
 struct client_slot {

@@ -25,6 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = Path(os.environ.get("CASCADE_PROGRAMS", HERE.parent)).resolve()
+IS_PORTABLE = "-DPORTABLE" in (PROGRAMS / "build/flags").read_text()  # how they are built
 REFERENCE = HERE / "reference"
 LOOPBACK = "127.0.0.1"
 WAIT = 30  # seconds until something that should happen soon counts as failed

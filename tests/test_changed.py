@@ -1,6 +1,7 @@
 """Files that somebody else writes to while the program runs: the metafile, the
 data file. And the last error that a written file can have: that of its close."""
 
+import contextlib
 import os
 import shutil
 import resource
@@ -167,6 +168,18 @@ class DataFile(Case):
         """Who touches a file says that it is new."""
         self.assert_noticed(lambda path: os.utime(path))
 
+    def test_edited_while_it_is_checked(self):
+        file = self.make_file("long", 100_000_000, 10_000)
+        peer = self.start_peer(file)
+        wait_for_chunks(peer.address(), file, [0])
+        for process in peer.children():
+            with contextlib.suppress(ProcessLookupError):  # a child, whose client has gone
+                os.kill(process.pid, signal.SIGSTOP)
+        os.utime(file.path)
+        self.assert_stopped(peer, file)
+        for process in peer.children("T"):
+            os.kill(process.pid, signal.SIGCONT)
+
     def test_edited_while_a_client_is_connected(self):
         for file in self.files():
             seeder = self.start_seeder(file)
@@ -179,6 +192,13 @@ class DataFile(Case):
                 status, message = receive_response(client)
                 self.assertEqual((status, message[-1:]), (NO_FILE, b"\n"), message)
             self.assert_stopped(seeder, file)
+
+    def test_a_peer_that_has_lost_its_file_does_not_end_with_success(self):
+        seeder = self.start_seeder(self.small)
+        self.change_bytes(self.small.path)
+        self.assert_stopped(seeder, self.small)
+        seeder.signal(signal.SIGTERM)
+        self.assertEqual(seeder.wait(), 1)
 
     def test_one_of_two_files(self):
         seeder = self.start_seeder(self.small, self.large)
@@ -243,6 +263,26 @@ class DataFile(Case):
         self.assertEqual(ask_peer(peer.address(), chunk_request(file.hash, 15))[0], NO_CHUNK_YET)
         self.change_bytes(file.path)
         self.assert_stopped(peer, file)
+
+    def test_a_fetcher_that_was_killed(self):
+        """It could not say how it left the file: each chunk is hashed before it is served."""
+        file = self.small
+        file.path.write_bytes(file.data[:10_000])
+        peer = self.start_peer(file, peers=[self.vacant_address()])
+        peer.address()
+        fetcher, = wait_until(peer.children, "the fetcher runs")
+        wait_for_chunks(peer.address(), file, range(10))
+        with connect(peer.address()) as before:
+            before.sendall(chunk_request(file.hash, 1))
+            self.assertEqual(receive_response(before), (OK, file.chunk(1)))
+            os.kill(fetcher.pid, signal.SIGKILL)
+            peer.says("the fetcher has ended")
+            edit(file.path, 10)
+            for number in 0, 1:
+                self.assert_not_deceived(peer.address(), file, number)
+            self.assertEqual(ask_peer(peer.address(), chunk_request(file.hash, 1)), (OK, file.chunk(1)))
+            before.sendall(chunk_request(file.hash, 0))
+            self.assertNotEqual(receive_response(before)[0], OK)
 
     def test_our_own_writing_is_no_change(self):
         """A client that is served all the time while the rest is fetched."""

@@ -9,7 +9,7 @@ import unittest
 from scripted import (HANG_UP, STAY, FetchCase, Scripted, keep_silent, lie, not_yet, part, say, send,
                       send_and_hang_up)
 from support import (CHUNK_REQUEST, LOOPBACK, OK, PROGRAMS, WAIT, Peer, Tracker, chunk_response, receive,
-                     wait_until)
+                     reference, wait_until)
 
 WINDOW = 1 << 20  # bytes that a peer that is not known to be fast is asked for ahead
 SOON = 5  # seconds, half of what a peer may be silent for; a busy machine may need some
@@ -214,6 +214,31 @@ class Shares(FetchCase):
 
 
 class Closing(FetchCase):
+    def test_it_takes_no_longer_than_the_reference(self):
+        """A connection for each chunk is no reason to wait between two."""
+        self.file = self.describe_file("data", 1_000_000, 1000)
+        peer = Scripted(self, self.file, send_and_hang_up)
+        tracker = Tracker(self, peer.address)
+
+        def seconds(fetch):
+            start = time.monotonic()
+            fetch()
+            took = time.monotonic() - start
+            self.assert_same(self.file.path, self.file.data)
+            self.file.path.unlink()
+            return took
+
+        def fetch_as_reference():
+            program = self.start(reference("peer.py", "-c", 1, self.file.metafile_path, tracker.name,
+                                           f"{LOOPBACK}:65000"))
+            self.assertEqual(program.wait(), 0, program.stderr)
+        for _ in range(3):  # a busy machine is busy now and then
+            theirs = seconds(fetch_as_reference)
+            ours = seconds(lambda: self.fetch(self.file, peers=[peer.address]))
+            if ours <= theirs:
+                break
+        self.assertLess(ours, 1.5 * theirs)
+
     def test_peers_that_close_after_each_response(self):
         peers = [Scripted(self, self.file, send_and_hang_up) for _ in range(3)]
         program = self.fetch_from(*peers)
@@ -332,6 +357,24 @@ class Ahead(FetchCase):
 
     def test_small_chunks_fill_the_window_too(self):
         self.assertEqual(self.look_ahead(3 << 20, 1 << 10), [1, 1024])
+
+
+    def test_who_hung_up_once_is_asked_ahead_again(self):
+        """It did so by chance, after one response; from then on it stays."""
+        ahead = []
+
+        class HangingUpOnce(Peer):
+            def serve(peer, connection):
+                for _ in range(3):
+                    numbers = self.read_requests(connection)
+                    ahead.append(len(numbers))
+                    if len(ahead) == 2:
+                        return
+                    for number in numbers:
+                        peer.send_chunk(connection, number)
+                super().serve(connection)
+        self.fetch_from(HangingUpOnce(self, self.file))
+        self.assertGreater(max(ahead[3:]), 20, ahead)
 
 
 class Arguments(FetchCase):

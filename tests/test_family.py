@@ -17,11 +17,10 @@ import unittest
 from pathlib import Path
 
 from parent import Parent, report_of
-from scripted import Scripted, keep_silent, silent_tracker
-from support import (LOOPBACK, NO_CHUNK_YET, OK, PROGRAMS, WAIT, Peer, ask_peer, chunk_request, pause, receive,
+from scripted import Scripted, keep_silent, send, silent_tracker
+from support import (IS_PORTABLE, LOOPBACK, NO_CHUNK_YET, OK, PROGRAMS, WAIT, Peer, ask_peer, chunk_request, pause, receive,
                      receive_all, receive_response, wait_for_chunks, wait_until)
 
-PORTABLE = "-DPORTABLE" in os.environ.get("CPPFLAGS", "")
 AT_ONCE = 1.5  # seconds; a client that had to wait for another would take longer
 NOBODY = "nobody"
 
@@ -326,7 +325,7 @@ class Family(Parent):
     def start_with_all_kinds(self, **how):
         """Start a peer that has a fetcher, its checker, a query, a subscriber, and a child."""
         self.absent = self.describe_file("absent", 100_000, 1000)
-        source, tracker = Scripted(self, self.absent, keep_silent), silent_tracker(self)
+        source, tracker = Scripted(self, self.absent, send, keep_silent), silent_tracker(self)
         peer = self.start_peer([self.small, self.absent], peers=[source.address], tracker=tracker.address, **how)
         wait_for_chunks(peer.address(), self.small, [0, 10])
         self.client = self.connect(peer)
@@ -382,9 +381,9 @@ class Family(Parent):
 
     def test_a_fetcher_does_not_wait_for_a_checker_that_was_killed(self):
         file = self.describe_file("data", 200_000, 1000)
-        silent = Scripted(self, file, keep_silent)
+        silent = Scripted(self, file, send, keep_silent)
         fetcher = self.start_fetch(file, peers=[silent.address])
-        wait_until(lambda: silent.requests, "it asks")
+        wait_until(lambda: len(silent.requests) > 1, "it asks, with a first chunk checked")
         checker, = fetcher.children()
         os.kill(checker.pid, signal.SIGKILL)
         fetcher.deserved = "a checker has died"
@@ -573,7 +572,7 @@ class Shortage(Parent):
 
 
     def test_a_child_that_cannot_be_confined_serves_nobody_and_it_is_said(self):
-        if PORTABLE:
+        if IS_PORTABLE:
             return  # what the portable build leaves out, it does not promise
         if not has_landlock():
             self.skipTest("the kernel has no Landlock")
@@ -719,7 +718,8 @@ class User(Parent):
         import pwd
         user = pwd.getpwnam(NOBODY)
         absent = self.describe_file("absent", 100_000, 1000)
-        peer = self.start_peer([self.small, absent], "--user", NOBODY, peers=[self.vacant_address()])
+        source = Scripted(self, absent, send, keep_silent)
+        peer = self.start_peer([self.small, absent], "--user", NOBODY, peers=[source.address])
         wait_for_chunks(peer.address(), self.small, [0, 10])
         client = self.connect(peer)
         self.ask(client, self.small, 1)
@@ -747,7 +747,7 @@ class Children(Parent):
     """What a child has."""
 
     def test_no_child_can_write_the_map_of_held_chunks(self):
-        if PORTABLE:
+        if IS_PORTABLE:
             return  # likewise
         absent = self.describe_file("absent", 100_000, 1000)
         peer = self.start_peer([self.small, absent], peers=[self.vacant_address()])
@@ -817,12 +817,12 @@ class Children(Parent):
                 self.assertFalse(own & set(open_files(process.pid).values()), process.pid)
 
     def test_no_new_privileges(self):
-        if not PORTABLE and not has_landlock():
+        if not IS_PORTABLE and not has_landlock():
             self.skipTest("the kernel has no Landlock")
         peer = self.serve(self.small)
         client = self.connect(peer)
         self.ask(client, self.small, 0)
-        self.assertEqual(proc_status(self.child_of(peer, client), "NoNewPrivs"), ["01"[not PORTABLE]])
+        self.assertEqual(proc_status(self.child_of(peer, client), "NoNewPrivs"), ["01"[not IS_PORTABLE]])
 
     def test_descriptors_do_not_add_up_in_the_parent(self):
         peer = self.serve(self.small)

@@ -72,6 +72,37 @@ class Sizes(Fetching):
         self.assertEqual(peer.requests, list(range(100)))
 
 
+class ManyFiles(Case):
+    """A hundred incomplete files take no more processes than one."""
+
+    PROCESSES = 6  # the fetcher, four checkers, and one that asks the tracker
+
+    def make_many(self, number):
+        return [self.describe_file(f"file {i}", 3000, 1000) for i in range(number)]
+
+    def test_while_nothing_comes(self):
+        fetcher = self.start_fetch(self.make_many(100), "-v", peers=[self.vacant_address()])
+        wait_until(lambda: fetcher.stderr.count("Connection refused") >= 100, "all files were tried")
+        self.assertLessEqual(len(fetcher.family()), self.PROCESSES)
+
+    def test_while_something_has_come_for_each(self):
+        files = self.make_many(100)
+        for file in files:
+            file.path.write_bytes(file.without(0))
+        seeder = self.start_peer(files)
+        outputs = [self.scratch / f"copy {i}" for i in range(100)]
+        fetcher = self.start_fetch(files, "-o", ":".join(map(str, outputs)), peers=[seeder.address()])
+        most = 0
+
+        def all_have_come():
+            nonlocal most
+            most = max(most, len(fetcher.family()))
+            return all(output.exists() and output.read_bytes() == file.without(0)
+                       for file, output in zip(files, outputs))
+        wait_until(all_have_come, "two chunks of each file have come")
+        self.assertLessEqual(max(most, len(fetcher.family())), self.PROCESSES)
+
+
 class Resume(Fetching):
     def setUp(self):
         super().setUp()
