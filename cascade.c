@@ -1,6 +1,4 @@
-/* cascade.c - the peer: reads the command line, opens the files, listens, forks the
- * fetcher, and serves. The fetcher is in fetch/fetch.c, the serving parent in
- * peer_serve.c.
+/* cascade.c - the peer.
  *
  *   cascade ── serving parent: accept ─┬─ child: answers one client, exits
  *      │                               ├─ child ...
@@ -9,8 +7,10 @@
  *                  ├─ checkers, up to four: hash what arrives
  *                  └─ tracker query: asks for peers, exits
  *
- * Each process waits for its children, and its children die with it. With
- * --client-only there is no serving parent: this process is the fetcher. */
+ * This file reads the command line, opens the files, listens, forks the fetcher
+ * (fetch/fetch.c) and becomes the serving parent (peer_serve.c). With --client-only
+ * there is no serving parent: this process is the fetcher. Each process waits for its
+ * children, and its children die with it. */
 #define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
 #include <getopt.h>

@@ -6,8 +6,9 @@
  *                   └─ (fetcher: forked before, reaped here)
  *
  * The parent waits, accepts, forks and reaps. It never blocks anywhere else, and never
- * reads what clients send. A child serves one client and shares no memory with other
- * children but the slots: if it fails, only its own client is affected. */
+ * reads what clients send. A child serves one client. It shares with other processes
+ * only the map of held chunks, which it can't write to, its slot, and the upload limit:
+ * if it fails, only its own client is affected. */
 #include "peer_serve.h"
 
 #include <errno.h>
@@ -35,7 +36,7 @@
 #include "serve/serve_client.h"
 #include "serve/subscriber.h"
 
-#define PAUSE_MS 100		/* after accept or fork failed for want of something */
+#define PAUSE_MS 100		/* after accept or fork failed: the system is short of something */
 #define FULL_PAUSE_MS 20	/* while there is no free place and no client gives way */
 #define ACCEPTS_AT_ONCE 64	/* before the parent does anything else */
 #define LOST_MS 500		/* between two attempts to report lost lines */

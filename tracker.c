@@ -238,7 +238,7 @@ static void report(void)
 }
 
 /* Empties the pipe before it reads the flag: a signal in between ends the next poll. */
-static void heed_signals(void)
+static void take_signals(void)
 {
 	wait_drain(wake[0]);
 	if (status_wanted) {
@@ -274,7 +274,7 @@ static void answer_clients(int listen_fd)
 			next_ms = accept_again_ms;
 		wait_for_any(polled, client_count + 2, next_ms);
 		if (polled[client_count].revents != 0)
-			heed_signals();
+			take_signals();
 		bool incoming = polled[client_count + 1].revents != 0;
 		/* Backwards, because drop_client moves the last client into the gap. */
 		for (size_t i = client_count; i-- > 0; )

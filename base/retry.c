@@ -1,4 +1,4 @@
-/* retry.c - used where a single failure must not end a download. */
+/* retry.c - trying again, where a single failure must not end a download. */
 #include "base/retry.h"
 
 #include <errno.h>

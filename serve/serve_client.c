@@ -72,6 +72,8 @@ static _Alignas(4096) struct {
 	uint8_t out[OUT_SIZE];
 } client;
 
+/* ---- what the parent is told of the client ---------------------------------- */
+
 static void set_state(enum client_state state)
 {
 	atomic_store_explicit(&client.slot->sent_kib, (uint32_t)(client.sent >> 10), memory_order_relaxed);
@@ -137,6 +139,8 @@ static void end_slow_answers(void)
 		client.active_ms = client.slow_ms;
 	client.new_chunks = 0;
 }
+
+/* ---- sending ----------------------------------------------------------------- */
 
 /* Waits until the client takes more. Returns 0; or -1 if it takes less than
  * FLOOR_BYTES in FLOOR_MS. */
@@ -299,6 +303,8 @@ static int send_data(uint64_t offset, uint64_t size)
 }
 
 #endif
+
+/* ---- answers ----------------------------------------------------------------- */
 
 /* Adds a response's header to out. The caller has made sure that it fits. */
 static void put_header(uint8_t status, uint64_t length)
@@ -475,6 +481,8 @@ static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
 		return answer_error(PEER_NO_CHUNK_YET, "this peer's copy of that chunk is damaged\n");
 	return answer_chunk(file, request.chunk);
 }
+
+/* ---- requests ---------------------------------------------------------------- */
 
 /* Sends what is in out, and waits for more bytes of requests. Returns 0, or -1 if the
  * connection is to be closed. */
