@@ -315,17 +315,22 @@ static void on_end(int sig)
 	_exit(EXIT_FAILURE);
 }
 
-static int fetch_only(struct settings *s, struct datafile *files, size_t count)
+/* For as long as this process serves nobody. */
+static void handle_ends(void)
 {
 	struct sigaction hangup;
 
-	if (s->user != NULL)
-		become_user(s->user, files, count);
 	Signal(SIGINT, on_end);
 	Signal(SIGTERM, on_end);
 	sigaction(SIGHUP, NULL, &hangup);
 	if (hangup.sa_handler != SIG_IGN)	/* nohup(1) */
 		Signal(SIGHUP, on_end);
+}
+
+static int fetch_only(struct settings *s, struct datafile *files, size_t count)
+{
+	if (s->user != NULL)
+		become_user(s->user, files, count);
 	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
@@ -406,6 +411,7 @@ int main(int argc, char **argv)
 	Signal(SIGCHLD, SIG_DFL);	/* ignored, it would hide how children end */
 	Signal(SIGPIPE, SIG_IGN);	/* whoever hangs up is an error of write, */
 	Signal(SIGXFSZ, SIG_IGN);	/* and so is a file that may not grow */
+	handle_ends();
 	allow_descriptors();
 	struct datafile *files = open_files(&s, &count);
 	return s.client_only ? fetch_only(&s, files, count) : fetch_and_serve(&s, files, count);
