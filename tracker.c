@@ -730,6 +730,7 @@ int main(int argc, char **argv)
 	bucket_secret = (uint32_t)random();
 	struct address listen_at = parse_arguments(argc, argv);
 	set_up_signals();
+	log_never_wait();
 	serve(address_listen(&listen_at, false));
 	return 0;
 }
