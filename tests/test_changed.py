@@ -1,6 +1,7 @@
 """Files that somebody else writes to while the program runs: the metafile, the
 data file. And the last error that a written file can have: that of its close."""
 
+import contextlib
 import os
 import shutil
 import resource
@@ -172,7 +173,8 @@ class DataFile(Case):
         peer = self.start_peer(file)
         wait_for_chunks(peer.address(), file, [0])
         for process in peer.children():
-            os.kill(process.pid, signal.SIGSTOP)  # the fetcher, if it still checks
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGSTOP)  # the fetcher, if it still checks
         os.utime(file.path)
         self.assert_stopped(peer, file)
         for process in peer.children("T"):
