@@ -326,16 +326,6 @@ static void allow_descriptors(void)
 	}
 }
 
-static void set_up_process(void)
-{
-	Signal(SIGCHLD, SIG_DFL);	/* if it were ignored, wait would not tell how children end */
-	Signal(SIGPIPE, SIG_IGN);	/* write fails instead */
-	Signal(SIGXFSZ, SIG_IGN);	/* likewise, if a file may not grow */
-	allow_descriptors();
-}
-
-/* ---- fetching and serving -------------------------------------------------- */
-
 /* A download was interrupted. The children end with this process. */
 static void on_end(int sig)
 {
@@ -344,8 +334,8 @@ static void on_end(int sig)
 	_exit(EXIT_FAILURE);
 }
 
-/* With --client-only, this process is the fetcher. Returns the exit status. */
-static int fetch_only(struct settings *s)
+/* For as long as this process serves nobody: then serve_block_signals is called. */
+static void handle_ends(void)
 {
 	struct sigaction hangup;
 
@@ -354,6 +344,22 @@ static int fetch_only(struct settings *s)
 	sigaction(SIGHUP, NULL, &hangup);
 	if (hangup.sa_handler != SIG_IGN)	/* nohup(1) */
 		Signal(SIGHUP, on_end);
+}
+
+static void set_up_process(void)
+{
+	Signal(SIGCHLD, SIG_DFL);	/* if it were ignored, wait would not tell how children end */
+	Signal(SIGPIPE, SIG_IGN);	/* write fails instead */
+	Signal(SIGXFSZ, SIG_IGN);	/* likewise, if a file may not grow */
+	handle_ends();
+	allow_descriptors();
+}
+
+/* ---- fetching and serving -------------------------------------------------- */
+
+/* With --client-only, this process is the fetcher. Returns the exit status. */
+static int fetch_only(struct settings *s)
+{
 	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
