@@ -118,9 +118,9 @@ void serve_block_signals(void)
 
 static bool can_subscribe(size_t i)
 {
-	const struct held *held = options->files[i].held;
+	const struct datafile *d = &options->files[i];
 
-	return !atomic_load(options->files[i].lost) && atomic_load(&held->some) && (atomic_load(&held->checked) || fetcher == 0);
+	return !atomic_load(d->lost) && atomic_load(&d->held->some) && (datafile_is_checked(d) || fetcher == 0);
 }
 
 static void run_subscriber(void)
@@ -589,7 +589,7 @@ static void set_up(void)
 	confinement = confine_prepare(fds, options->count);
 	for (size_t i = 0; i < options->count; i++) {
 		close(fds[i]);		/* and with it the lock is the fetcher's alone */
-		options->files[i].held = held_read_only(options->files[i].held);
+		datafile_read_only(&options->files[i]);
 	}
 	free(fds);
 	start_limit();

@@ -348,7 +348,7 @@ static void check_local(struct datafile *d, const struct fetch_options *options)
 			datafile_end_check(d);
 		progress_end();
 	}
-	atomic_store(&d->held->checked, true);
+	datafile_set_checked(d);
 }
 
 /* With --verify-whole, hashes the complete file once more, as a whole. False,

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "file/held.h"
 #include "file/metafile.h"
 
 /* Neighbouring chunks, and what checking them gave. */

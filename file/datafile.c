@@ -66,10 +66,10 @@ static atomic_bool *new_flag(void)
 }
 
 /* Nobody of ours writes to the data file now: from here on it is compared. */
-static void put_stamp(struct held *held, const struct stamp *stamp)
+static void put_stamp(struct datafile_shared *shared, const struct stamp *stamp)
 {
-	held->stamp = *stamp;
-	atomic_fetch_add(&held->stamps, 1);
+	shared->stamp = *stamp;
+	atomic_fetch_add(&shared->phase, 1);
 }
 
 int datafile_open(struct datafile *d, const char *metafile_path, const char *path)
@@ -82,12 +82,13 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 		return -1;
 	}
 	d->path = path != NULL ? path : metafile_data_path(metafile_path);
-	d->held = d->path != NULL ? held_new(d->meta.chunks) : NULL;
+	d->held = d->path != NULL ? held_new(d->meta.chunks, sizeof *d->shared) : NULL;
 	d->lost = new_flag();
 	if (d->held == NULL || d->lost == NULL) {
 		log_warn("%s", metafile_path);
 		return -1;
 	}
+	d->shared = held_beside(d->held);
 	if (open_data(d) < 0 || fstat(d->fd, &st) < 0) {
 		log_warn("%s", d->path);
 		return -1;
@@ -99,7 +100,7 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	d->device = st.st_dev;
 	d->inode = st.st_ino;
 	d->stamp = stamp_of(&st);
-	put_stamp(d->held, &d->stamp);
+	put_stamp(d->shared, &d->stamp);
 	d->empty = st.st_size == 0;
 	d->too_long = (uint64_t)st.st_size > d->meta.length;
 	return lock_data(d, LOCK_SH);
@@ -253,8 +254,8 @@ static bool is_unwritten(const struct datafile *d)
 static void begin_writing(struct datafile *d)
 {
 	d->written = true;
-	if (atomic_load(&d->held->stamps) % 2 == 1)
-		atomic_fetch_add(&d->held->stamps, 1);
+	if (atomic_load(&d->shared->phase) % 2 == 1)
+		atomic_fetch_add(&d->shared->phase, 1);
 }
 
 /* The file is closed: one on another machine gets its time of writing when the last
@@ -266,7 +267,7 @@ static void end_writing(struct datafile *d)
 	if (!d->written || stat(d->path, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
 		return;
 	struct stamp stamp = stamp_of(&st);
-	put_stamp(d->held, &stamp);
+	put_stamp(d->shared, &stamp);
 }
 
 int datafile_begin_write(struct datafile *d)
@@ -328,6 +329,22 @@ void datafile_lose(struct datafile *d)
 			  d->meta.path, strerror(error), d->path);
 }
 
+void datafile_read_only(struct datafile *d)
+{
+	d->held = held_read_only(d->held);
+	d->shared = held_beside(d->held);
+}
+
+void datafile_set_checked(struct datafile *d)
+{
+	atomic_store(&d->shared->checked, true);
+}
+
+bool datafile_is_checked(const struct datafile *d)
+{
+	return atomic_load(&d->shared->checked);
+}
+
 int datafile_end_check(struct datafile *d)
 {
 	if (!is_unwritten(d)) {
@@ -353,15 +370,15 @@ int datafile_close(struct datafile *d)
 
 enum datafile_look datafile_look(struct datafile *d, int fd)
 {
-	unsigned stamps = atomic_load(&d->held->stamps);	/* first: else our own last write could be seen */
-	struct stamp stamp = d->held->stamp;
+	unsigned phase = atomic_load(&d->shared->phase);	/* first: else our own last write could be seen */
+	struct stamp stamp = d->shared->stamp;
 	struct stat st;
 
 	if (fstat(fd, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
 		return DATAFILE_OTHER;
 	if (metafile_look(&d->meta) < 0)
 		return DATAFILE_CHANGED;
-	if (stamps % 2 == 0 || atomic_load(&d->held->stamps) != stamps)
+	if (phase % 2 == 0 || atomic_load(&d->shared->phase) != phase)
 		return DATAFILE_SAME;
 	struct stamp now = stamp_of(&st);
 	if (!stamp_is_unwritten(&now, &stamp))

@@ -4,15 +4,26 @@
 #ifndef DATAFILE_H
 #define DATAFILE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "file/held.h"
 #include "file/metafile.h"
+#include "file/stamp.h"
+
+/* What the processes tell each other of a data file; the fetcher's side writes it. */
+struct datafile_shared {
+	atomic_bool checked;	/* what the file held at the start has been looked at */
+	atomic_uint phase;	/* odd: no process of ours writes to the file; even: one does */
+	struct stamp stamp;	/* in an odd phase, how the file looks */
+};
 
 struct datafile {
 	struct metafile meta;
 	const char *path;	/* of the data file */
-	struct held *held;	/* in shared memory */
+	struct held *held;	/* in shared memory, */
+	struct datafile_shared *shared;	/* and this beside it */
 	atomic_bool *lost;	/* in shared memory: it is neither fetched nor served any more */
 	int fd;			/* the data file; what is served is opened anew */
 	bool writable;		/* fd is open for writing too */
@@ -54,6 +65,14 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
  * Returns 0; or -1 after a message. */
 int datafile_claim(struct datafile *d, bool force, unsigned workers,
 		   void (*progress)(void *arg, uint64_t bytes));
+
+/* Gives up the right to say what is held and who writes, for this process and those that
+ * it forks later: see held_read_only. */
+void datafile_read_only(struct datafile *d);
+
+/* Tells all processes that what the data file held at the start has been looked at. */
+void datafile_set_checked(struct datafile *d);
+bool datafile_is_checked(const struct datafile *d);
 
 /* To be called when all of it is checked. Returns 0; or -1 after a message: somebody
  * has written to it meanwhile, and so nothing is known. */

@@ -1,13 +1,10 @@
-/* metafile.c - reading and writing .cascade files; which chunk lies where;
- * which chunks are held. */
-#define _GNU_SOURCE	/* memfd_create, and MAP_ANONYMOUS before POSIX.1-2024 */
+/* metafile.c - reading and writing .cascade files; which chunk lies where. */
 #include "file/metafile.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -231,118 +228,4 @@ const uint8_t *metafile_chunk_hash(struct metafile *m, uint64_t chunk)
 	if (chunk - m->ahead_first >= m->ahead_count && read_ahead(m, chunk) < 0)
 		return NULL;
 	return m->ahead[chunk - m->ahead_first];
-}
-
-static size_t held_size(uint64_t chunks)
-{
-	uint64_t bytes = chunks / 8 + 1;
-
-	return bytes < SIZE_MAX - sizeof(struct held) ? sizeof(struct held) + (size_t)bytes : 0;
-}
-
-/* Maps memory for writing, and once more for reading alone. NULL: this system
- * can't do it so. */
-#if defined(MFD_ALLOW_SEALING) && defined(F_ADD_SEALS) && !defined(PORTABLE)
-
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008u		/* some systems insist on it, older ones don't know it */
-#endif
-
-static struct held *map_twice(size_t size)
-{
-	struct held *held = MAP_FAILED, *read_only = MAP_FAILED;
-	int fd = memfd_create("held", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-
-	if (fd < 0)
-		fd = memfd_create("held", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd < 0)
-		return NULL;
-	if (ftruncate(fd, (off_t)size) == 0)
-		held = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	/* From the seal on, mappings can't be made writable. */
-	if (held != MAP_FAILED && fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0)
-		read_only = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
-	close(fd);
-	if (read_only != MAP_FAILED) {
-		held->read_only = read_only;
-		return held;
-	}
-	if (held != MAP_FAILED)
-		munmap(held, size);
-	return NULL;
-}
-
-#else
-
-static struct held *map_twice(size_t size)
-{
-	(void)size;
-	return NULL;
-}
-
-#endif
-
-struct held *held_new(uint64_t chunks)
-{
-	size_t size = held_size(chunks);
-	struct held *held = map_twice(size);
-
-	if (held == NULL)
-		held = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (held == MAP_FAILED)
-		return NULL;
-	held->chunks = chunks;	/* all else is zero already */
-	return held;
-}
-
-struct held *held_read_only(struct held *held)
-{
-	struct held *read_only = held->read_only;
-	size_t size = held_size(held->chunks);
-
-	if (read_only == NULL) {
-		mprotect(held, size, PROT_READ);	/* a precaution: without it all works as well */
-		return held;
-	}
-	if (read_only != held)
-		munmap(held, size);
-	return read_only;
-}
-
-void held_free(struct held *held)
-{
-	struct held *read_only = held->read_only;
-	size_t size = held_size(held->chunks);
-
-	munmap(held, size);
-	if (read_only != NULL && read_only != held)
-		munmap(read_only, size);
-}
-
-/* Release and acquire: who sees the bit also sees the chunk's bytes. */
-
-bool held_has(const struct held *held, uint64_t chunk)
-{
-	return atomic_load_explicit(&held->bits[chunk / 8], memory_order_acquire) >> chunk % 8 & 1;
-}
-
-void held_add(struct held *held, uint64_t chunk)
-{
-	atomic_fetch_or_explicit(&held->bits[chunk / 8], (unsigned char)(1u << chunk % 8),
-				 memory_order_release);
-	if (!atomic_load_explicit(&held->some, memory_order_relaxed))
-		atomic_store(&held->some, true);
-}
-
-uint64_t held_count(const struct held *held)
-{
-	uint64_t count = 0;
-
-	for (uint64_t i = 0; i < held->chunks / 8 + 1; i++)
-		for (unsigned char bits = held->bits[i]; bits != 0; bits &= (unsigned char)(bits - 1))
-			count++;
-	return count;
 }

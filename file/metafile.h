@@ -3,8 +3,6 @@
 #ifndef METAFILE_H
 #define METAFILE_H
 
-#include <stdatomic.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -64,33 +62,5 @@ int metafile_look(struct metafile *m);
 /* Writes the metafile's first 64 bytes. */
 void metafile_encode_header(uint8_t header[METAFILE_HEADER_SIZE], uint64_t length,
 			    uint64_t chunk_size, const uint8_t data_hash[SHA256_HASH_SIZE]);
-
-/* Which chunks are held: those whose bytes are in the data file and have their
- * hash. It lives in memory that is shared with the processes forked later: the
- * fetcher's side adds, serving children look, and nobody ever removes. */
-struct held {
-	struct held *read_only;		/* the same memory, mapped once more; NULL: it isn't */
-	atomic_bool some;		/* at least one is held */
-	atomic_bool proven;		/* one of them is not all zeros */
-	atomic_bool checked;		/* what the data file held at the start has been looked at */
-	atomic_uint stamps;		/* odd while nobody of ours writes to the data file, which */
-	struct stamp stamp;		/* has to look so then; even while somebody does */
-	uint64_t chunks;
-	_Atomic unsigned char bits[];	/* chunk i is bit i % 8 of byte i / 8 */
-};
-
-/* Nothing held yet of that many chunks. NULL with errno if there is no memory. */
-struct held *held_new(uint64_t chunks);
-void held_free(struct held *held);
-
-/* Gives up the right to add, for this process and those that it forks later; what
- * others add is seen as before. On Linux there is no way back, so that whoever
- * takes such a process over can't make a chunk count; elsewhere mprotect(2) would
- * be one. Returns the map to use from now on, in place of held. */
-struct held *held_read_only(struct held *held);
-
-bool held_has(const struct held *held, uint64_t chunk);
-void held_add(struct held *held, uint64_t chunk);
-uint64_t held_count(const struct held *held);
 
 #endif
