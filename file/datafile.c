@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "file/check.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/retry.h"
 
@@ -138,24 +139,20 @@ static bool has_mark(const struct datafile *d)
 
 	make_mark(&d->meta, mark);
 	return (uint64_t)d->stamp.size == offset + MARK_SIZE &&
-	       pread(d->fd, found, MARK_SIZE, (off_t)offset) == MARK_SIZE && memcmp(found, mark, MARK_SIZE) == 0;
+	       io_read_at(d->fd, found, MARK_SIZE, offset) == MARK_SIZE && memcmp(found, mark, MARK_SIZE) == 0;
 }
 
 int datafile_mark(struct datafile *d)
 {
 	uint8_t mark[MARK_SIZE];
-	ssize_t n;
 
 	if (d->marked || atomic_load(&d->held->proven))
 		return 0;
 	make_mark(&d->meta, mark);
-	while ((n = pwrite(d->fd, mark, MARK_SIZE, (off_t)mark_offset(&d->meta))) < 0 && errno == EINTR)
-		;
+	int error = io_write_at(d->fd, mark, MARK_SIZE, mark_offset(&d->meta));
 	/* A file that can't be longer does without, and is resumed by force. */
-	if (n < 0 && errno != EFBIG && errno != EINVAL)
-		return errno;
-	if (n >= 0 && n < MARK_SIZE)
-		return ENOSPC;
+	if (error != 0 && error != EFBIG && error != EINVAL)
+		return error;
 	d->marked = true;
 	return 0;
 }

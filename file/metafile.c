@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/retry.h"
 #include "csapp.h"
 #include "net/wire.h"
@@ -75,7 +76,7 @@ static const char *decode_header(struct metafile *m, const uint8_t header[METAFI
 }
 
 /* One chunk, or none, leaves nothing open: the whole is that chunk. */
-static const char *check_whole(struct metafile *m)
+static const char *check_only_chunk(struct metafile *m)
 {
 	SHA256_CTX ctx;
 	uint8_t empty[SHA256_HASH_SIZE];
@@ -124,7 +125,7 @@ static const char *read_and_check(struct metafile *m)
 	if (size != (uint64_t)st.st_size || !stamp_is_unwritten(&now, &m->stamp))
 		return "it changed while it was read";
 	sha256_final(&ctx, m->cascade_hash);
-	return check_whole(m);
+	return check_only_chunk(m);
 }
 
 int metafile_open(struct metafile *m, const char *path, const char **why)
@@ -152,15 +153,6 @@ void metafile_close(struct metafile *m)
 	close(m->fd);
 }
 
-static ssize_t read_at(const struct metafile *m, void *to, size_t size, uint64_t offset)
-{
-	ssize_t n;
-
-	while ((n = pread(m->fd, to, size, (off_t)offset)) < 0 && errno == EINTR)
-		;
-	return n;
-}
-
 /* Whether the metafile's bytes still have its hash: 0, or an errno. */
 static int hash_again(const struct metafile *m)
 {
@@ -170,7 +162,7 @@ static int hash_again(const struct metafile *m)
 	ssize_t n;
 
 	sha256_init(&ctx);
-	while ((n = read_at(m, buffer, sizeof buffer, size)) > 0) {
+	while ((n = io_read_at(m->fd, buffer, sizeof buffer, size)) > 0) {
 		sha256_update(&ctx, buffer, (size_t)n);
 		size += (uint64_t)n;
 	}
@@ -197,7 +189,7 @@ int metafile_look(struct metafile *m)
 }
 
 /* Reads the hashes from that chunk's on, as many as there is room for. 0, or -1 with errno. */
-static int read_ahead(struct metafile *m, uint64_t chunk)
+static int read_hashes(struct metafile *m, uint64_t chunk)
 {
 	uint64_t left = m->chunks - chunk;
 	size_t want = (left < METAFILE_HASHES_AHEAD ? (size_t)left : METAFILE_HASHES_AHEAD) * SHA256_HASH_SIZE;
@@ -207,7 +199,7 @@ static int read_ahead(struct metafile *m, uint64_t chunk)
 	m->ahead_count = 0;
 	do {
 		before = m->stamp;
-		n = read_at(m, m->ahead, want, METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
+		n = io_read_at(m->fd, m->ahead, want, METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
 		if (n < 0 && m->error == 0)
 			m->error = errno;
 		/* What was read before somebody wrote is right. */
@@ -225,7 +217,7 @@ static int read_ahead(struct metafile *m, uint64_t chunk)
 
 const uint8_t *metafile_chunk_hash(struct metafile *m, uint64_t chunk)
 {
-	if (chunk - m->ahead_first >= m->ahead_count && read_ahead(m, chunk) < 0)
+	if (chunk - m->ahead_first >= m->ahead_count && read_hashes(m, chunk) < 0)
 		return NULL;
 	return m->ahead[chunk - m->ahead_first];
 }

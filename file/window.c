@@ -8,6 +8,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "base/io.h"
+
 /* Bytes of the file that all processes look at together: mapped pages count as
  * memory of theirs. */
 #define WINDOWS_SIZE ((size_t)6 << 20)
@@ -76,15 +78,11 @@ static int read_window(struct window *w, int fd, size_t size)
 	static uint8_t buffers[WINDOWS_MAX][WINDOW_SIZE_MAX];
 
 	w->bytes = buffers[w - windows];
-	while (w->size < size) {
-		ssize_t n = pread(fd, w->bytes + w->size, each - w->size, (off_t)(w->offset + w->size));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? errno : EIO;
-		w->size += (size_t)n;
-	}
-	return 0;
+	ssize_t n = io_read_at(fd, w->bytes, each, w->offset);
+	if (n < 0)
+		return errno;
+	w->size = (size_t)n;
+	return w->size < size ? EIO : 0;
 }
 
 /* Shows in the window size bytes from that offset on, and maybe more. 0, or an errno. */
