@@ -11,10 +11,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "file/check.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/retry.h"
+#include "file/holes.h"
+#include "file/scan.h"
 
 /* Opens it for writing if that can be, else for reading alone: a complete file
  * on a read-only disk can be served. O_NONBLOCK is for what is no file. */
@@ -172,10 +173,10 @@ int datafile_unmark(struct datafile *d, bool complete)
 int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 		   void (*progress)(void *arg, uint64_t bytes))
 {
-	struct check_plan plan = {.path = d->path, .workers = workers, .until_proven = until_proven,
+	struct scan_plan plan = {.path = d->path, .workers = workers, .until_proven = until_proven,
 		.progress = progress};
 
-	if (check_data_file(&d->meta, d->fd, d->held, &plan, &d->checked) == 0)
+	if (scan_file(&d->meta, d->fd, d->held, &plan, &d->checked) == 0)
 		return 0;
 	if (d->meta.error != 0)
 		datafile_lose(d);
@@ -192,7 +193,7 @@ int datafile_claim(struct datafile *d, bool force, unsigned workers,
 	unsigned long long size = (unsigned long long)d->stamp.size, length = d->meta.length;
 
 	d->marked = has_mark(d);
-	if (d->empty || d->marked || check_is_blank(d->fd, size))
+	if (d->empty || d->marked || holes_file_is_zeros(d->fd, size))
 		return 0;
 	if (!d->too_long && datafile_check(d, workers, true, progress) < 0)
 		return -1;

@@ -52,7 +52,7 @@ int datafile_close(struct datafile *d);
  * file and a metafile. Says so. */
 bool datafile_overlap(const struct datafile files[], size_t count);
 
-/* Checks what the data file holds, from d->checked on, as check_data_file does, with
+/* Checks what the data file holds, from d->checked on, as scan_file does, with
  * that many worker processes. Returns 0; or -1 after a message. */
 int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 		   void (*progress)(void *arg, uint64_t bytes));

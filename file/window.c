@@ -24,14 +24,16 @@ struct window {
 };
 
 static struct window windows[WINDOWS_MAX];
-static size_t count = WINDOWS_MAX, each = WINDOW_SIZE_MAX;
+static size_t windows_used = WINDOWS_MAX, bytes_per_window = WINDOW_SIZE_MAX;
 static uint64_t looks;
 
-#if defined(__linux__) && !defined(PORTABLE)
-static bool may_map = true;
+#ifdef __linux__
+#define CAN_MAP true
 #else
-static bool may_map = false;	/* elsewhere a mapping may not show at once what was written */
+#define CAN_MAP false	/* elsewhere a mapping may not show at once what was written */
 #endif
+
+static bool is_mapping = CAN_MAP;
 
 static void close_window(struct window *w)
 {
@@ -52,24 +54,22 @@ void window_setup(size_t at_a_time, unsigned processes)
 	size_t size = WINDOWS_SIZE / processes / at_a_time;
 
 	window_close_all();
-	count = at_a_time;
-	each = size < WINDOW_SIZE_MIN ? WINDOW_SIZE_MIN : size > WINDOW_SIZE_MAX ? WINDOW_SIZE_MAX :
+	windows_used = at_a_time;
+	bytes_per_window = size < WINDOW_SIZE_MIN ? WINDOW_SIZE_MIN : size > WINDOW_SIZE_MAX ? WINDOW_SIZE_MAX :
 	       size - size % WINDOW_SIZE_MIN;
 }
 
 size_t window_size(void)
 {
-	return each;
+	return bytes_per_window;
 }
 
-bool window_map(bool map)
+void window_map(bool map)
 {
-	bool before = may_map;
-
-	if (map != before)
+	map = map && CAN_MAP;
+	if (map != is_mapping)
 		window_close_all();
-	may_map = map;
-	return before;
+	is_mapping = map;
 }
 
 /* Reads into the window's own buffer, as far as the file goes. 0, or an errno. */
@@ -78,7 +78,7 @@ static int read_window(struct window *w, int fd, size_t size)
 	static uint8_t buffers[WINDOWS_MAX][WINDOW_SIZE_MAX];
 
 	w->bytes = buffers[w - windows];
-	ssize_t n = io_read_at(fd, w->bytes, each, w->offset);
+	ssize_t n = io_read_at(fd, w->bytes, bytes_per_window, w->offset);
 	if (n < 0)
 		return errno;
 	w->size = (size_t)n;
@@ -92,17 +92,17 @@ static int open_window(struct window *w, int fd, uint64_t offset, size_t size)
 
 	close_window(w);
 	w->offset = offset;
-	if (!may_map)
+	if (!is_mapping)
 		return read_window(w, fd, size);
 	if (page_size == 0)
 		page_size = (size_t)sysconf(_SC_PAGESIZE);
 	uint64_t begin = offset - offset % page_size;
-	void *map = mmap(NULL, each + page_size, PROT_READ, MAP_SHARED, fd, (off_t)begin);
+	void *map = mmap(NULL, bytes_per_window + page_size, PROT_READ, MAP_SHARED, fd, (off_t)begin);
 	if (map == MAP_FAILED)
 		return read_window(w, fd, size);
 	w->bytes = map;
 	w->offset = begin;
-	w->size = each + page_size;
+	w->size = bytes_per_window + page_size;
 	w->mapped = true;
 	return 0;
 }
@@ -112,7 +112,7 @@ const uint8_t *window_look(int fd, uint64_t offset, size_t size)
 	struct window *oldest = &windows[0];
 
 	looks++;
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < windows_used; i++) {
 		struct window *w = &windows[i];
 		if (offset >= w->offset && offset + size <= w->offset + w->size) {
 			w->used = looks;

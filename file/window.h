@@ -22,9 +22,9 @@ void window_setup(size_t at_a_time, unsigned processes);
 /* Bytes that can be looked at in one piece. */
 size_t window_size(void);
 
-/* Whether the file is mapped where it can be (else it is read), from now on.
- * Returns whether it was. What was looked at before is gone. */
-bool window_map(bool map);
+/* Sets whether the file is mapped where it can be, or else read, from now on. A change
+ * closes all windows. */
+void window_map(bool map);
 
 /* Finds size bytes, window_size() at most, at that offset of the file. They stay
  * until as many other looks as there is room for. NULL with errno if they can't be
