@@ -3,7 +3,11 @@
  * Several worker processes go through the file together, each checking every n-th batch of
  * chunks. A worker writes a report of each batch to a pipe, which this process reads.
  *
- * MEASURED */
+ * Two things are there for speed alone, and left out with PORTABLE. Holes are not read
+ * (holes.c). And while a worker hashes a batch, the system is asked to read its next one
+ * from the disk, in one go: the lanes look at 16 places in turn, for which a disk with a
+ * moving head would have to seek. (On a disk without seek time this gains nothing: 0.95
+ * times as fast.) */
 #include "file/scan.h"
 
 #include <errno.h>

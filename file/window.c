@@ -1,5 +1,5 @@
-/* window.c - mapping parts of a file, and what becomes of SIGBUS; used by whoever
- * checks chunks. */
+/* window.c - mapping parts of a file, and surviving SIGBUS; used by lanes.c. What it buys
+ * is said there. With PORTABLE nothing calls it, and no program contains it. */
 #include "file/window.h"
 
 #include <errno.h>
@@ -10,9 +10,9 @@
 
 #include "base/io.h"
 
-/* Bytes of the file that all processes look at together: mapped pages count as
- * memory of theirs. */
-#define WINDOWS_SIZE ((size_t)6 << 20)
+/* Bytes of the file that all processes look at together: mapped pages count as memory of
+ * the process that maps them. */
+#define ALL_WINDOWS_SIZE ((size_t)6 << 20)
 
 /* A part of the file that is mapped or read. */
 struct window {
@@ -20,12 +20,12 @@ struct window {
 	uint64_t offset;	/* in the file */
 	size_t size;		/* 0: there is nothing in the window */
 	bool mapped;
-	uint64_t used;		/* when: the look of that number */
+	uint64_t used;		/* by the look of that number, last */
 };
 
 static struct window windows[WINDOWS_MAX];
 static size_t windows_used = WINDOWS_MAX, bytes_per_window = WINDOW_SIZE_MAX;
-static uint64_t looks;
+static uint64_t looks;		/* calls of window_look so far */
 
 #ifdef __linux__
 #define CAN_MAP true
@@ -49,12 +49,12 @@ void window_close_all(void)
 		close_window(&windows[i]);
 }
 
-void window_setup(size_t at_a_time, unsigned processes)
+void window_setup(size_t windows_wanted, unsigned processes)
 {
-	size_t size = WINDOWS_SIZE / processes / at_a_time;
+	size_t size = ALL_WINDOWS_SIZE / processes / windows_wanted;
 
 	window_close_all();
-	windows_used = at_a_time;
+	windows_used = windows_wanted;
 	bytes_per_window = size < WINDOW_SIZE_MIN ? WINDOW_SIZE_MIN : size > WINDOW_SIZE_MAX ? WINDOW_SIZE_MAX :
 	       size - size % WINDOW_SIZE_MIN;
 }
@@ -131,8 +131,10 @@ const uint8_t *window_look(int fd, uint64_t offset, size_t size)
 	return oldest->bytes + (offset - oldest->offset);
 }
 
-static sigjmp_buf unreadable;
-static volatile sig_atomic_t trying;
+/* ---- SIGBUS ---------------------------------------------------------------------- */
+
+static sigjmp_buf unreadable;		/* where to go on after a SIGBUS, */
+static volatile sig_atomic_t trying;	/* inside window_try */
 
 static void on_bus_error(int sig)
 {
