@@ -1,4 +1,9 @@
-/* metafile.c - reading and writing .cascade files; which chunk lies where. */
+/* metafile.c - reading and checking .cascade files, and writing their headers.
+ *
+ * The chunk hashes stay in the file, which may be larger than memory; some are read at a
+ * time. So whoever writes to the metafile could change what counts as right: each time
+ * hashes are read, and when a caller asks, its size and times are compared with those of
+ * the file that was opened, and if they differ, its bytes are hashed again. */
 #include "file/metafile.h"
 
 #include <errno.h>
@@ -75,7 +80,8 @@ static const char *decode_header(struct metafile *m, const uint8_t header[METAFI
 	return NULL;
 }
 
-/* One chunk, or none, leaves nothing open: the whole is that chunk. */
+/* A data file of one chunk, or none, has the hash of that chunk, or of nothing. Returns what
+ * is wrong, or NULL. */
 static const char *check_only_chunk(struct metafile *m)
 {
 	SHA256_CTX ctx;
@@ -83,7 +89,7 @@ static const char *check_only_chunk(struct metafile *m)
 	const uint8_t *whole = empty;
 
 	if (m->chunks > 1)
-		return NULL;
+		return NULL;	/* that would take the data file */
 	sha256_init(&ctx);
 	sha256_final(&ctx, empty);
 	if (m->chunks == 1 && (whole = metafile_chunk_hash(m, 0)) == NULL)
@@ -93,6 +99,7 @@ static const char *check_only_chunk(struct metafile *m)
 	return NULL;
 }
 
+/* Reads the file from its first byte to its last. Returns what is wrong, or NULL. */
 static const char *read_and_check(struct metafile *m)
 {
 	uint8_t buffer[16384];
@@ -122,7 +129,8 @@ static const char *read_and_check(struct metafile *m)
 	if (n < 0 || fstat(m->fd, &after) < 0)
 		return strerror(errno);
 	struct stamp now = stamp_of(&after);
-	if (size != (uint64_t)st.st_size || !stamp_is_unwritten(&now, &m->stamp))
+	bool changed = size != (uint64_t)st.st_size || !stamp_is_unwritten(&now, &m->stamp);
+	if (changed)
 		return "it changed while it was read";
 	sha256_final(&ctx, m->cascade_hash);
 	return check_only_chunk(m);
@@ -170,8 +178,8 @@ static int hash_again(const struct metafile *m)
 	return n < 0 ? errno : memcmp(hash, m->cascade_hash, SHA256_HASH_SIZE) == 0 ? 0 : ESTALE;
 }
 
-/* chmod, a new link, touch and a new file of the same name change the times as well,
- * and not one byte: what looks changed is hashed. */
+/* chmod(1), ln(1), touch(1) and rm(1) change the times as well, and not one byte: so a
+ * metafile that looks changed is hashed before it is called so. */
 int metafile_look(struct metafile *m)
 {
 	struct stat st;
@@ -188,7 +196,8 @@ int metafile_look(struct metafile *m)
 	return m->error == 0 ? 0 : -1;
 }
 
-/* Reads the hashes from that chunk's on, as many as there is room for. 0, or -1 with errno. */
+/* Reads the hashes of the chunk and of those after it, as many as there is room for.
+ * 0, or -1 with errno. */
 static int read_hashes(struct metafile *m, uint64_t chunk)
 {
 	uint64_t left = m->chunks - chunk;
@@ -202,7 +211,8 @@ static int read_hashes(struct metafile *m, uint64_t chunk)
 		n = io_read_at(m->fd, m->ahead, want, METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
 		if (n < 0 && m->error == 0)
 			m->error = errno;
-		/* What was read before somebody wrote is right. */
+		/* If it looks changed and is not, it may have been changed and changed back:
+		 * the hashes are read again. */
 		if (metafile_look(m) < 0)
 			return -1;
 	} while (!stamp_is_same(&before, &m->stamp));
@@ -217,7 +227,9 @@ static int read_hashes(struct metafile *m, uint64_t chunk)
 
 const uint8_t *metafile_chunk_hash(struct metafile *m, uint64_t chunk)
 {
-	if (chunk - m->ahead_first >= m->ahead_count && read_hashes(m, chunk) < 0)
+	bool is_in_memory = chunk >= m->ahead_first && chunk - m->ahead_first < m->ahead_count;
+
+	if (!is_in_memory && read_hashes(m, chunk) < 0)
 		return NULL;
 	return m->ahead[chunk - m->ahead_first];
 }
