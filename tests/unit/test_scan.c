@@ -141,23 +141,23 @@ static uint64_t check_in_two(unsigned workers)
 
 static void test_proof(void)
 {
-	static const uint64_t size = 64 * KIB, count = 16 * MIB / (64 * KIB);
+	static const uint64_t size = 64 * KIB, count = 8 * MIB / (64 * KIB);
 
 	for (size_t w = 0; w < LENGTH(worker_counts); w++) {
 		unsigned workers = worker_counts[w];
-		open_full(16 * MIB, size);
+		open_full(8 * MIB, size);
 		uint64_t soon = check_in_two(workers);
 		CHECK(soon <= workers * (4 * MIB / size) && held->proven && all_held_but(0, 0));
-		for (uint64_t only = 0; only < count; only += 51) {
+		for (uint64_t only = 1; only < count; only += (count - 2) / 3) {
 			set_length(0);
-			set_length(16 * MIB);
+			set_length(8 * MIB);
 			put_at(only * size, want + only * size, size);
 			uint64_t proof = check_in_two(workers);
 			CHECK(held->proven && held_count(held) == 1 && held_has(held, only));
 			CHECK(proof <= count);
-			spoil(only);
-			CHECK(check_in_two(workers) == count && !held->proven && held_count(held) == 0);
 		}
+		spoil(count - 1);
+		CHECK(check_in_two(workers) == count && !held->proven && held_count(held) == 0);
 		close_files();
 	}
 }
@@ -169,12 +169,12 @@ static void test_zeros_are_no_proof(void)
 
 	for (size_t w = 0; w < LENGTH(worker_counts); w++) {
 		memset(want + 2 * MIB, 0, sizeof zeros);
-		open_empty(16 * MIB, 64 * KIB);
-		set_length(16 * MIB);
+		open_empty(9 * MIB, 64 * KIB);
+		set_length(9 * MIB);
 		check_in_two(worker_counts[w]);
 		CHECK(held_count(held) == 96 && !held->proven);
 		put_at(2 * MIB, zeros, sizeof zeros);
-		put_at(15 * MIB, "x", 1);
+		put_at(8 * MIB, "x", 1);
 		check_in_two(worker_counts[w]);
 		CHECK(held_count(held) == 96 && !held->proven);
 		put_at(0, want, 64 * KIB);
@@ -216,12 +216,12 @@ static void write_sparse(uint64_t length)
 /* Data at the beginning or the end of a hole, in the middle of chunks, and none at all. */
 static void test_holes(void)
 {
-	static const uint64_t chunk_size[] = {64 * KIB, 60000, 5 * MIB};
+	static const uint64_t chunk_size[] = {64 * KIB, 60000, 1280 * KIB};
 	static const struct {
 		uint64_t data, end;	/* what is not zero */
-	} part[] = {{0, 0}, {0, 100 * KIB}, {3 * MIB + 5000, 3 * MIB + 5001},
-		    {4 * MIB, 5 * MIB}, {6 * MIB - 4096, 8 * MIB + 77}, {8 * MIB + 70, 8 * MIB + 77}};
-	const uint64_t length = 8 * MIB + 77;
+	} part[] = {{0, 0}, {0, 100 * KIB}, {768 * KIB + 5000, 768 * KIB + 5001},
+		    {MIB, MIB + 256 * KIB}, {MIB + 508 * KIB, 2 * MIB + 77}, {2 * MIB + 70, 2 * MIB + 77}};
+	const uint64_t length = 2 * MIB + 77;
 
 	for (size_t s = 0; s < LENGTH(chunk_size); s++)
 		for (size_t p = 0; p < LENGTH(part); p++) {
