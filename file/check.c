@@ -8,6 +8,11 @@
 
 #include "file/lanes.h"
 
+/* A chunk that matches is proof that the file belongs to the metafile, if it can't match by
+ * chance: it has at least so many bytes, and they are not one byte repeated. Zeros, and
+ * what erased flash memory holds, are in many files; so is a newline at the end. */
+#define PROOF_MIN SHA256_HASH_SIZE
+
 /* What is checked. */
 struct check {
 	struct metafile *m;
@@ -25,6 +30,11 @@ struct group {
 	struct lane lane[LANES_MAX];
 };
 
+static bool is_proof(const struct check *c, uint64_t chunk, const struct lane *lane)
+{
+	return lane->varied && metafile_chunk_length(c->m, chunk) >= PROOF_MIN;
+}
+
 /* The chunk was hashed: puts it down as held or as bad. */
 static void judge(const struct check *c, struct run *run, uint64_t chunk, const struct lane *lane)
 {
@@ -37,7 +47,7 @@ static void judge(const struct check *c, struct run *run, uint64_t chunk, const 
 		return;
 	}
 	held_add(c->held, chunk);
-	if (!lane->zeros && !atomic_load(&c->held->proven))
+	if (is_proof(c, chunk, lane) && !atomic_load(&c->held->proven))
 		atomic_store(&c->held->proven, true);
 }
 
@@ -45,7 +55,7 @@ static void judge(const struct check *c, struct run *run, uint64_t chunk, const 
 static int hash(const struct check *c, struct group *g, size_t lane, size_t count, unsigned look)
 {
 	if (!atomic_load(&c->held->proven))
-		look |= LANES_FIND_ZEROS;
+		look |= LANES_FIND_VARIED;
 	return lanes_hash(&g->lane[lane], count, metafile_chunk_length(c->m, g->chunk[lane]), c->fd, look);
 }
 

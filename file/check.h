@@ -21,7 +21,9 @@ struct run {
 };
 
 /* Checks the chunks of `count` runs in the data file, which fd can read, and adds those
- * that match to held. Sets bad and the errors of each run. The runs' chunks exist in m. */
+ * that match to held. One that has 32 bytes or more, and not the same in all places, is
+ * proof of whose the file is: it sets held->proven. Sets bad and the errors of each run.
+ * The runs' chunks exist in m. */
 void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held);
 
 /* The same for chunks that may lie in holes of the file, which a tmpfs would fill if

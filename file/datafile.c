@@ -8,19 +8,18 @@
  * - Before the first byte is written, it is marked as ours (marks).
  * - If it is cut or removed during the download, nothing more is written to it.
  * - Once somebody else has written to it, it is not served (stamps). */
-#define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS, before POSIX.1-2024 */
 #include "file/datafile.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/io.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/retry.h"
 #include "file/holes.h"
 #include "file/scan.h"
@@ -36,11 +35,9 @@ static atomic_bool *new_flag(void)
 	static size_t flags_used = FLAGS_PER_PAGE;
 
 	if (flags_used == FLAGS_PER_PAGE) {
-		void *page = mmap(NULL, FLAGS_PER_PAGE * sizeof *flags, PROT_READ | PROT_WRITE,
-				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-		if (page == MAP_FAILED)
+		flags = memory_shared(FLAGS_PER_PAGE * sizeof *flags);
+		if (flags == NULL)
 			return NULL;
-		flags = page;
 		flags_used = 0;
 	}
 	return &flags[flags_used++];
@@ -68,7 +65,11 @@ bool datafile_is_checked(const struct datafile *d)
  * to it has the lock alone (LOCK_EX), until it ends. 0, or -1 after a message. */
 static int lock(const struct datafile *d, int operation)
 {
-	if (flock(d->fd, operation | LOCK_NB) == 0)
+	int result;
+
+	while ((result = flock(d->fd, operation | LOCK_NB)) < 0 && errno == EINTR)
+		;
+	if (result == 0)
 		return 0;
 	if (errno == EWOULDBLOCK)
 		log_warnx("%s: another process is downloading it", d->path);
@@ -121,7 +122,7 @@ static bool is_this_file(const struct datafile *d, const struct stat *st)
 
 /* Bytes of ours in a file are known by their hashes, once a chunk is whole. Before that,
  * nothing tells a download that was killed from a file of the user's; and chunks may be
- * large, and arrive many at a time. So until a chunk is verified that is not all zeros,
+ * large, and arrive many at a time. So until a chunk is verified that is proof (check.h),
  * the file is longer by a mark, which names the metafile. The mark is part of the file:
  * it can't be lost or left behind as one in another file can, and it works where extended
  * attributes don't. It lies within one page, so that no kill leaves half of it. */
@@ -165,13 +166,24 @@ int datafile_mark(struct datafile *d)
 	return 0;
 }
 
+/* Gives the file its final length. 0, or -1 with errno. */
+static int set_length(const struct datafile *d)
+{
+	unsigned failures = 0;
+	int result;
+
+	while ((result = ftruncate(d->fd, (off_t)d->meta.length)) < 0 && retry_after(errno, &failures))
+		;
+	return result;
+}
+
 int datafile_unmark(struct datafile *d, bool complete)
 {
 	bool needed = !complete && !atomic_load(&d->held->proven);
 
 	if (!d->marked || needed)
 		return 0;
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length", d->path);
 		return -1;
 	}
@@ -226,7 +238,9 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	d->path = path != NULL ? path : metafile_data_path(metafile_path);
 	d->held = d->path != NULL ? held_new(d->meta.chunks, sizeof *d->shared) : NULL;
 	d->lost = new_flag();
-	if (d->held == NULL || d->lost == NULL) {
+	d->missed = new_flag();
+	d->writer_ended = new_flag();
+	if (d->held == NULL || d->lost == NULL || d->missed == NULL || d->writer_ended == NULL) {
 		log_warn("%s", metafile_path);
 		return -1;
 	}
@@ -301,7 +315,7 @@ static void say_not_ours(const struct datafile *d, bool force)
 			  d->path, d->meta.path);
 }
 
-/* A match where both have zeros proves nothing. And nothing of ours makes a file longer,
+/* A match where both have zeros, say, proves nothing. And nothing of ours makes a file longer,
  * but for the mark: what follows is the user's. */
 int datafile_claim(struct datafile *d, bool force, unsigned workers,
 		   void (*progress)(void *arg, uint64_t bytes))
@@ -309,10 +323,12 @@ int datafile_claim(struct datafile *d, bool force, unsigned workers,
 	d->marked = has_mark(d);
 	if (d->empty || d->marked || holes_file_is_zeros(d->fd, (uint64_t)d->stamp.size))
 		return 0;
-	if (!d->too_long && datafile_check(d, workers, true, progress) < 0)
-		return -1;
-	if (atomic_load(&d->held->proven))
-		return 0;
+	if (!d->too_long) {
+		if (datafile_check(d, workers, true, progress) < 0)
+			return -1;
+		if (atomic_load(&d->held->proven) || datafile_missing_bytes(d) == 0)
+			return 0;
+	}
 	say_not_ours(d, force);
 	return force ? 0 : -1;
 }
@@ -345,7 +361,7 @@ int datafile_begin_write(struct datafile *d)
 	drop_stamp(d);
 	if (d->marked)
 		return datafile_unmark(d, missing == 0);
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length of %llu bytes", d->path,
 			 (unsigned long long)d->meta.length);
 		return -1;
@@ -404,6 +420,25 @@ void datafile_lose(struct datafile *d)
 			  d->meta.path, strerror(error), d->path);
 }
 
+void datafile_miss(struct datafile *d, int error)
+{
+	struct stat st;
+
+	if (atomic_exchange(d->missed, true))
+		return;
+	/* A confined process can't open another file, but see that it is another. */
+	bool is_other = error == 0 || (stat(d->path, &st) == 0 && !is_this_file(d, &st));
+	if (is_other)
+		log_warnx("%s: is another file than the one that was checked; it is not served", d->path);
+	else
+		log_warnx("%s: can't be opened: %s; it is not served", d->path, strerror(error));
+}
+
+void datafile_writer_ended(struct datafile *d)
+{
+	atomic_store(d->writer_ended, true);
+}
+
 enum datafile_look datafile_look(struct datafile *d, int fd)
 {
 	/* The phase first: else the last write of our own could be taken for another's. */
@@ -416,7 +451,7 @@ enum datafile_look datafile_look(struct datafile *d, int fd)
 	if (metafile_look(&d->meta) < 0)
 		return DATAFILE_CHANGED;
 	if (!stamp_counts(phase) || atomic_load(&d->shared->phase) != phase)
-		return DATAFILE_SAME;
+		return atomic_load(d->writer_ended) ? DATAFILE_TOUCHED : DATAFILE_SAME;
 	struct stamp now = stamp_of(&st);
 	if (!stamp_is_unwritten(&now, &stamp))
 		return DATAFILE_CHANGED;

@@ -26,7 +26,10 @@ struct datafile {
 	const char *path;	/* of the data file */
 	struct held *held;	/* in shared memory, */
 	struct datafile_shared *shared;	/* and this beside it */
-	atomic_bool *lost;	/* in shared memory that all may write: it is not used any more */
+	/* In shared memory that all processes may write: */
+	atomic_bool *lost;	/* it is neither fetched nor served any more */
+	atomic_bool *missed;	/* it was said that it isn't found at its path */
+	atomic_bool *writer_ended;	/* the process of ours that might write to it */
 	int fd;			/* the data file; what is served is opened anew */
 	bool writable;		/* fd is open for writing too */
 	bool written;		/* by this process */
@@ -56,15 +59,15 @@ bool datafile_overlap(const struct datafile files[], size_t count);
 
 /* Checks the chunks that the data file holds, from d->checked on, with so many worker
  * processes (1 to SCAN_WORKERS_MAX), and adds those that match to d->held. With
- * until_proven it ends at the first match that is not all zeros. Calls
+ * until_proven it ends at the first match that is proof (check.h). Calls
  * progress(NULL, bytes) with the bytes checked so far every now and then. Sets
  * d->checked. Returns 0; or -1 after a message. */
 int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 		   void (*progress)(void *arg, uint64_t bytes));
 
 /* Whether the data file may be overwritten, because it is ours or nobody's: it is empty,
- * or ends in our mark, or is nothing but zeros; or a chunk in it matches that is not all
- * zeros, and it isn't longer than it should be. Any other may be if force is true. Says
+ * or ends in our mark, or is nothing but zeros; or it isn't longer than it should be, and a
+ * chunk in it matches that is proof (check.h), or all chunks match. Any other may be if force is true. Says
  * what is refused, or what is overwritten by force. What is checked for it needs no
  * second check. workers and progress are as for datafile_check.
  * Returns 0; or -1 after a message. */
@@ -111,10 +114,16 @@ int datafile_close(struct datafile *d);
  * it forks later: see held_read_only. */
 void datafile_read_only(struct datafile *d);
 
+/* Tells all processes that the process that checks the data file and writes to it has ended,
+ * in whatever way. If that was before datafile_close, nobody knows how the file should look
+ * from now on. */
+void datafile_writer_ended(struct datafile *d);
+
 /* How a data file looks that was opened anew, to be served. */
 enum datafile_look {
 	DATAFILE_SAME,		/* as it did when it was verified */
-	DATAFILE_TOUCHED,	/* its mode, links or times were changed: its bytes may be others */
+	DATAFILE_TOUCHED,	/* its bytes may be others: its mode, links or times were changed,
+				 * or nobody knows how it should look */
 	DATAFILE_CHANGED,	/* somebody has written to it, or to the metafile */
 	DATAFILE_OTHER		/* it is another file */
 };
@@ -126,6 +135,10 @@ enum datafile_look datafile_look(struct datafile *d, int fd);
 /* Tells all processes not to use the file any more: it was changed, or, if d->meta.error
  * is set, the metafile was or can't be read. Says so, unless a process has said it. */
 void datafile_lose(struct datafile *d);
+
+/* Says that the data file isn't found at its path, unless a process has said it: another file
+ * is there (error 0), or it can't be opened (error: the errno). It may come back. */
+void datafile_miss(struct datafile *d, int error);
 
 /* ---- how much there is ---- */
 

@@ -6,12 +6,14 @@
  * make other children serve unverified bytes. It costs one mapping more until then, and
  * no time. Without it (PORTABLE, other systems) there is one mapping, and all works the
  * same, without that safety. */
-#define _GNU_SOURCE	/* memfd_create, and MAP_ANONYMOUS before POSIX.1-2024 */
+#define _GNU_SOURCE	/* memfd_create */
 #include "file/held.h"
 
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "base/memory.h"
 
 #define ALIGNMENT _Alignof(max_align_t)
 
@@ -29,13 +31,6 @@ static size_t size_of(const struct held *held)
 }
 
 /* ---- memory that is mapped twice ------------------------------------------------ */
-
-static void *map_once(size_t size)
-{
-	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	return memory != MAP_FAILED ? memory : NULL;
-}
 
 /* Maps new shared memory of that size, for reading and writing, and in *read_only the
  * same memory once more, for reading only: NULL if the system can't do that.
@@ -58,7 +53,7 @@ static void *map_twice(size_t size, void **read_only)
 	if (fd < 0)
 		fd = memfd_create("held", MFD_CLOEXEC | MFD_ALLOW_SEALING);
 	if (fd < 0)
-		return map_once(size);
+		return memory_shared(size);
 	if (ftruncate(fd, (off_t)size) == 0)
 		writable = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	/* From the seal on, no new mapping can be made writable. */
@@ -68,7 +63,7 @@ static void *map_twice(size_t size, void **read_only)
 	if (second == MAP_FAILED) {
 		if (writable != MAP_FAILED)
 			munmap(writable, size);
-		return map_once(size);
+		return memory_shared(size);
 	}
 	*read_only = second;
 	return writable;
@@ -79,7 +74,7 @@ static void *map_twice(size_t size, void **read_only)
 static void *map_twice(size_t size, void **read_only)
 {
 	*read_only = NULL;
-	return map_once(size);
+	return memory_shared(size);
 }
 
 #endif

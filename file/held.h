@@ -16,7 +16,7 @@ struct held {
 	struct held *read_only;		/* the second mapping of this memory; NULL if there is none */
 	size_t beside;			/* bytes before this struct that are the owner's */
 	atomic_bool some;		/* at least one chunk is held */
-	atomic_bool proven;		/* at least one held chunk is not all zeros */
+	atomic_bool proven;		/* at least one held chunk is proof of whose the file is (check.h) */
 	uint64_t chunks;		/* in the data file */
 	_Atomic unsigned char bits[];	/* chunk i is bit i % 8 of byte i / 8 */
 };

@@ -88,9 +88,9 @@ const uint8_t *holes_zero_hash(uint64_t chunk_size)
 	return hash;
 }
 
-bool holes_are_zeros(const uint8_t *bytes, size_t size)
+bool holes_is_repeated(uint8_t byte, const uint8_t *bytes, size_t size)
 {
-	return size == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, size - 1) == 0);
+	return size == 0 || (bytes[0] == byte && memcmp(bytes, bytes + 1, size - 1) == 0);
 }
 
 bool holes_file_is_zeros(int fd, uint64_t size)
@@ -103,7 +103,7 @@ bool holes_file_is_zeros(int fd, uint64_t size)
 		at = data.begin > at ? data.begin : at;
 		uint64_t left = data.end - at;
 		size_t piece = left < sizeof buffer ? (size_t)left : sizeof buffer;
-		if (io_read_at(fd, buffer, piece, at) != (ssize_t)piece || !holes_are_zeros(buffer, piece))
+		if (io_read_at(fd, buffer, piece, at) != (ssize_t)piece || !holes_is_repeated(0, buffer, piece))
 			return false;
 		at += piece;
 	}

@@ -29,8 +29,8 @@ void holes_find_data(struct extent *data, int fd, uint64_t at, uint64_t length);
  * call for another size. */
 const uint8_t *holes_zero_hash(uint64_t chunk_size);
 
-/* Whether all of these bytes are zero. */
-bool holes_are_zeros(const uint8_t *bytes, size_t size);
+/* Whether each of these bytes is that one. */
+bool holes_is_repeated(uint8_t byte, const uint8_t *bytes, size_t size);
 
 /* Whether the first size bytes of the file are nothing but zeros and holes. The file is
  * read up to the first other byte. False also if it can't be read, or is shorter. */

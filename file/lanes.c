@@ -43,7 +43,7 @@ struct task {
 	size_t count;
 	uint64_t length;
 	int fd;
-	bool find_zeros;
+	bool find_varied;
 };
 
 /* Hashes a piece of each chunk, then the next piece of each. 0, or an errno. */
@@ -52,13 +52,13 @@ static int hash_all(void *arg)
 	const struct task *t = arg;
 	SHA256_CTX ctx[LANES_MAX], *ctxs[LANES_MAX];
 	const uint8_t *data[LANES_MAX];
-	uint8_t *hashes[LANES_MAX];
+	uint8_t *hashes[LANES_MAX], first_byte[LANES_MAX];
 	size_t piece;
 
 	for (size_t l = 0; l < t->count; l++) {
 		ctxs[l] = &ctx[l];
 		hashes[l] = t->lanes[l].hash;
-		t->lanes[l].zeros = true;
+		t->lanes[l].varied = false;
 		sha256_init(&ctx[l]);
 	}
 	for (uint64_t done = 0; done < t->length; done += piece) {
@@ -69,8 +69,10 @@ static int hash_all(void *arg)
 			data[l] = window_look(t->fd, lane->offset + done, piece);
 			if (data[l] == NULL)
 				return errno;
-			if (t->find_zeros && lane->zeros)
-				lane->zeros = holes_are_zeros(data[l], piece);
+			if (done == 0)
+				first_byte[l] = data[l][0];
+			if (t->find_varied && !lane->varied)
+				lane->varied = !holes_is_repeated(first_byte[l], data[l], piece);
 		}
 		sha256_update_lanes(ctxs, data, piece, t->count);
 	}
@@ -83,7 +85,7 @@ static int hash_all(void *arg)
 int lanes_hash(struct lane lanes[], size_t count, uint64_t length, int fd, unsigned look)
 {
 	window_map((look & LANES_MAP) != 0);
-	return window_try(hash_all, &(struct task){lanes, count, length, fd, (look & LANES_FIND_ZEROS) != 0});
+	return window_try(hash_all, &(struct task){lanes, count, length, fd, (look & LANES_FIND_VARIED) != 0});
 }
 
 void lanes_forget(void)
@@ -103,13 +105,14 @@ size_t lanes_best_count(void)
 	return 1;
 }
 
-static int hash_one(struct lane *lane, uint64_t length, int fd, bool find_zeros)
+static int hash_one(struct lane *lane, uint64_t length, int fd, bool find_varied)
 {
 	static uint8_t buffer[128 << 10];
+	uint8_t first_byte = 0;
 	SHA256_CTX ctx;
 	size_t piece;
 
-	lane->zeros = true;
+	lane->varied = false;
 	sha256_init(&ctx);
 	for (uint64_t done = 0; done < length; done += piece) {
 		uint64_t left = length - done;
@@ -119,8 +122,10 @@ static int hash_one(struct lane *lane, uint64_t length, int fd, bool find_zeros)
 			return errno;
 		if ((size_t)n < piece)
 			return EIO;
-		if (find_zeros && lane->zeros)
-			lane->zeros = holes_are_zeros(buffer, piece);
+		if (done == 0)
+			first_byte = buffer[0];
+		if (find_varied && !lane->varied)
+			lane->varied = !holes_is_repeated(first_byte, buffer, piece);
 		sha256_update(&ctx, buffer, piece);
 	}
 	sha256_final(&ctx, lane->hash);
@@ -132,7 +137,7 @@ int lanes_hash(struct lane lanes[], size_t count, uint64_t length, int fd, unsig
 	int error = 0;
 
 	for (size_t l = 0; l < count && error == 0; l++)
-		error = hash_one(&lanes[l], length, fd, (look & LANES_FIND_ZEROS) != 0);
+		error = hash_one(&lanes[l], length, fd, (look & LANES_FIND_VARIED) != 0);
 	return error;
 }
 

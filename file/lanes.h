@@ -14,7 +14,7 @@
 struct lane {
 	uint64_t offset;		/* of the chunk in the data file, in bytes; the caller's to set */
 	uint8_t hash[SHA256_HASH_SIZE];	/* of the chunk */
-	bool zeros;			/* the chunk is all zeros, or nobody asked */
+	bool varied;			/* the chunk is not one byte repeated; false if nobody asked */
 };
 
 /* How many chunks at a time are hashed fastest: from 1 to LANES_MAX. */
@@ -24,7 +24,7 @@ size_t lanes_best_count(void);
 enum lanes_look {
 	LANES_READ = 0,
 	LANES_MAP = 1,		/* through a mapping, where the system has one: not for holes */
-	LANES_FIND_ZEROS = 2	/* set lane.zeros */
+	LANES_FIND_VARIED = 2	/* set lane.varied */
 };
 
 /* Hashes the chunks in `count` lanes (LANES_MAX at most), which have all the same length

@@ -14,7 +14,7 @@
 struct scan_plan {
 	const char *path;	/* of the data file, for messages */
 	unsigned workers;	/* processes, from 1 to SCAN_WORKERS_MAX */
-	bool until_proven;	/* no further than to the first match that is not all zeros */
+	bool until_proven;	/* no further than to the first match that is proof (check.h) */
 	/* Is called with the bytes checked so far every now and then. */
 	void (*progress)(void *arg, uint64_t bytes);
 	void *arg;

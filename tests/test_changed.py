@@ -1,6 +1,7 @@
 """Files that somebody else writes to while the program runs: the metafile, the
 data file. And the last error that a written file can have: that of its close."""
 
+import contextlib
 import os
 import shutil
 import resource
@@ -172,7 +173,8 @@ class DataFile(Case):
         peer = self.start_peer(file)
         wait_for_chunks(peer.address(), file, [0])
         for process in peer.children():
-            os.kill(process.pid, signal.SIGSTOP)  # the fetcher, if it still checks
+            with contextlib.suppress(ProcessLookupError):  # a child, whose client has gone
+                os.kill(process.pid, signal.SIGSTOP)
         os.utime(file.path)
         self.assert_stopped(peer, file)
         for process in peer.children("T"):
@@ -190,6 +192,30 @@ class DataFile(Case):
                 status, message = receive_response(client)
                 self.assertEqual((status, message[-1:]), (NO_FILE, b"\n"), message)
             self.assert_stopped(seeder, file)
+
+    def test_a_peer_that_has_lost_its_file_does_not_end_with_success(self):
+        seeder = self.start_seeder(self.small)
+        self.change_bytes(self.small.path)
+        self.assert_stopped(seeder, self.small)
+        seeder.signal(signal.SIGTERM)
+        self.assertEqual(seeder.wait(), 1)
+
+    def test_replaced_or_removed_it_is_said_once(self):
+        def replace(path):
+            new = self.scratch / "new"
+            shutil.copyfile(path, new)
+            new.rename(path)
+
+        for file, change, words in ((self.small, replace, "another file"),
+                                    (self.large, os.unlink, "No such file or directory")):
+            seeder = self.start_seeder(file)
+            change(file.path)
+            for number in range(3):
+                self.assertEqual(ask_peer(seeder.address(), chunk_request(file.hash, number))[0], NO_FILE)
+            seeder.says(words)
+            lines = seeder.stderr.splitlines()
+            self.assertEqual(len(lines), 2, lines)
+            self.assertRegex(lines[1], rf"^cascade: child\[\d+\]: {file.path}: .*{words}.* not served")
 
     def test_one_of_two_files(self):
         seeder = self.start_seeder(self.small, self.large)
@@ -255,6 +281,26 @@ class DataFile(Case):
         self.change_bytes(file.path)
         self.assert_stopped(peer, file)
 
+    def test_a_fetcher_that_was_killed(self):
+        """It could not say how it left the file: each chunk is hashed before it is served."""
+        file = self.small
+        file.path.write_bytes(file.data[:10_000])
+        peer = self.start_peer(file, peers=[self.vacant_address()])
+        peer.address()
+        fetcher, = wait_until(peer.children, "the fetcher runs")
+        wait_for_chunks(peer.address(), file, range(10))
+        with connect(peer.address()) as before:
+            before.sendall(chunk_request(file.hash, 1))
+            self.assertEqual(receive_response(before), (OK, file.chunk(1)))
+            os.kill(fetcher.pid, signal.SIGKILL)
+            peer.says("the fetcher has ended")
+            edit(file.path, 10)
+            for number in 0, 1:
+                self.assert_not_deceived(peer.address(), file, number)
+            self.assertEqual(ask_peer(peer.address(), chunk_request(file.hash, 1)), (OK, file.chunk(1)))
+            before.sendall(chunk_request(file.hash, 0))
+            self.assertNotEqual(receive_response(before)[0], OK)
+
     def test_our_own_writing_is_no_change(self):
         """A client that is served all the time while the rest is fetched."""
         file, held = self.small, threading.Event()
@@ -290,7 +336,7 @@ class Close(Case):
     def start_without_close(self, *options):
         return self.start(["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", self.file.path,
                            "-e", "trace=close", "-e", "inject=close:error=EIO", PROGRAMS / "cascade", *options,
-                           "-p", Peer(self, self.file).name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
+                           "--peer", Peer(self, self.file).name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
 
     def assert_told(self, program):
         lines = [line for line in program.stderr.splitlines() if f"{self.file.path}: " in line and

@@ -164,8 +164,9 @@ static void test_overlap(void)
 
 static void test_claim(void)
 {
-	static uint8_t zeros[2 * SIZE], one_right[SIZE], too_long[2 * SIZE];
+	static uint8_t zeros[2 * SIZE], ones[SIZE], one_right[SIZE], too_long[2 * SIZE];
 
+	memset(ones, 0xff, sizeof ones);
 	memcpy(one_right, user, SIZE);
 	memcpy(one_right + 4 * CHUNK_SIZE, right + 4 * CHUNK_SIZE, CHUNK_SIZE);
 	memcpy(too_long, right, SIZE);
@@ -176,7 +177,7 @@ static void test_claim(void)
 	} known[] = {
 		{user, 0, true}, {zeros, 1, true}, {zeros, SIZE, true}, {zeros, 2 * SIZE, true},
 		{right, SIZE, true}, {right, CHUNK_SIZE, true}, {one_right, SIZE, true},
-		{user, 1, false}, {user, SIZE, false}, {user, 2 * SIZE, false},
+		{user, 1, false}, {ones, SIZE, false}, {user, SIZE, false}, {user, 2 * SIZE, false},
 		{right, CHUNK_SIZE - 1, false}, {too_long, SIZE + 1, false}, {too_long, 2 * SIZE, false},
 	};
 
@@ -288,6 +289,20 @@ static void test_look_while_writing(void)
 	held_free(d.held);
 }
 
+/* Nobody can tell then which bytes it was about to write. */
+static void test_look_after_the_writer_was_killed(void)
+{
+	write_data("", 0);
+	CHECK(open_data() == 0);
+	datafile_writer_ended(&d);
+	CHECK(look() == DATAFILE_SAME);		/* it never wrote */
+	end_data();
+	CHECK(open_data() == 0 && datafile_begin_write(&d) == 0 && look() == DATAFILE_SAME);
+	datafile_writer_ended(&d);
+	CHECK(look() == DATAFILE_TOUCHED);
+	end_data();
+}
+
 static void test_intact(void)
 {
 	write_data("", 0);
@@ -345,6 +360,7 @@ static int run_all(void)
 	RUN(test_not_our_mark);
 	RUN(test_look);
 	RUN(test_look_while_writing);
+	RUN(test_look_after_the_writer_was_killed);
 	RUN(test_intact);
 	RUN(test_shared);
 	RUN(test_bytes);

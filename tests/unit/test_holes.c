@@ -56,16 +56,16 @@ static void test_zero_hash(void)
 
 /* ---- Zeros ---- */
 
-static void test_are_zeros(void)
+static void test_is_repeated(void)
 {
 	uint8_t bytes[100] = {0};
 
-	CHECK(holes_are_zeros(bytes, 0));
+	CHECK(holes_is_repeated(0, bytes, 0));
 	for (size_t size = 1; size <= sizeof bytes; size++) {
-		CHECK(holes_are_zeros(bytes, size));
+		CHECK(holes_is_repeated(0, bytes, size) && !holes_is_repeated(1, bytes, size));
 		for (size_t i = 0; i < size; i++) {
 			bytes[i] = 1;
-			CHECK(!holes_are_zeros(bytes, size) && holes_are_zeros(bytes, i));
+			CHECK(!holes_is_repeated(0, bytes, size) && holes_is_repeated(0, bytes, i));
 			bytes[i] = 0;
 		}
 	}
@@ -124,7 +124,7 @@ static int run_all(void)
 	set_up();
 	RUN(test_find_data);
 	RUN(test_zero_hash);
-	RUN(test_are_zeros);
+	RUN(test_is_repeated);
 	RUN(test_file_is_zeros);
 #if defined(__linux__)
 	RUN(test_holes_are_not_filled);

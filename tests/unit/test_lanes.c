@@ -13,8 +13,8 @@
 static uint8_t bytes[SIZE];
 static int fd;
 
-static const unsigned looks[] = {LANES_READ, LANES_MAP, LANES_READ | LANES_FIND_ZEROS,
-				 LANES_MAP | LANES_FIND_ZEROS};
+static const unsigned looks[] = {LANES_READ, LANES_MAP, LANES_READ | LANES_FIND_VARIED,
+				 LANES_MAP | LANES_FIND_VARIED};
 
 static void write_file(void)
 {
@@ -58,12 +58,14 @@ static void test_hashes(void)
 	close(fd);
 }
 
-static void test_zeros(void)
+static void test_varied(void)
 {
 	struct lane lanes[LANES_MAX];
 
 	memset(bytes, 0, sizeof bytes);
 	bytes[0] = bytes[2 * 100000 - 1] = bytes[2 * 100000 + 50000] = 1;
+	memset(bytes + 14 * 100000, 0xff, 200000);
+	bytes[15 * 100000 + 99999] = 0xfe;
 	write_file();
 	for (size_t k = 0; k < LENGTH(looks); k++) {
 		for (size_t l = 0; l < LANES_MAX; l++)
@@ -71,8 +73,8 @@ static void test_zeros(void)
 		CHECK(lanes_hash(lanes, LANES_MAX, 100000, fd, looks[k]) == 0);
 		for (size_t l = 0; l < LANES_MAX; l++) {
 			CHECK(has_hash(&lanes[l], 100000));
-			if (looks[k] & LANES_FIND_ZEROS)
-				CHECK(lanes[l].zeros == (l >= 3));
+			if (looks[k] & LANES_FIND_VARIED)
+				CHECK(lanes[l].varied == (l < 3 || l == 15));
 		}
 	}
 	lanes_forget();
@@ -119,7 +121,7 @@ static void test_what_is_forgotten_is_read_anew(void)
 static int run_all(void)
 {
 	RUN(test_hashes);
-	RUN(test_zeros);
+	RUN(test_varied);
 	RUN(test_file_ends);
 	RUN(test_what_is_forgotten_is_read_anew);
 	return unit_result();
