@@ -32,8 +32,8 @@
 #include "csapp.h"
 #include "fetch/fetch.h"
 #include "fetch/progress.h"
-#include "file/check.h"
 #include "file/datafile.h"
+#include "file/scan.h"
 #include "net/listen.h"
 #include "net/news.h"
 #include "peer_serve.h"
@@ -140,7 +140,7 @@ static unsigned cpu_count(void)
 {
 	long n = sysconf(_SC_NPROCESSORS_ONLN);
 
-	return n < 1 ? 1 : n > CHECK_WORKERS_MAX ? CHECK_WORKERS_MAX : (unsigned)n;
+	return n < 1 ? 1 : n > SCAN_WORKERS_MAX ? SCAN_WORKERS_MAX : (unsigned)n;
 }
 
 static void parse_options(struct settings *s, int argc, char **argv)
@@ -187,7 +187,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 			if (s->user == NULL)
 				fatalx("there is no user \"%s\"", optarg);
 			break;
-		case 'j': s->fetch.check_workers = parse_number("processes", optarg, CHECK_WORKERS_MAX); break;
+		case 'j': s->fetch.check_workers = parse_number("processes", optarg, SCAN_WORKERS_MAX); break;
 		case ORDER:
 			if (strcmp(optarg, "ascending") != 0)
 				args_misuse("unknown order: \"%s\"", optarg);

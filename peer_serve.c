@@ -279,7 +279,7 @@ static void leave_files_to_fetcher(void)
 	confinement = confine_prepare(fds, options->count);
 	for (size_t i = 0; i < options->count; i++) {
 		close(fds[i]);
-		options->files[i].held = held_read_only(options->files[i].held);
+		datafile_read_only(&options->files[i]);
 	}
 	free(fds);
 }

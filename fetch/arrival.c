@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/format.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "fetch/progress.h"
 #include "fetch/transfer.h"
@@ -220,7 +221,7 @@ static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
 	}
 	int error = u->size > 0 ? datafile_mark(a->file) : 0;
 	if (error == 0)
-		error = transfer_bytes(u->bytes, u->size, a->file->fd, u->offset);
+		error = io_write_at(a->file->fd, u->bytes, u->size, u->offset);
 	if (error != 0) {
 		end_with_write_error(a, error);
 		return;

@@ -17,7 +17,7 @@
 #include <unistd.h>
 
 #include "fetch/arrival.h"
-#include "file/check.h"
+#include "file/whole.h"
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/log.h"
@@ -350,7 +350,7 @@ static void check_local(struct datafile *d, const struct fetch_options *options)
 			datafile_end_check(d);
 		progress_end();
 	}
-	atomic_store(&d->held->checked, true);
+	datafile_set_checked(d);
 }
 
 /* With --verify-whole, hashes the complete file once more, as a whole. False,
@@ -360,7 +360,7 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 	if (!options->verify_whole)
 		return true;
 	progress_begin("verifying", d, 0, NULL);
-	int right = check_whole(&d->meta, d->fd, progress_checked, NULL);
+	int right = whole_has_its_hash(&d->meta, d->fd, progress_checked, NULL);
 	progress_end();
 	if (right == 0)
 		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "

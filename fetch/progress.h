@@ -20,7 +20,7 @@ void progress_begin(const char *verb, const struct datafile *d, uint64_t had, co
  * them the verb is shown. */
 void progress_show(uint64_t bytes, int peers);
 
-/* The same for what is checked, as check_data_file wants it. */
+/* The same for what is checked, as scan_file wants it. */
 void progress_checked(void *unused, uint64_t bytes);
 
 /* Ends, and removes the line. Returns the seconds since progress_begin. */

@@ -20,6 +20,7 @@
 #endif
 
 #include "base/clock.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/retry.h"
 #include "base/wait.h"
@@ -254,17 +255,7 @@ static int flush_out(int flags)
 /* Reads size bytes of the data file. Returns 0, or -1 if it can't read them all. */
 static int read_data(uint8_t *to, size_t size, uint64_t offset)
 {
-	while (size > 0) {
-		ssize_t n = pread(client.data_fd, to, size, (off_t)offset);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return -1;
-		to += n;
-		size -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
+	return io_read_at(client.data_fd, to, size, offset) == (ssize_t)size ? 0 : -1;
 }
 
 /* Sends size bytes of the data file to the client. */

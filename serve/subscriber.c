@@ -33,7 +33,7 @@ void subscriber_begin(const struct subscriber_options *subscriber_options)
 static bool can_subscribe(const struct datafile *d, bool fetching)
 {
 	return !atomic_load(d->lost) && atomic_load(&d->held->some) &&
-	       (atomic_load(&d->held->checked) || !fetching);
+	       (datafile_is_checked(d) || !fetching);
 }
 
 /* Runs in the subscriber: subscribes the files that the parent has marked. */

@@ -31,10 +31,6 @@ EXCEPTIONS = {
     "fetch/arrival, fetch/fetch: include each other",
     "fetch/arrival, fetch/swarm: include each other",
     "fetch/fetch, fetch/swarm: include each other",
-    "file/check.c, file/metafile.c: both have check_whole()",
-    "file/check.c, file/metafile.c: both have read_ahead()",
-    "file/window.c: a global or static variable is called count",
-    "file/window.c: a global or static variable is called each",
 }
 
 BAD_NAMES = {"a", "all", "any", "count", "each", "enough", "few", "i", "many", "most", "n", "some"}

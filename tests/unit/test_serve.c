@@ -318,7 +318,7 @@ static void test_not_held_yet(void)
 	struct held *all = files[SMALL].held;
 	int fd;
 
-	files[SMALL].held = held_new(files[SMALL].meta.chunks);
+	files[SMALL].held = held_new(files[SMALL].meta.chunks, 0);
 	held_add(files[SMALL].held, 5);
 	fd = start_server();
 	ask(fd, SMALL, 4);
@@ -349,7 +349,7 @@ static void test_pipelined(void)
 	struct held *all = files[SMALL].held;
 	int fd;
 
-	files[SMALL].held = held_new(files[SMALL].meta.chunks);
+	files[SMALL].held = held_new(files[SMALL].meta.chunks, 0);
 	for (uint64_t i = 0; i < files[SMALL].meta.chunks; i++)
 		if (i != NOT_HELD)
 			held_add(files[SMALL].held, i);
