@@ -347,13 +347,7 @@ static void on_end(int sig)
 /* With --client-only, this process is the fetcher. Returns the exit status. */
 static int fetch_only(struct settings *s)
 {
-	struct sigaction hangup;
-
-	Signal(SIGINT, on_end);
-	Signal(SIGTERM, on_end);
-	sigaction(SIGHUP, NULL, &hangup);
-	if (hangup.sa_handler != SIG_IGN)	/* nohup(1) */
-		Signal(SIGHUP, on_end);
+	process_on_end(on_end);
 	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
