@@ -326,16 +326,6 @@ static void allow_descriptors(void)
 	}
 }
 
-static void set_up_process(void)
-{
-	Signal(SIGCHLD, SIG_DFL);	/* if it were ignored, wait would not tell how children end */
-	Signal(SIGPIPE, SIG_IGN);	/* write fails instead */
-	Signal(SIGXFSZ, SIG_IGN);	/* likewise, if a file may not grow */
-	allow_descriptors();
-}
-
-/* ---- fetching and serving -------------------------------------------------- */
-
 /* A download was interrupted. The children end with this process. */
 static void on_end(int sig)
 {
@@ -344,10 +334,20 @@ static void on_end(int sig)
 	_exit(EXIT_FAILURE);
 }
 
+static void set_up_process(void)
+{
+	Signal(SIGCHLD, SIG_DFL);	/* if it were ignored, wait would not tell how children end */
+	Signal(SIGPIPE, SIG_IGN);	/* write fails instead */
+	Signal(SIGXFSZ, SIG_IGN);	/* likewise, if a file may not grow */
+	process_on_end(on_end);		/* until serve_block_signals is called */
+	allow_descriptors();
+}
+
+/* ---- fetching and serving -------------------------------------------------- */
+
 /* With --client-only, this process is the fetcher. Returns the exit status. */
 static int fetch_only(struct settings *s)
 {
-	process_on_end(on_end);
 	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;

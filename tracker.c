@@ -371,6 +371,7 @@ int main(int argc, char **argv)
 	args_program("tracker", usage_text, help_text);
 	struct address self = parse_arguments(argc, argv);
 	set_up_signals();
+	log_never_wait();
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid());
 	subscriptions_begin((uint32_t)random());
 	answer_clients(listen_open(&self, false));

@@ -88,8 +88,9 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	d->path = path != NULL ? path : metafile_data_path(metafile_path);
 	d->held = d->path != NULL ? held_new(d->meta.chunks) : NULL;
 	d->lost = new_flag();
+	d->missed = new_flag();
 	d->writer_ended = new_flag();
-	if (d->held == NULL || d->lost == NULL || d->writer_ended == NULL) {
+	if (d->held == NULL || d->lost == NULL || d->missed == NULL || d->writer_ended == NULL) {
 		log_warn("%s", metafile_path);
 		return -1;
 	}
@@ -345,6 +346,20 @@ void datafile_lose(struct datafile *d)
 	else
 		log_warnx("%s: can't be read: %s; %s is neither fetched nor served any more",
 			  d->meta.path, strerror(error), d->path);
+}
+
+void datafile_miss(struct datafile *d, int error)
+{
+	struct stat st;
+
+	if (atomic_exchange(d->missed, true))
+		return;
+	/* A confined process may not open another one, but see that it is. */
+	bool other = error == 0 || (stat(d->path, &st) == 0 && (st.st_dev != d->device || st.st_ino != d->inode));
+	if (other)
+		log_warnx("%s: is another file than the one that was checked; it is not served", d->path);
+	else
+		log_warnx("%s: can't be opened: %s; it is not served", d->path, strerror(error));
 }
 
 int datafile_end_check(struct datafile *d)

@@ -14,6 +14,7 @@ struct datafile {
 	const char *path;	/* of the data file */
 	struct held *held;	/* in shared memory */
 	atomic_bool *lost;	/* in shared memory: it is neither fetched nor served any more */
+	atomic_bool *missed;	/* in shared memory: it was said that it isn't found at path */
 	atomic_bool *writer_ended;	/* in shared memory: whoever of ours might write to it */
 	int fd;			/* the data file; what is served is opened anew */
 	bool writable;		/* fd is open for writing too */
@@ -97,6 +98,10 @@ enum datafile_look datafile_look(struct datafile *d, int fd);
 /* The file is not to be used any more, since it was changed, or if d->meta.error is
  * set the metafile was, or can't be read. Says so, unless a process has said it. */
 void datafile_lose(struct datafile *d);
+
+/* The data file isn't found at its path: another one is, or that can't be opened for this
+ * errno, which is else 0. It may come back. Says so, unless a process has said it. */
+void datafile_miss(struct datafile *d, int error);
 
 /* How many bytes the chunks have that are held, given how many those are; and
  * those that are not. */

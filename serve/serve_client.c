@@ -228,8 +228,12 @@ static int open_data(struct datafile *file)
 			close(client.data_fd);
 		client.open_file = NULL;
 		client.data_fd = retry_open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
-		if (client.data_fd < 0)
+		if (client.data_fd < 0) {
+			int error = errno;
+			log_role("child");
+			datafile_miss(file, error);
 			return -1;
+		}
 	}
 	enum datafile_look look = datafile_look(file, client.data_fd);
 	if (look == DATAFILE_CHANGED && client.context->verify && file->meta.error == 0)
@@ -237,6 +241,10 @@ static int open_data(struct datafile *file)
 	if (look == DATAFILE_CHANGED) {
 		log_role("child");
 		datafile_lose(file);
+	}
+	if (look == DATAFILE_OTHER) {
+		log_role("child");
+		datafile_miss(file, 0);
 	}
 	if (look != DATAFILE_SAME && look != DATAFILE_TOUCHED)
 		return -1;

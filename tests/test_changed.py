@@ -200,6 +200,23 @@ class DataFile(Case):
         seeder.signal(signal.SIGTERM)
         self.assertEqual(seeder.wait(), 1)
 
+    def test_replaced_or_removed_it_is_said_once(self):
+        def replace(path):
+            new = self.scratch / "new"
+            shutil.copyfile(path, new)
+            new.rename(path)
+
+        for file, change, words in ((self.small, replace, "another file"),
+                                    (self.large, os.unlink, "No such file or directory")):
+            seeder = self.start_seeder(file)
+            change(file.path)
+            for number in range(3):
+                self.assertEqual(ask_peer(seeder.address(), chunk_request(file.hash, number))[0], NO_FILE)
+            seeder.says(words)
+            lines = seeder.stderr.splitlines()
+            self.assertEqual(len(lines), 2, lines)
+            self.assertRegex(lines[1], rf"^cascade: child\[\d+\]: {file.path}: .*{words}.* not served")
+
     def test_one_of_two_files(self):
         seeder = self.start_seeder(self.small, self.large)
         self.change_bytes(self.small.path)

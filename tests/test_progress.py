@@ -284,6 +284,28 @@ class OnTerminal(Showing):
                         self.assertRegex(screen.pop(), "^cascade: .* of 192 chunks held$")
                     self.assertEqual(screen, [])
 
+    def test_a_signal_while_it_is_found_out_whose_a_file_is(self):
+        """Before the program listens: no chunk of this file matches, so all of it is looked at."""
+        pieces = 512
+        file = self.make_description()
+        header = bytearray(file.metafile[:64])
+        header[16:32] = (pieces << 20).to_bytes(8, "big") + (1 << 20).to_bytes(8, "big")
+        file.metafile_path.write_bytes(bytes(header) + os.urandom(32 * pieces))
+        with open(file.path, "wb") as data:
+            for _ in range(pieces):
+                data.write(b"x" * (1 << 20))
+        for options in (["-c"], []):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with self.subTest(options=options, number=number):
+                    terminal = Terminal(self, 80)
+                    command = self.command(file, "-j", "1", peers=[])
+                    command[1:2] = [*options, "-p", f"{LOOPBACK}:1"]
+                    program = self.start_command_on(terminal, command)
+                    wait_until(lambda: "checking" in terminal.text, "it is drawn")
+                    program.signal(number)
+                    self.assertEqual(program.wait(10), 1)
+                    self.assertEqual(screen_of(terminal.finish()), [""])
+
     def test_where_no_line_was_drawn_none_is_removed(self):
         file = self.make_description()
         file.path.write_bytes(file.data)
