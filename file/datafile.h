@@ -15,6 +15,7 @@ struct datafile {
 	struct held *held;	/* in shared memory */
 	atomic_bool *lost;	/* in shared memory: it is neither fetched nor served any more */
 	atomic_bool *missed;	/* in shared memory: it was said that it isn't found at path */
+	atomic_bool *damaged;	/* in shared memory: it was said that a chunk is */
 	atomic_bool *writer_ended;	/* in shared memory: whoever of ours might write to it */
 	int fd;			/* the data file; what is served is opened anew */
 	bool writable;		/* fd is open for writing too */
@@ -102,6 +103,10 @@ void datafile_lose(struct datafile *d);
 /* The data file isn't found at its path: another one is, or that can't be opened for this
  * errno, which is else 0. It may come back. Says so, unless a process has said it. */
 void datafile_miss(struct datafile *d, int error);
+
+/* A chunk that was held has its hash no more. Says so, unless a process has said it of
+ * any: who asks for it again and again must not fill a log. */
+void datafile_damaged(struct datafile *d, uint64_t chunk);
 
 /* How many bytes the chunks have that are held, given how many those are; and
  * those that are not. */
