@@ -33,8 +33,8 @@ SECTIONS := $(filter-out -Wl%,$(DROP_UNUSED))
 DROP_UNUSED := $(filter -Wl%,$(DROP_UNUSED))
 
 PROGRAMS = cascade tracker mkcascade
-MODULES = $(patsubst %.c,build/%.o,csapp.c sha256.c peer_serve.c $(wildcard base/*.c net/*.c file/*.c fetch/*.c serve/*.c))
-UNITS = $(patsubst tests/%.c,build/%,$(wildcard tests/unit/*.c))
+MODULES = $(patsubst %.c,build/%.o,csapp.c sha256.c peer_serve.c $(wildcard base/*.c net/*.c file/*.c fetch/*.c serve/*.c track/*.c))
+UNITS = $(patsubst tests/%.c,build/%,$(wildcard tests/unit/*.c tests/exercises/*.c))
 BENCHES = $(patsubst %.c,build/%,$(wildcard bench/*.c))
 
 all: $(PROGRAMS)
@@ -55,6 +55,10 @@ units: $(UNITS)
 
 # A unit test that includes a module's source has its own copy of that module.
 build/unit/%: tests/unit/%.c build/modules.a
+	@mkdir -p $(@D)
+	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -pthread $(LDLIBS)
+
+build/exercises/%: tests/exercises/%.c build/modules.a
 	@mkdir -p $(@D)
 	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -pthread $(LDLIBS)
 

@@ -1,4 +1,4 @@
-/* process.c - what every fork in this program has in common. */
+/* process.c - forking processes that end when their parent ends. */
 #include "base/process.h"
 
 #include <errno.h>
@@ -21,7 +21,7 @@
 static void end_with_parent(pid_t parent)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)	/* it ended before the call */
+	if (getppid() != parent)	/* the parent ended before the call */
 		_exit(EXIT_FAILURE);
 }
 
@@ -50,7 +50,7 @@ static void end_with_parent(pid_t parent)
 
 static void reset_signals(void)
 {
-	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};	/* anywhere here */
+	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};	/* by some program here */
 	struct sigaction action = {.sa_handler = SIG_IGN};
 	sigset_t none;
 
@@ -88,8 +88,8 @@ pid_t process_fork(const char *role)
 	return child;
 }
 
-/* _Fork leaves out what fork does for programs with threads or fork handlers,
- * which here there are none of (POSIX.1-2024). */
+/* _Fork (POSIX.1-2024) leaves out what fork does for threads and fork handlers. The
+ * programs have neither. */
 #if defined(__GLIBC__) && !defined(PORTABLE)
 #if __GLIBC_PREREQ(2, 34)
 #define HAVE_FORK_ALONE 1

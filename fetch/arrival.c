@@ -8,6 +8,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/format.h"
 #include "base/log.h"
 #include "fetch/progress.h"
 #include "fetch/transfer.h"
@@ -195,7 +196,7 @@ struct unwritten {
  * then held and served. */
 static void end_with_write_error(struct arrival *a, int error)
 {
-	char missing[PROGRESS_BYTES_TEXT_SIZE];
+	char missing[FORMAT_BYTES_SIZE];
 
 	arrival_flush(a);
 	for (unsigned i = 0; i < a->checker_count; i++)
@@ -204,7 +205,7 @@ static void end_with_write_error(struct arrival *a, int error)
 	uint64_t bytes = datafile_missing_bytes(a->file);
 	errno = error;
 	log_warn("%s: can't be written (%s, %llu bytes, still to come; what is verified is kept)",
-		 a->file->path, progress_bytes_text((double)bytes, missing), (unsigned long long)bytes);
+		 a->file->path, format_bytes((double)bytes, missing), (unsigned long long)bytes);
 	a->failed = true;
 }
 

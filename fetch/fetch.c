@@ -19,10 +19,12 @@
 #include "fetch/arrival.h"
 #include "file/check.h"
 #include "base/clock.h"
+#include "base/format.h"
 #include "base/log.h"
 #include "base/retry.h"
 #include "fetch/progress.h"
 #include "fetch/swarm.h"
+#include "net/news.h"
 #include "net/tracker_query.h"
 
 #define ASK_MS 10000		/* between two questions to the tracker, and for its answer */
@@ -156,7 +158,7 @@ static void read_query(struct fetch *f)
  * Those that began before us are known so, when we have something for them. */
 static void read_subscription(int news)
 {
-	static struct subscription answer;
+	static struct subscription_answer answer;
 	ssize_t n = read(news, &answer, sizeof answer);
 
 	if (n == sizeof answer && fetches[answer.file].running)
@@ -370,13 +372,13 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 
 static void say_begin(const struct fetch *f)
 {
-	char here[PROGRESS_BYTES_TEXT_SIZE], missing[PROGRESS_BYTES_TEXT_SIZE];
+	char here[FORMAT_BYTES_SIZE], missing[FORMAT_BYTES_SIZE];
 
-	progress_bytes_text((double)f->start_bytes, here);
-	progress_bytes_text((double)(f->file->meta.length - f->start_bytes), missing);
+	format_bytes((double)f->start_bytes, here);
+	format_bytes((double)(f->file->meta.length - f->start_bytes), missing);
 	if (f->start_bytes > 0)
 		log_info("%s: %s of it are verified, %s missing", f->file->path, here, missing);
-	else if (!progress_on_terminal())
+	else if (!log_on_terminal())
 		log_info("%s: %s to fetch", f->file->path, missing);
 }
 
@@ -394,8 +396,11 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 	if (complete) {
 		if (!is_whole(d, options))
 			return -1;
-		log_info("%s: complete: all %llu chunks are verified", d->path,
-			 (unsigned long long)d->meta.chunks);
+		if (d->meta.chunks == 1)
+			log_info("%s: complete: its one chunk is verified", d->path);
+		else
+			log_info("%s: complete: all %llu chunks are verified", d->path,
+				 (unsigned long long)d->meta.chunks);
 		return 0;
 	}
 	if (swarm_begin(&f->swarm, &d->meta, d->held, options) < 0) {
@@ -437,15 +442,15 @@ static void tell_senders(struct swarm *s, char *text, size_t size)
 
 static void say_complete(struct fetch *f)
 {
-	char bytes[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
-	char wasted[PROGRESS_BYTES_TEXT_SIZE], senders[SENDERS_TOLD * (ADDRESS_TEXT_SIZE + 32) + 64];
+	char bytes[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
+	char wasted[FORMAT_BYTES_SIZE], senders[SENDERS_TOLD * (ADDRESS_TEXT_SIZE + 32) + 64];
 	double fetched = (double)(f->file->meta.length - f->start_bytes);
 
 	tell_senders(&f->swarm, senders, sizeof senders);
 	log_info("%s: complete and verified: %s in %.1f s (%s/s), chunks: %s; %s wasted", f->file->path,
-		 progress_bytes_text(fetched, bytes), f->seconds,
-		 progress_bytes_text(f->seconds > 0 ? fetched / f->seconds : 0, per_second), senders,
-		 progress_bytes_text((double)f->swarm.wasted, wasted));
+		 format_bytes(fetched, bytes), f->seconds,
+		 format_bytes(f->seconds > 0 ? fetched / f->seconds : 0, per_second), senders,
+		 format_bytes((double)f->swarm.wasted, wasted));
 }
 
 /* Ends a download that came to an end. Returns whether that was a good one. */

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "net/wire.h"
+#include "net/address.h"
 
 #define SHARES_REGIONS 1024	/* at most, in a file */
 

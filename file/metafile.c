@@ -11,9 +11,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/retry.h"
 #include "csapp.h"
-#include "net/wire.h"
 
 static const uint8_t magic[8] = "CASCADE1";
 

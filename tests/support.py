@@ -25,6 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 PROGRAMS = Path(os.environ.get("CASCADE_PROGRAMS", HERE.parent)).resolve()
+IS_PORTABLE = "-DPORTABLE" in (PROGRAMS / "build/flags").read_text()  # how they are built
 REFERENCE = HERE / "reference"
 LOOPBACK = "127.0.0.1"
 WAIT = 30  # seconds until something that should happen soon counts as failed
@@ -532,7 +533,7 @@ class Case(unittest.TestCase):
     def start_peer(self, files, *options, peers=(), tracker=None, me=(LOOPBACK, 0), **how):
         """Start a serving peer for one file or a list of files."""
         for peer in peers:
-            options += ("-p", "%s:%d" % peer)
+            options += ("--peer", "%s:%d" % peer)
         return self.start([PROGRAMS / "cascade", *options, *operands(files, tracker, me)], **how)
 
     def start_fetch(self, files, *options, **where):

@@ -173,8 +173,8 @@ class DataFile(Case):
         peer = self.start_peer(file)
         wait_for_chunks(peer.address(), file, [0])
         for process in peer.children():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGSTOP)  # the fetcher, if it still checks
+            with contextlib.suppress(ProcessLookupError):  # a child, whose client has gone
+                os.kill(process.pid, signal.SIGSTOP)
         os.utime(file.path)
         self.assert_stopped(peer, file)
         for process in peer.children("T"):
@@ -350,7 +350,7 @@ class Close(Case):
     def start_without_close(self, *options):
         return self.start(["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", self.file.path,
                            "-e", "trace=close", "-e", "inject=close:error=EIO", PROGRAMS / "cascade", *options,
-                           "-p", Peer(self, self.file).name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
+                           "--peer", Peer(self, self.file).name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
 
     def assert_told(self, program):
         lines = [line for line in program.stderr.splitlines() if f"{self.file.path}: " in line and

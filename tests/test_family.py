@@ -18,10 +18,9 @@ from pathlib import Path
 
 from parent import Parent, report_of
 from scripted import Scripted, keep_silent, send, silent_tracker
-from support import (LOOPBACK, NO_CHUNK_YET, OK, PROGRAMS, WAIT, Peer, ask_peer, chunk_request, pause, receive,
+from support import (IS_PORTABLE, LOOPBACK, NO_CHUNK_YET, OK, PROGRAMS, WAIT, Peer, ask_peer, chunk_request, pause, receive,
                      receive_all, receive_response, wait_for_chunks, wait_until)
 
-PORTABLE = "-DPORTABLE" in os.environ.get("CPPFLAGS", "")
 AT_ONCE = 1.5  # seconds; a client that had to wait for another would take longer
 NOBODY = "nobody"
 
@@ -573,7 +572,7 @@ class Shortage(Parent):
 
 
     def test_a_child_that_cannot_be_confined_serves_nobody_and_it_is_said(self):
-        if PORTABLE:
+        if IS_PORTABLE:
             return  # what the portable build leaves out, it does not promise
         if not has_landlock():
             self.skipTest("the kernel has no Landlock")
@@ -748,7 +747,7 @@ class Children(Parent):
     """What a child has."""
 
     def test_no_child_can_write_the_map_of_held_chunks(self):
-        if PORTABLE:
+        if IS_PORTABLE:
             return  # likewise
         absent = self.describe_file("absent", 100_000, 1000)
         peer = self.start_peer([self.small, absent], peers=[self.vacant_address()])
@@ -818,12 +817,12 @@ class Children(Parent):
                 self.assertFalse(own & set(open_files(process.pid).values()), process.pid)
 
     def test_no_new_privileges(self):
-        if not PORTABLE and not has_landlock():
+        if not IS_PORTABLE and not has_landlock():
             self.skipTest("the kernel has no Landlock")
         peer = self.serve(self.small)
         client = self.connect(peer)
         self.ask(client, self.small, 0)
-        self.assertEqual(proc_status(self.child_of(peer, client), "NoNewPrivs"), ["01"[not PORTABLE]])
+        self.assertEqual(proc_status(self.child_of(peer, client), "NoNewPrivs"), ["01"[not IS_PORTABLE]])
 
     def test_descriptors_do_not_add_up_in_the_parent(self):
         peer = self.serve(self.small)

@@ -174,10 +174,24 @@ class Reports(Parent):
         wait_until(lambda: not peer.children(), "all have left")
         before = len(peer.stderr)
         report_of(peer)
-        found = re.search(r"(\d+) clients now, (\d+) before, who were sent ([\d.]+) ?(\w+)",
+        found = re.search(r"(\d+) clients now, (\d+) before, sent ([\d.]+) ?(\w+)",
                           peer.stderr[before:])
         self.assertEqual(found[1], "0")
         self.assertGreaterEqual(int(found[2]), 31)
+
+    def test_one_is_told_of_as_one(self):
+        file = self.make_file("one", 1000, 1000)
+        peer = self.serve(file)
+        connection = self.connect(peer)
+        self.ask(connection, file, 0)
+        self.wait_for_state(peer, connection, "silent", chunks=1)
+        before = len(peer.stderr)
+        report_of(peer)
+        told = peer.stderr[before:]
+        self.assertRegex(told, ": 1 of 1 chunk held\n")
+        self.assertRegex(told, ": 1 client now, ")
+        self.assertRegex(told, ": silent, 1 chunk, ")
+        self.assertIn(f"{file.path}: complete: its one chunk is verified\n", peer.stderr)
 
 
 class Damage(Parent):

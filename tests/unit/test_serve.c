@@ -3,6 +3,7 @@
  *
  * Nothing here sleeps: both sides wait for bytes, for end of file, or for a child. */
 #include "serve/serve_client.h"
+#include "base/bytes.h"
 #include "net/wire.h"
 
 #include <errno.h>
