@@ -334,7 +334,7 @@ static void on_end(int sig)
 	_exit(EXIT_FAILURE);
 }
 
-/* What the signals do until serve_block_signals, or to the end. */
+/* For as long as this process serves nobody: then serve_block_signals is called. */
 static void handle_ends(void)
 {
 	struct sigaction hangup;
