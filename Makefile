@@ -84,6 +84,15 @@ soak: all units benches
 	$(PYTHON) tests/soak.py
 	CASCADE_KILLS=200 $(PYTHON) tests/run.py -k Kill
 
+# Linux with glibc only: it stands before the C library's functions.
+build/torture/fail.so: tests/torture/fail.c build/flags
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
+
+# As in make torture TORTURE="--part 20", or TORTURE="fetch/pwrite.3=EIO".
+torture: all build/torture/fail.so
+	$(PYTHON) tests/torture.py $(TORTURE)
+
 benches: $(BENCHES)
 
 # As in make bench BENCH="--size 64M --only rsync"; bench/bench.py --help tells the options.
@@ -100,5 +109,5 @@ install: all
 clean:
 	rm -rf $(PROGRAMS) build
 
-.PHONY: all always units benches demo test soak bench bench-serve install clean
+.PHONY: all always units benches demo test soak torture bench bench-serve install clean
 .SECONDARY:

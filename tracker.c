@@ -300,11 +300,9 @@ static void add_operand(const char *text)
 		policy_track_file(hash);
 		return;
 	}
-	char *data_path = metafile_data_path(text);
-	if (data_path == NULL)
+	if (!metafile_is_named(text))
 		fatalx("%s: neither a hash of %d digits nor a metafile (NAME" METAFILE_SUFFIX ")",
 		       text, 2 * SHA256_HASH_SIZE);
-	free(data_path);
 	if (metafile_open(&m, text, &why) < 0)
 		fatalx("%s: %s", text, why);
 	policy_track_file(m.cascade_hash);
