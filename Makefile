@@ -72,7 +72,7 @@ build/flags: always
 	@mkdir -p $(@D)
 	@echo '$(COMPILE) $(LDFLAGS) $(LDLIBS)' | cmp -s - $@ || echo '$(COMPILE) $(LDFLAGS) $(LDLIBS)' > $@
 
--include $(wildcard build/*.d build/*/*.d)
+-include $(wildcard build/*.d build/*/*.d build/fuzz/*/*.d)
 
 demo: all
 	sh tests/demo.sh
@@ -93,6 +93,36 @@ build/torture/fail.so: tests/torture/fail.c build/flags
 torture: all build/torture/fail.so
 	$(PYTHON) tests/torture.py $(TORTURE)
 
+# With each change to a file the power fails: what is on the disk then is enough to go on.
+powerloss: all build/torture/fail.so
+	$(PYTHON) tests/powerloss.py $(POWERLOSS)
+
+# The fuzzers: with libFuzzer where FUZZ_CC has it, else with tests/fuzz/plain.c. Their own
+# copies of the modules are built with the sanitizers.
+FUZZERS = $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_CC = clang
+FUZZ_CFLAGS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_DRIVER = $(shell echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+	$(FUZZ_CC) -fsanitize=fuzzer -x c -o /dev/null - 2>/dev/null && echo -fsanitize=fuzzer || echo tests/fuzz/plain.c)
+FUZZ_MODULES = $(patsubst %.c,build/fuzz/%.o,$(patsubst build/%.o,%.c,$(MODULES)))
+
+build/fuzz/%.o: %.c build/flags
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(FLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) $(if $(filter -f%,$(FUZZ_DRIVER)),-fsanitize=fuzzer-no-link) -MMD -MP -c -o $@ $<
+
+build/fuzz/modules.a: $(FUZZ_MODULES)
+	rm -f $@
+	ar rcs $@ $(FUZZ_MODULES)
+
+build/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h tests/fuzz/plain.c build/fuzz/modules.a
+	$(FUZZ_CC) $(FLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $< $(FUZZ_DRIVER) build/fuzz/modules.a -pthread $(LDLIBS)
+
+fuzzers: $(FUZZERS)
+
+# As in make fuzz FUZZ="--seconds 600 tracker_answer".
+fuzz: fuzzers
+	$(PYTHON) tests/fuzz.py $(FUZZ)
+
 benches: $(BENCHES)
 
 # As in make bench BENCH="--size 64M --only rsync"; bench/bench.py --help tells the options.
@@ -109,5 +139,5 @@ install: all
 clean:
 	rm -rf $(PROGRAMS) build
 
-.PHONY: all always units benches demo test soak torture bench bench-serve install clean
+.PHONY: all always units benches demo test soak torture powerloss fuzzers fuzz bench bench-serve install clean
 .SECONDARY:
