@@ -97,6 +97,10 @@ torture: all build/torture/fail.so
 powerloss: all build/torture/fail.so
 	$(PYTHON) tests/powerloss.py $(POWERLOSS)
 
+# As in make coverage COVERAGE="--torture '--part 10'".
+coverage:
+	$(PYTHON) tests/coverage.py $(COVERAGE)
+
 # The fuzzers: with libFuzzer where FUZZ_CC has it, else with tests/fuzz/plain.c. Their own
 # copies of the modules are built with the sanitizers.
 FUZZERS = $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -139,5 +143,5 @@ install: all
 clean:
 	rm -rf $(PROGRAMS) build
 
-.PHONY: all always units benches demo test soak torture powerloss fuzzers fuzz bench bench-serve install clean
+.PHONY: all always units benches demo test soak torture powerloss coverage fuzzers fuzz bench bench-serve install clean
 .SECONDARY:
