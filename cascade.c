@@ -334,24 +334,12 @@ static void on_end(int sig)
 	_exit(EXIT_FAILURE);
 }
 
-/* For as long as this process serves nobody: then serve_block_signals is called. */
-static void handle_ends(void)
-{
-	struct sigaction hangup;
-
-	Signal(SIGINT, on_end);
-	Signal(SIGTERM, on_end);
-	sigaction(SIGHUP, NULL, &hangup);
-	if (hangup.sa_handler != SIG_IGN)	/* nohup(1) */
-		Signal(SIGHUP, on_end);
-}
-
 static void set_up_process(void)
 {
 	Signal(SIGCHLD, SIG_DFL);	/* if it were ignored, wait would not tell how children end */
 	Signal(SIGPIPE, SIG_IGN);	/* write fails instead */
 	Signal(SIGXFSZ, SIG_IGN);	/* likewise, if a file may not grow */
-	handle_ends();
+	process_on_end(on_end);		/* until serve_block_signals is called */
 	allow_descriptors();
 }
 

@@ -182,6 +182,7 @@ static void fetcher_ended(int status)
 	fetcher_gave_up = WIFEXITED(status) && WEXITSTATUS(status) == FETCHER_GAVE_UP;
 	if (fetcher_failed)
 		log_erase();
+	log_beside_drawn(false);
 	if (fetcher_failed && !fetcher_gave_up && !ending)	/* ^C ends both at the same time */
 		log_warnx("the fetcher has ended: %s; what is held is still served", how);
 }
@@ -288,7 +289,7 @@ static void set_up(void)
 {
 	clients_begin(options->max_clients);
 	log_never_wait();
-	log_beside_drawn();	/* the fetcher redraws its progress */
+	log_beside_drawn(true);	/* the fetcher redraws its progress */
 	leave_files_to_fetcher();
 	if (options->max_upload != 0)
 		limit = limit_new(options->max_upload);

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/log.h"
+#include "base/process.h"
 #include "base/wait.h"
 #include "csapp.h"
 #include "file/metafile.h"
@@ -358,15 +359,10 @@ static struct address parse_arguments(int argc, char **argv)
 
 static void set_up_signals(void)
 {
-	struct sigaction hangup;
-
 	if (pipe(wake) < 0 || fcntl(wake[0], F_SETFL, O_NONBLOCK) < 0 || fcntl(wake[1], F_SETFL, O_NONBLOCK) < 0)
 		fatal("can't make a pipe");
-	Signal(SIGINT, on_signal);
-	Signal(SIGTERM, on_signal);
+	process_on_end(on_signal);
 	Signal(SIGUSR1, on_signal);
-	if (sigaction(SIGHUP, NULL, &hangup) < 0 || hangup.sa_handler != SIG_IGN)	/* nohup(1) */
-		Signal(SIGHUP, on_signal);
 	Signal(SIGPIPE, SIG_IGN);	/* a client that hangs up makes write fail */
 }
 

@@ -328,9 +328,9 @@ void log_erase(void)
 	drawn = false;
 }
 
-void log_beside_drawn(void)
+void log_beside_drawn(bool drawn_beside)
 {
-	beside_drawn = level != LOG_QUIET && log_on_terminal();
+	beside_drawn = drawn_beside && level != LOG_QUIET && log_on_terminal();
 }
 
 /* The number of bytes of the UTF-8 character at p; 0 if there is none, or if it is a

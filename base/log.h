@@ -87,9 +87,9 @@ void log_draw(const char *text, size_t size);
  * that another process may have drawn. A signal handler may call it. */
 void log_erase(void);
 
-/* For a process that shares the terminal with another one that redraws a line: from
- * now on each message erases that line first. Nothing changes where no line is
- * redrawn. Children inherit this. */
-void log_beside_drawn(void);
+/* Tells that another process redraws a line on the terminal (or no longer does): from
+ * now on each message of this process erases that line first. Nothing changes where no
+ * line is redrawn. Children inherit this. */
+void log_beside_drawn(bool drawn_beside);
 
 #endif

@@ -1,4 +1,5 @@
-/* process.c - forking processes that end when their parent ends. */
+/* process.c - signals that end a program, and forking processes that end when their
+ * parent ends. */
 #include "base/process.h"
 
 #include <errno.h>
@@ -15,6 +16,7 @@
 #endif
 
 #include "base/log.h"
+#include "csapp.h"
 
 #ifdef HAVE_PDEATHSIG
 
@@ -47,6 +49,16 @@ static void end_with_parent(pid_t parent)
 }
 
 #endif
+
+void process_on_end(void (*handler)(int))
+{
+	struct sigaction hangup;
+
+	Signal(SIGINT, handler);
+	Signal(SIGTERM, handler);
+	if (sigaction(SIGHUP, NULL, &hangup) < 0 || hangup.sa_handler != SIG_IGN)
+		Signal(SIGHUP, handler);
+}
 
 static void reset_signals(void)
 {

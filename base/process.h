@@ -1,8 +1,13 @@
-/* process.h - forking processes that end when their parent ends. */
+/* process.h - signals that end a program, and forking processes that end when their
+ * parent ends. */
 #ifndef PROCESS_H
 #define PROCESS_H
 
 #include <sys/types.h>
+
+/* Installs the handler for the signals that end a program: SIGINT, SIGTERM, and SIGHUP
+ * unless that is ignored, as nohup(1) does. */
+void process_on_end(void (*handler)(int));
 
 /* Forks, like fork(2). The child
  * - shows the role in its messages (kept, not copied; NULL for none);

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -25,13 +24,10 @@
 #include "base/retry.h"
 #include "base/wait.h"
 #include "net/wire.h"
+#include "serve/pace.h"
 
 #define IDLE_MS 30000		/* until the next request begins */
 #define REQUEST_MS 10000	/* from the first byte of a request to its last */
-#define FLOOR_MS 30000		/* in each such period a client must take */
-#define FLOOR_BYTES (30 << 10)	/* so many bytes */
-#define LOOK_MS 250		/* between two looks at how many bytes it took */
-#define SINCE_MAX_MS 86400000	/* the parent is told of times this far away at most */
 #define LINGER_MS 2000		/* for a client to read the last message */
 
 #if !defined(MSG_MORE) || defined(PORTABLE)
@@ -50,142 +46,28 @@
 static _Alignas(4096) struct {
 	int fd;
 	const struct client_context *context;
-	struct client_slot *slot;
+	struct pace pace;
 	struct datafile *open_file;		/* whose data file is open as data_fd; NULL: none */
 	int data_fd;
 	bool touched;				/* its bytes may have changed: hash before sending */
 	size_t in_used;
 	size_t out_used;
 	bool failed;				/* a send has failed: nothing may be sent after it */
-	bool working;				/* the slot says CLIENT_WORKING */
-	unsigned new_chunks;			/* in the answers since active_ms was set */
-	unsigned unsent_chunks;			/* of these, the ones still in out */
-	int64_t active_ms;			/* until when the client was active; at first, its beginning */
-	uint64_t batch_start;			/* value of sent before the present answers */
-	int64_t slow_ms;			/* since when the answers wait for the client; 0: they don't */
-	uint64_t slow_start;			/* bytes that the client had taken by then */
-	int64_t waited_ms;			/* when the child last waited for the client */
-	int64_t floor_start_ms;			/* when the present FLOOR_MS began */
-	uint64_t floor_start;			/* bytes that the client had taken by then */
+	unsigned unsent_chunks;			/* in out */
 	size_t allowed;				/* bytes that may be sent before the next token */
-	uint64_t sent, taken;			/* bytes, in all; taken: acknowledged by the client's kernel */
-	uint32_t chunks;			/* sent, in all */
 	int64_t begun_ms;			/* when the incomplete request began */
 	uint8_t in[REQUESTS_AHEAD * PEER_REQUEST_SIZE];
 	uint8_t out[OUT_SIZE];
 } client;
 
-/* ---- what the parent is told of the client ---------------------------------- */
-
-static void set_state(enum client_state state)
-{
-	atomic_store_explicit(&client.slot->sent_kib, (uint32_t)(client.sent >> 10), memory_order_relaxed);
-	atomic_store_explicit(&client.slot->chunks, client.chunks, memory_order_relaxed);
-	atomic_store_explicit(&client.slot->state, state, memory_order_release);
-	client.working = state == CLIENT_WORKING;
-}
-
-/* The child waits for the client, which was active until active_ms. The slot has only
- * the low bits of a time, which are unique for some weeks. */
-static void set_waiting(enum client_state state, int64_t active_ms, int64_t now_ms)
-{
-	if (active_ms < now_ms - SINCE_MAX_MS)
-		active_ms = now_ms - SINCE_MAX_MS;
-	if (active_ms > now_ms + SINCE_MAX_MS)
-		active_ms = now_ms + SINCE_MAX_MS;
-	atomic_store_explicit(&client.slot->since_ms, (uint32_t)active_ms, memory_order_relaxed);
-	set_state(state);
-}
-
-/* How many bytes the client has taken, in all: those sent, less those still in the
- * socket's buffer, where the system tells their number (some systems count more). */
-static uint64_t bytes_taken(void)
-{
-	uint64_t left = 0;
-#ifdef TIOCOUTQ
-	int queued;
-
-	if (ioctl(client.fd, TIOCOUTQ, &queued) == 0 && queued >= 0)
-		left = (uint64_t)queued < client.sent ? (uint64_t)queued : client.sent;
-#endif
-	if (client.sent - left > client.taken)
-		client.taken = client.sent - left;
-	return client.taken;
-}
-
-/* Until when a client was active that keeps answers waiting. A client with a large
- * buffer takes data in bursts, so this may lie in the future. */
-static int64_t slow_until_ms(uint64_t taken)
-{
-	return client.slow_ms + (int64_t)((taken - client.slow_start) * 1000 / CLIENT_RATE);
-}
-
-/* Leaves out the time in which the child was busy: the client is not to blame for it. */
-static void skip_own_time(int64_t now)
-{
-	client.slow_ms += now - client.waited_ms;
-	client.floor_start_ms += now - client.waited_ms;
-	client.waited_ms = now;
-}
-
-/* The answers that waited have been sent. If the client was faster than CLIENT_RATE,
- * that is not credited to the next answers; if it was slower, that is kept. */
-static void end_slow_answers(void)
-{
-	int64_t now = clock_ms();
-	uint64_t taken = bytes_taken();
-
-	skip_own_time(now);
-	client.slow_ms = client.new_chunks > 0 ? clock_earlier(slow_until_ms(taken), now) : now;
-	client.slow_start = taken;
-	if (client.new_chunks > 0)
-		client.active_ms = client.slow_ms;
-	client.new_chunks = 0;
-}
-
 /* ---- sending ----------------------------------------------------------------- */
-
-/* Waits until the client takes more. Returns 0; or -1 if it takes less than
- * FLOOR_BYTES in FLOOR_MS. */
-static int wait_to_send(void)
-{
-	int64_t now = clock_ms();
-	uint64_t taken = bytes_taken();
-	bool ready, again;
-
-	if (client.slow_ms == 0) {
-		client.slow_ms = client.floor_start_ms = client.waited_ms = now;
-		client.floor_start = taken;
-		client.slow_start = client.batch_start < taken ? client.batch_start : taken;
-	}
-	skip_own_time(now);
-	do {
-		if (now - client.floor_start_ms >= FLOOR_MS) {
-			if (taken - client.floor_start < FLOOR_BYTES)
-				return -1;
-			client.floor_start_ms = now;
-			client.floor_start = taken;
-		}
-		if (client.new_chunks > 0)
-			set_waiting(CLIENT_SLOW, slow_until_ms(taken), now);
-		else
-			set_waiting(CLIENT_SILENT, client.active_ms, now);
-		ready = wait_ready(client.fd, POLLOUT, now + LOOK_MS) == 0;
-		again = !ready && errno == ETIMEDOUT;
-		now = client.waited_ms = clock_ms();
-		taken = bytes_taken();
-	} while (again);
-	if (client.new_chunks > 0)
-		set_state(CLIENT_WORKING);
-	return ready ? 0 : -1;
-}
 
 /* After a send that failed. Returns 0 to try again, or -1. */
 static int after_refused_send(void)
 {
 	if (errno == EINTR)
 		return 0;
-	return errno == EAGAIN || errno == EWOULDBLOCK ? wait_to_send() : -1;
+	return errno == EAGAIN || errno == EWOULDBLOCK ? pace_wait_to_send(&client.pace) : -1;
 }
 
 /* Returns how many of size bytes may be sent now; waits until some may. 0: none, ever. */
@@ -196,8 +78,7 @@ static size_t allowance(uint64_t size)
 	if (limit == NULL)
 		return size < SEND_MAX ? (size_t)size : SEND_MAX;
 	if (client.allowed < PEER_RESPONSE_SIZE) {	/* a header is not split */
-		if (client.new_chunks > 0)
-			set_state(CLIENT_WORKING);	/* while it waits for tokens */
+		pace_delayed(&client.pace);
 		if (!limit_take(limit, &client.allowed, PEER_RESPONSE_SIZE))
 			return 0;
 	}
@@ -207,7 +88,7 @@ static size_t allowance(uint64_t size)
 /* n bytes have been sent. */
 static void account(ssize_t n)
 {
-	client.sent += (uint64_t)n;
+	pace_sent(&client.pace, (size_t)n);
 	if (client.context->limit != NULL)
 		client.allowed -= (size_t)n;
 }
@@ -247,7 +128,7 @@ static int flush_out(int flags)
 	client.out_used = 0;
 	if (send_bytes(client.out, size, flags) < 0)
 		return -1;
-	client.chunks += client.unsent_chunks;
+	pace_chunks_sent(&client.pace, client.unsent_chunks);
 	client.unsent_chunks = 0;
 	return 0;
 }
@@ -372,10 +253,10 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 		if (make_room(PEER_RESPONSE_SIZE) < 0)
 			return -1;
 		put_header(PEER_OK, length);
-		client.new_chunks++;
+		pace_add_chunk(&client.pace);
 		if (flush_out(MSG_MORE) < 0 || send_data(offset, length) < 0)
 			return -1;
-		client.chunks++;
+		pace_chunks_sent(&client.pace, 1);
 		return 0;
 	}
 	if (make_room(PEER_RESPONSE_SIZE + (size_t)length) < 0)
@@ -387,7 +268,7 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 		return -1;	/* the file has shrunk */
 	}
 	client.out_used += (size_t)length;
-	client.new_chunks++;
+	pace_add_chunk(&client.pace);
 	client.unsent_chunks++;
 	return 0;
 }
@@ -445,7 +326,7 @@ static int answer_and_close(enum peer_status status, const char *message)
 	if (answer_error(status, message) < 0 || flush_out(0) < 0)
 		return -1;
 	shutdown(client.fd, SHUT_WR);	/* fails if the client has gone */
-	set_waiting(CLIENT_SILENT, deadline_ms - LINGER_MS, deadline_ms - LINGER_MS);
+	pace_leaving(&client.pace);
 	while (n != 0 && clock_ms() < deadline_ms && wait_ready(client.fd, POLLIN, deadline_ms) == 0) {
 		n = recv(client.fd, client.in, sizeof client.in, 0);
 		if (n < 0 && errno != EINTR && errno != EAGAIN)
@@ -471,8 +352,7 @@ static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
 		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more\n");
 	if (!held_has(file->held, request.chunk))
 		return answer_error(PEER_NO_CHUNK_YET, "this peer doesn't have that chunk yet\n");
-	if (!client.working)
-		set_state(CLIENT_WORKING);
+	pace_working(&client.pace);
 	if (open_data(file) < 0)
 		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more\n");
 	int right = client.context->verify || client.touched ? has_its_hash(file, request.chunk) : 1;
@@ -489,14 +369,12 @@ static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
  * connection is to be closed. */
 static int read_more(void)
 {
-	int64_t now_ms = 0, deadline_ms;
+	int64_t deadline_ms = 0;	/* not set yet */
 	ssize_t n;
 
 	if (flush_out(0) < 0)
 		return -1;
-	if (client.slow_ms != 0)
-		end_slow_answers();
-	client.batch_start = client.sent;
+	pace_answers_sent(&client.pace);
 	for (;;) {
 		n = recv(client.fd, client.in + client.in_used, sizeof client.in - client.in_used, 0);
 		if (n > 0) {
@@ -509,14 +387,9 @@ static int read_more(void)
 			return answer_and_close(PEER_BAD_REQUEST, "the request ended too soon: it has 64 bytes\n");
 		if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
 			return -1;
-		if (now_ms == 0) {
-			now_ms = clock_ms();
-			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS : now_ms + IDLE_MS;
-			if (client.new_chunks > 0)
-				client.active_ms = now_ms;
-			client.new_chunks = 0;
-			client.slow_ms = 0;
-			set_waiting(CLIENT_SILENT, client.active_ms, now_ms);
+		if (deadline_ms == 0) {
+			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS : clock_ms() + IDLE_MS;
+			pace_silent(&client.pace);
 		}
 		if (wait_ready(client.fd, POLLIN, deadline_ms) < 0)
 			return client.in_used == 0 ? -1
@@ -553,20 +426,17 @@ static void begin(int fd, const struct client_context *context)
 
 	client.fd = fd;
 	client.context = context;
-	client.slot = context->slot != NULL ? context->slot : &unread;
+	pace_begin(&client.pace, fd, context->slot != NULL ? context->slot : &unread);
 	client.open_file = NULL;
 	client.data_fd = -1;
 	client.in_used = client.out_used = client.allowed = 0;
-	client.sent = client.taken = client.batch_start = client.chunks = 0;
-	client.failed = client.working = false;
-	client.new_chunks = client.unsent_chunks = 0;
-	client.active_ms = clock_ms();
-	client.slow_ms = 0;
+	client.failed = false;
+	client.unsent_chunks = 0;
 }
 
 static void end(void)
 {
-	set_state(CLIENT_WORKING);
+	pace_end(&client.pace);
 	if (client.allowed > 0)
 		limit_give_back(client.context->limit, client.allowed);
 	if (client.data_fd >= 0)

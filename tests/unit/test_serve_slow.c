@@ -34,6 +34,7 @@ static int test_wait_ready(int fd, short events, int64_t deadline_ms)
 
 #define clock_ms test_clock_ms
 #define wait_ready test_wait_ready
+#include "serve/pace.c"
 #include "serve/serve_client.c"
 #undef clock_ms
 #undef wait_ready
