@@ -239,8 +239,10 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	d->held = d->path != NULL ? held_new(d->meta.chunks, sizeof *d->shared) : NULL;
 	d->lost = new_flag();
 	d->missed = new_flag();
+	d->damaged = new_flag();
 	d->writer_ended = new_flag();
-	if (d->held == NULL || d->lost == NULL || d->missed == NULL || d->writer_ended == NULL) {
+	if (d->held == NULL || d->lost == NULL || d->missed == NULL || d->damaged == NULL ||
+	    d->writer_ended == NULL) {
 		log_warn("%s", metafile_path);
 		return -1;
 	}
@@ -432,6 +434,13 @@ void datafile_miss(struct datafile *d, int error)
 		log_warnx("%s: is another file than the one that was checked; it is not served", d->path);
 	else
 		log_warnx("%s: can't be opened: %s; it is not served", d->path, strerror(error));
+}
+
+void datafile_damaged(struct datafile *d, uint64_t chunk)
+{
+	if (!atomic_exchange(d->damaged, true))
+		log_warnx("%s: chunk %llu is damaged; such chunks are not served", d->path,
+			  (unsigned long long)chunk);
 }
 
 void datafile_writer_ended(struct datafile *d)

@@ -29,6 +29,7 @@ struct datafile {
 	/* In shared memory that all processes may write: */
 	atomic_bool *lost;	/* it is neither fetched nor served any more */
 	atomic_bool *missed;	/* it was said that it isn't found at its path */
+	atomic_bool *damaged;	/* it was said that a chunk is */
 	atomic_bool *writer_ended;	/* the process of ours that might write to it */
 	int fd;			/* the data file; what is served is opened anew */
 	bool writable;		/* fd is open for writing too */
@@ -139,6 +140,10 @@ void datafile_lose(struct datafile *d);
 /* Says that the data file isn't found at its path, unless a process has said it: another file
  * is there (error 0), or it can't be opened (error: the errno). It may come back. */
 void datafile_miss(struct datafile *d, int error);
+
+/* A chunk that was held doesn't match its hash any more. Says so, unless a process has
+ * said it of any chunk: clients that ask for it again and again must not fill a log. */
+void datafile_damaged(struct datafile *d, uint64_t chunk);
 
 /* ---- how much there is ---- */
 

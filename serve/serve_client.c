@@ -303,7 +303,7 @@ static int has_its_hash(struct datafile *file, uint64_t chunk)
 	sha256_final(&ctx, hash);
 	if (left == 0 && memcmp(hash, expected, SHA256_HASH_SIZE) == 0)
 		return 1;
-	log_warnx("%s: chunk %llu is damaged; it is not served", file->path, (unsigned long long)chunk);
+	datafile_damaged(file, chunk);
 	return 0;
 }
 

@@ -248,6 +248,20 @@ class DataFile(Case):
                 self.assert_not_deceived(seeder.address(), file, number)
             self.assertIn(ask_peer(seeder.address(), chunk_request(file.hash, 0))[0], (NO_FILE, NO_CHUNK_YET))
 
+    def test_a_client_that_asks_again_and_again_fills_no_log(self):
+        file = self.small
+        seeder = self.start_seeder(file)
+        before = file.path.stat()
+        self.change_bytes(file.path)
+        os.utime(file.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        for _ in range(5):
+            with connect(seeder.address()) as client:
+                for _ in range(20):
+                    client.sendall(chunk_request(file.hash, 0))
+                    self.assertEqual(receive_response(client)[0], NO_CHUNK_YET)
+        seeder.says("chunk 0 is damaged")
+        self.assertEqual(seeder.stderr.count("damaged"), 1)
+
     def test_a_fetcher_does_not_ban_the_seeder(self):
         for file in self.files():
             seeder = self.start_seeder(file)

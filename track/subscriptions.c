@@ -36,6 +36,8 @@ static struct subscription *buckets[BUCKETS];
 /* The subscriptions that the current request is about. */
 static struct subscription *found[SUBSCRIPTIONS_MAX];
 
+static int64_t now_ms;	/* at its beginning: asking the time for each of them would take longest */
+
 static uint32_t bucket_secret;	/* so that nobody can choose hashes that share a bucket */
 
 void subscriptions_begin(uint32_t secret)
@@ -59,7 +61,7 @@ static bool is_for(const struct subscription *s, const uint8_t hash[SHA256_HASH_
 
 static bool has_expired(const struct subscription *s)
 {
-	return clock_ms() - s->seen_ms > PEER_AGE_MAX_MS;
+	return now_ms - s->seen_ms > PEER_AGE_MAX_MS;
 }
 
 static struct subscription **bucket_of(const uint8_t hash[SHA256_HASH_SIZE])
@@ -178,6 +180,7 @@ void subscriptions_add(const uint8_t cascade_hash[SHA256_HASH_SIZE], struct addr
 	struct subscription *s = find_subscription(cascade_hash, peer, source);
 	char name[ADDRESS_TEXT_SIZE], file[FILE_TEXT_SIZE];
 
+	now_ms = clock_ms();
 	if (s == NULL) {
 		size_t before = subscription_count;
 		s = make_room(cascade_hash, source);
@@ -188,11 +191,12 @@ void subscriptions_add(const uint8_t cascade_hash[SHA256_HASH_SIZE], struct addr
 		if (subscription_count > before)
 			log_info("%s is new, for file %s", address_text(peer, name), file_text(cascade_hash, file));
 	}
-	s->seen_ms = clock_ms();
+	s->seen_ms = now_ms;
 }
 
 void subscriptions_count(size_t *peers, size_t *files)
 {
+	now_ms = clock_ms();
 	*peers = *files = 0;
 	for (size_t i = 0; i < subscription_count; i++) {
 		const struct subscription *s = &subscriptions[i], *first = *bucket_of(s->cascade_hash);
@@ -251,7 +255,7 @@ static void shuffle(struct subscription *candidates[], size_t count)
 #define RANKS 4
 static unsigned rank_of(const struct subscription *s)
 {
-	return (policy_is_good(s->peer.ip) ? 0u : 2u) + (clock_ms() - s->seen_ms > FRESH_MS ? 1u : 0u);
+	return (policy_is_good(s->peer.ip) ? 0u : 2u) + (now_ms - s->seen_ms > FRESH_MS ? 1u : 0u);
 }
 
 /* Picks up to SUBSCRIPTIONS_NAMED_MAX peers other than the requester, by rank, and at
@@ -283,10 +287,11 @@ size_t subscriptions_pick(const uint8_t cascade_hash[SHA256_HASH_SIZE], struct a
 {
 	struct pick pick;
 
+	now_ms = clock_ms();
 	pick_subscriptions(&pick, cascade_hash, requester);
 	for (size_t i = 0; i < pick.count; i++) {
 		const struct subscription *s = pick.subscription[i];
-		int64_t age_s = (clock_ms() - s->seen_ms) / 1000;
+		int64_t age_s = (now_ms - s->seen_ms) / 1000;
 		entries[i] = (struct tracker_entry){
 			s->peer, (uint32_t)(time(NULL) - age_s), policy_is_good(s->peer.ip)};
 	}
