@@ -30,6 +30,7 @@ struct group {
 	struct lane lane[LANES_MAX];
 };
 
+/* Whether the chunk, which matches, proves that the file belongs to the metafile. */
 static bool is_proof(const struct check *c, uint64_t chunk, const struct lane *lane)
 {
 	return lane->varied && metafile_chunk_length(c->m, chunk) >= PROOF_MIN;

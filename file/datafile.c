@@ -87,14 +87,14 @@ static bool stamp_counts(unsigned phase)
 	return phase % 2 == 1;
 }
 
-/* From here on whoever writes to the file is noticed. No process of ours does. */
+/* No process of ours writes to the file from here on, so any write is noticed. */
 static void put_stamp(struct datafile *d, const struct stat *st)
 {
 	d->shared->stamp = stamp_of(st);
 	atomic_fetch_add(&d->shared->phase, 1);
 }
 
-/* From here on this process writes to the file, and its stamp says nothing. */
+/* This process writes to the file from here on, so the stamp says nothing. */
 static void drop_stamp(struct datafile *d)
 {
 	d->written = true;
