@@ -451,9 +451,9 @@ static void ask_all(struct swarm *s, int64_t now_ms)
 {
 	double others_rate;
 	bool others_share = share_out(s) > 0;
-	uint64_t part = s->choice.wanted.count / (swarm_connected(s) + 1) + 1;
 	uint64_t budget = budget_left(s, &others_rate, now_ms);
-	size_t first = s->turn++;
+	size_t first = s->turn++, connected = swarm_connected(s);
+	uint64_t part = s->choice.wanted.count / (connected > 0 ? connected : 1) + 1;
 
 	for (size_t i = 0; i < 2 * s->count; i++) {
 		struct peer *p = &s->peers[(first + i) % s->count];
