@@ -34,6 +34,7 @@
 #include "base/sigpoll.h"
 #include "fetch/progress.h"
 #include "serve/serve_client.h"
+#include "serve/turns.h"
 #include "net/tracker_query.h"
 
 #define PAUSE_MS 100		/* after accept or fork failed for want of something */
@@ -59,6 +60,7 @@ struct child {
 /* The parent's own state. */
 static const struct serve_options *options;
 static struct client_slot *slots;	/* one for each child, shared with it */
+static struct turns *turns;		/* likewise */
 static pid_t fetcher, subscriber;	/* 0: has ended */
 static bool *subscribed;		/* of each file: the tracker knows it */
 static bool said_tracker_trouble;
@@ -224,6 +226,7 @@ static void child_ended(pid_t pid, int status)
 		clients->served++;
 		clients->sent_kib += atomic_load(&slots[i].sent_kib);
 		clients->child[i].pid = 0;
+		turns_leave(turns, i);
 		clients->count--;
 		if (i < clients->free_hint)
 			clients->free_hint = i;
@@ -297,11 +300,12 @@ static bool start_child(int fd, struct address address)
 		i++;
 	clients->free_hint = i + 1;
 	memset(&slots[i], 0, sizeof slots[i]);
+	turns_join(turns, i);
 	pid_t pid = process_fork_blocked();
 	if (pid == 0) {
 		struct client_context context = {
 			.files = options->files, .count = options->count, .slot = &slots[i],
-			.limit = limit, .verify = options->verify,
+			.limit = limit, .turns = turns, .child = i, .verify = options->verify,
 		};
 		close(options->listen_fd);
 		close(options->news);
@@ -317,6 +321,7 @@ static bool start_child(int fd, struct address address)
 	}
 	if (pid < 0) {
 		clients->free_hint = i;
+		turns_leave(turns, i);
 		return false;
 	}
 	clients->child[i] = (struct child){.pid = pid, .client = address, .start_ms = clock_ms()};
@@ -580,9 +585,10 @@ static void set_up(void)
 	/* The number of lost lines shares the memory of the slots. */
 	slots = shared_memory(options->max_clients * sizeof *slots + sizeof *lost_lines);
 	lost_lines = (atomic_uint *)(void *)&slots[options->max_clients];
+	turns = turns_new(options->max_clients, options->count);
 	log_share_lost(lost_lines);
 	log_never_wait();
-	if (subscribed == NULL || fds == NULL)
+	if (subscribed == NULL || fds == NULL || turns == NULL)
 		fatal("memory");
 	for (size_t i = 0; i < options->count; i++)
 		fds[i] = options->files[i].fd;

@@ -90,6 +90,9 @@ void held_free(struct held *held);
 struct held *held_read_only(struct held *held);
 
 bool held_has(const struct held *held, uint64_t chunk);
+
+/* Whether all chunks from first on, and before end, are held. */
+bool held_has_all(const struct held *held, uint64_t first, uint64_t end);
 void held_add(struct held *held, uint64_t chunk);
 uint64_t held_count(const struct held *held);
 

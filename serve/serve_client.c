@@ -6,6 +6,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -21,6 +23,8 @@
 #include "base/log.h"
 #include "base/retry.h"
 #include "net/wire.h"
+#include "serve/refusal.h"
+#include "serve/turns.h"
 
 #define IDLE_MS 30000		/* until the next request begins */
 #define REQUEST_MS 10000	/* from a request's first byte to its last */
@@ -39,6 +43,10 @@
 #define COPIED_MAX ((size_t)32 << 10)		/* a larger chunk goes by sendfile */
 #define SEND_MAX ((size_t)1 << 30)		/* asked of one sendfile */
 
+#define LIFE_MS 4000		/* a client that waits for its turn gets, in every such time, */
+#define LIFE_BYTES 4096		/* so many bytes: else it would take this peer for dead */
+#define UNSENT_MAX (64 << 10)	/* bytes that the system may hold back for a client, where others wait */
+
 /* The child's one client. Every page that a new child writes to costs it a page
  * fault, which is what forking is made of: so all of this is one block, in which
  * a small request and its answer lie in the first 4096 bytes. */
@@ -53,6 +61,7 @@ static _Alignas(4096) struct {
 	size_t out_used;
 	bool failed;				/* a send has: nothing may follow it */
 	bool working;				/* the parent knows it as CLIENT_WORKING */
+	bool shares_line;			/* as others may be waiting, little is given to the system ahead */
 	unsigned new_chunks;			/* in the answers since it was last asked how the client does */
 	unsigned unsent_chunks;			/* of those, the ones that wait in out */
 	int64_t useful_ms;			/* until when the client was of use; 0: from its beginning */
@@ -162,6 +171,8 @@ static int wait_to_send(void)
 		again = !ready && errno == ETIMEDOUT;
 		now = client.waited_ms = clock_ms();
 		taken = bytes_taken();
+		if (again && client.context->turns != NULL)
+			turns_end(client.context->turns, client.context->child);	/* it is for who takes something */
 	} while (again);
 	if (client.new_chunks > 0)
 		set_state(CLIENT_WORKING);
@@ -203,6 +214,8 @@ static size_t allowance(uint64_t size)
 static void account(ssize_t n)
 {
 	client.sent += (uint64_t)n;
+	if (client.context->turns != NULL)
+		turns_count(client.context->turns, (size_t)n);
 	if (client.context->limit != NULL)
 		client.allowed -= (size_t)n;
 }
@@ -314,17 +327,28 @@ static int make_room(size_t size)
 	return client.out_used + size <= OUT_SIZE ? 0 : flush_out(0);
 }
 
-/* The message ends with a newline: some clients read it as a line. */
-static int answer_error(enum peer_status status, const char *message)
+static int answer_message(enum peer_status status, const char *message, size_t length)
 {
-	size_t length = strlen(message);
-
 	if (make_room(PEER_RESPONSE_SIZE + length) < 0)
 		return -1;
 	put_header((uint8_t)status, length);
 	memcpy(client.out + client.out_used, message, length);
 	client.out_used += length;
 	return 0;
+}
+
+/* The message ends with a newline: some clients read it as a line. */
+static int answer_error(enum peer_status status, const char *message)
+{
+	return answer_message(status, message, strlen(message));
+}
+
+/* Tells what is held instead: whoever knows that needn't ask for all in turn. */
+static int answer_not_yet(const struct datafile *file)
+{
+	char message[REFUSAL_MAX];
+
+	return answer_message(PEER_NO_CHUNK_YET, message, refusal_write(message, file->held));
 }
 
 /* Opens the data file, unless it is open already. It must still be the file
@@ -356,6 +380,50 @@ static int open_data(struct datafile *file)
 	return 0;
 }
 
+/* Asks for a turn where others may be waiting. Then the system must hold back little:
+ * what it has taken is sent in any order. */
+static bool ask_for_turn(const struct datafile *file, uint64_t chunk)
+{
+	const struct client_context *context = client.context;
+	bool scarce = context->turns != NULL && turns_are_scarce(context->turns);
+	uint64_t region_size = regions_size(file->meta.chunks);
+
+#ifdef TCP_NOTSENT_LOWAT
+	int bytes = scarce ? UNSENT_MAX : 0;	/* 0: as usual */
+	if (scarce != client.shares_line)
+		(void)!setsockopt(client.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
+#endif
+	client.shares_line = scarce;
+	if (scarce)
+		turns_ask(context->turns, context->child, (size_t)(file - context->files),
+			  (size_t)(chunk / region_size), region_size);
+	return scarce;
+}
+
+/* Sends a chunk that is too large to be put together with others, when it is its turn. */
+static int send_large_chunk(const struct datafile *file, uint64_t chunk, uint64_t offset, uint64_t length)
+{
+	const struct client_context *context = client.context;
+	bool scarce = ask_for_turn(file, chunk);
+	int result = 0, patience_ms = 0;
+
+	put_header(PEER_OK, length);
+	client.new_chunks++;
+	while (result == 0 && scarce && !turns_wait(context->turns, context->child, client.fd, patience_ms)) {
+		uint64_t piece = patience_ms == 0 ? 0 : length < LIFE_BYTES ? length : LIFE_BYTES;
+		result = flush_out(0) < 0 || (piece > 0 && send_data(offset, piece) < 0) ? -1 : 0;
+		offset += piece;
+		length -= piece;
+		patience_ms = LIFE_MS;
+	}
+	if (result == 0)
+		result = flush_out(MSG_MORE) < 0 || (length > 0 && send_data(offset, length) < 0) ? -1 : 0;
+	if (scarce)
+		turns_end(context->turns, context->child);
+	client.chunks += result == 0;
+	return result;
+}
+
 static int answer_chunk(const struct datafile *file, uint64_t chunk)
 {
 	uint64_t offset = metafile_chunk_offset(&file->meta, chunk);
@@ -364,12 +432,7 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 	if (length > COPIED_MAX) {
 		if (make_room(PEER_RESPONSE_SIZE) < 0)
 			return -1;
-		put_header(PEER_OK, length);
-		client.new_chunks++;
-		if (flush_out(MSG_MORE) < 0 || send_data(offset, length) < 0)
-			return -1;
-		client.chunks++;
-		return 0;
+		return send_large_chunk(file, chunk, offset, length);
 	}
 	if (make_room(PEER_RESPONSE_SIZE + (size_t)length) < 0)
 		return -1;
@@ -463,7 +526,7 @@ static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
 	if (atomic_load(file->lost))
 		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more\n");
 	if (!held_has(file->held, request.chunk))
-		return answer_error(PEER_NO_CHUNK_YET, "this peer doesn't have that chunk yet\n");
+		return answer_not_yet(file);
 	if (!client.working)
 		set_state(CLIENT_WORKING);
 	if (open_data(file) < 0)
@@ -549,7 +612,7 @@ static void begin(int fd, const struct client_context *context)
 	client.data_fd = -1;
 	client.in_used = client.out_used = client.allowed = 0;
 	client.sent = client.taken = client.batch_start = client.chunks = 0;
-	client.failed = client.working = false;
+	client.failed = client.working = client.shares_line = false;
 	client.new_chunks = client.unsent_chunks = 0;
 	client.useful_ms = client.slow_ms = 0;
 }
