@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -318,6 +319,8 @@ static size_t take_header(struct arrival *a, struct peer *p, const uint8_t *byte
 /* Takes a piece of a message, whose beginning is looked at. */
 static void take_message(struct connection *c, const uint8_t *bytes, size_t size)
 {
+	if (c->message == NULL && (c->message = malloc(CONNECTION_MESSAGE_MAX)) == NULL)
+		return;
 	for (size_t i = 0; i < size && c->body_got + i < CONNECTION_MESSAGE_MAX; i++)
 		c->message[c->body_got + i] = (char)bytes[i];
 }
@@ -347,7 +350,7 @@ static void take_refusal(struct swarm *s, struct peer *p)
 {
 	const struct connection *c = &p->connection;
 	struct region_set held;
-	bool told = c->body_got <= CONNECTION_MESSAGE_MAX &&
+	bool told = c->message != NULL && c->body_got <= CONNECTION_MESSAGE_MAX &&
 		    region_set_decode(&held, s->choice.wanted.regions, c->message, (size_t)c->body_got);
 
 	swarm_chunk_refused(s, p, told ? &held : NULL, clock_ms());

@@ -97,29 +97,40 @@ static bool is_ours_alone(const struct choice *c, size_t region)
 }
 
 /* A chunk of the first region in our order that is in the set, and ours alone if it has
- * to be. A region's first chunks may be just those that a peer lacks which doesn't say
- * what it holds: so of such a one, any chunk. */
-static bool find_in_order(const struct choice *c, const struct region_set *set, bool only_ours, bool any, uint64_t *chunk)
+ * to be. */
+static bool find_in_order(const struct choice *c, const struct region_set *set, bool only_ours, uint64_t *chunk)
 {
 	for (size_t i = c->exhausted; i < c->wanted.regions; i++) {
 		size_t region = c->order[i];
 		if (!region_set_has(set, region) || (only_ours && !is_ours_alone(c, region)))
 			continue;
-		*chunk = wanted_in_region(&c->wanted, region, any ? (uint64_t)random() % c->wanted.region_size : 0);
+		*chunk = wanted_in_region(&c->wanted, region, 0);
 		return true;
 	}
 	return false;
 }
 
-bool choice_find(struct choice *c, const struct holding *h, bool only_ours, uint64_t *chunk)
+/* Any chunk of any region in the set, which isn't empty: what comes first in our order may
+ * be just what a peer lacks that doesn't say what it holds. */
+static bool find_anywhere(const struct choice *c, const struct region_set *set, uint64_t *chunk)
+{
+	size_t region = (size_t)random() % c->wanted.regions;
+
+	while (!region_set_has(set, region))
+		region = (region + 1) % c->wanted.regions;
+	*chunk = wanted_in_region(&c->wanted, region, (uint64_t)random() % c->wanted.region_size);
+	return true;
+}
+
+bool choice_find(const struct choice *c, const struct holding *h, bool only_ours, uint64_t *chunk)
 {
 	struct region_set set;
 
 	if (!h->partial)
-		return candidates(&set, c, NULL, &h->lacks) && find_in_order(c, &set, only_ours, false, chunk);
+		return candidates(&set, c, NULL, &h->lacks) && find_in_order(c, &set, only_ours, chunk);
 	if (candidates(&set, c, &h->has, &h->lacks))
-		return find_in_order(c, &set, false, false, chunk);
-	return candidates(&set, c, NULL, &h->lacks) && find_in_order(c, &set, false, true, chunk);
+		return find_in_order(c, &set, false, chunk);
+	return candidates(&set, c, NULL, &h->lacks) && find_anywhere(c, &set, chunk);
 }
 
 bool choice_may_have(const struct choice *c, const struct holding *h, uint64_t chunk)

@@ -60,7 +60,7 @@ void choice_share(struct choice *c, struct holding *h, struct address peer, bool
 
 /* Finds a chunk to ask a peer for; only_ours: of one that seems to hold everything, only
  * what nobody else will fetch from it. False: there is none. */
-bool choice_find(struct choice *c, const struct holding *h, bool only_ours, uint64_t *chunk);
+bool choice_find(const struct choice *c, const struct holding *h, bool only_ours, uint64_t *chunk);
 
 /* Whether that peer may have the chunk. */
 bool choice_may_have(const struct choice *c, const struct holding *h, uint64_t chunk);

@@ -10,26 +10,52 @@
 #define RATE_MS 1000		/* a period of measuring */
 #define RATE_LEAST_MS 250	/* the first says nothing before */
 
-int connection_begin(struct connection *c, int fd, int64_t now_ms)
+void connection_begin(struct connection *c, int fd, int64_t now_ms)
 {
-	*c = (struct connection){
-		.fd = fd, .heard_ms = now_ms, .rate_since_ms = now_ms, .wake_bytes = 1,
-		.asked = malloc(CONNECTION_ASKED_MAX * sizeof c->asked[0]),
-		.out = malloc(CONNECTION_OUT_MAX * PEER_REQUEST_SIZE),
-	};
-	return c->asked == NULL || c->out == NULL ? -1 : 0;
+	*c = (struct connection){.fd = fd, .heard_ms = now_ms, .rate_since_ms = now_ms, .wake_bytes = 1};
 }
 
 void connection_free(struct connection *c)
 {
 	free(c->asked);
 	free(c->out);
+	free(c->message);
 	*c = (struct connection){.fd = -1};
 }
 
-bool connection_can_ask(const struct connection *c)
+/* Twice as much room, in the order in which chunks were asked for. */
+static bool grow_asked(struct connection *c)
 {
-	return c->asked_count < CONNECTION_ASKED_MAX && c->out_used < CONNECTION_OUT_MAX * PEER_REQUEST_SIZE;
+	size_t size = c->asked_size > 0 ? 2 * c->asked_size : 8;
+	uint64_t *asked = size <= CONNECTION_ASKED_MAX ? malloc(size * sizeof asked[0]) : NULL;
+
+	if (asked == NULL)
+		return false;
+	for (size_t i = 0; i < c->asked_count; i++)
+		asked[i] = c->asked[(c->asked_first + i) % c->asked_size];
+	free(c->asked);
+	c->asked = asked;
+	c->asked_size = size;
+	c->asked_first = 0;
+	return true;
+}
+
+static bool grow_out(struct connection *c)
+{
+	size_t size = c->out_size > 0 ? 2 * c->out_size : 4 * PEER_REQUEST_SIZE;
+	uint8_t *out = size <= CONNECTION_OUT_MAX * PEER_REQUEST_SIZE ? realloc(c->out, size) : NULL;
+
+	if (out == NULL)
+		return false;
+	c->out = out;
+	c->out_size = size;
+	return true;
+}
+
+bool connection_can_ask(struct connection *c)
+{
+	return (c->asked_count < c->asked_size || grow_asked(c)) &&
+	       (c->out_used + PEER_REQUEST_SIZE <= c->out_size || grow_out(c));
 }
 
 void connection_ask(struct connection *c, uint64_t chunk, const uint8_t cascade_hash[SHA256_HASH_SIZE],
@@ -40,7 +66,7 @@ void connection_ask(struct connection *c, uint64_t chunk, const uint8_t cascade_
 	memcpy(request.cascade_hash, cascade_hash, SHA256_HASH_SIZE);
 	peer_request_encode(c->out + c->out_used, &request);
 	c->out_used += PEER_REQUEST_SIZE;
-	c->asked[(c->asked_first + c->asked_count) % CONNECTION_ASKED_MAX] = chunk;
+	c->asked[(c->asked_first + c->asked_count) % c->asked_size] = chunk;
 	if (c->asked_count++ == 0) {
 		c->rate_since_ms += now_ms - c->heard_ms;	/* it had nothing to send */
 		c->heard_ms = c->due_ms = now_ms;
@@ -54,7 +80,7 @@ uint64_t connection_awaited(const struct connection *c)
 
 void connection_forget_awaited(struct connection *c, int64_t now_ms)
 {
-	c->asked_first = (c->asked_first + 1) % CONNECTION_ASKED_MAX;
+	c->asked_first = (c->asked_first + 1) % c->asked_size;
 	c->asked_count--;
 	c->due_ms = now_ms;
 }

@@ -32,18 +32,18 @@ struct connection {
 	uint64_t rate_bytes, rate_bytes_before;	/* since then, and in the period before */
 	bool rate_known;	/* there was a period before */
 
-	/* Chunks asked for, in order: a ring of CONNECTION_ASKED_MAX. */
+	/* Chunks asked for, in order: a ring. */
 	uint64_t *asked;
-	size_t asked_first, asked_count;
-	uint8_t *out;		/* CONNECTION_OUT_MAX requests */
-	size_t out_used, out_sent;	/* bytes */
+	size_t asked_size, asked_first, asked_count;
+	uint8_t *out;		/* requests, for connection_send */
+	size_t out_size, out_used, out_sent;	/* bytes */
 
 	/* The response that is arriving; arrival.c takes it apart. */
 	uint8_t header[PEER_RESPONSE_SIZE];
 	unsigned header_got;
 	struct peer_response response;	/* valid when header_got is all of it */
 	uint64_t body_got;
-	char message[CONNECTION_MESSAGE_MAX];	/* the beginning of the body, if that is a message */
+	char *message;		/* CONNECTION_MESSAGE_MAX: the beginning of a body that is a message; or NULL */
 };
 
 /* ---- dial.c ------------------------------------------------------------------ */
@@ -75,13 +75,14 @@ static inline bool connection_is_open(const struct connection *c)
 	return c->fd >= 0;
 }
 
-/* Begins to count, over a socket. Returns 0, or -1 with errno if there is no memory;
- * connection_free gives it back. */
-int connection_begin(struct connection *c, int fd, int64_t now_ms);
+/* Begins to count, over a socket. connection_free forgets all. */
+void connection_begin(struct connection *c, int fd, int64_t now_ms);
 void connection_free(struct connection *c);
 
-/* Whether one more request can be put down; puts one down. */
-bool connection_can_ask(const struct connection *c);
+/* Makes room for one more request; false: there can be none now. */
+bool connection_can_ask(struct connection *c);
+
+/* Puts a request down, for which there is room. */
 void connection_ask(struct connection *c, uint64_t chunk, const uint8_t cascade_hash[SHA256_HASH_SIZE],
 		    int64_t now_ms);
 

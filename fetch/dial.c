@@ -13,8 +13,8 @@ int connection_open(struct connection *c, struct address to, int64_t now_ms)
 	struct sockaddr_in sa = address_to_sockaddr(to);
 	int on = 1;
 
-	if (connection_begin(c, socket(AF_INET, SOCK_STREAM, 0), now_ms) < 0 || c->fd < 0 ||
-	    fcntl(c->fd, F_SETFL, O_NONBLOCK) < 0)
+	connection_begin(c, socket(AF_INET, SOCK_STREAM, 0), now_ms);
+	if (c->fd < 0 || fcntl(c->fd, F_SETFL, O_NONBLOCK) < 0)
 		goto failed;
 	/* A request is small and must not wait for company. If it does, it comes late. */
 	(void)!setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);

@@ -15,6 +15,8 @@
 #define STALL_MS 2000		/* the same, while others deliver */
 #define SLOW_MS 1000		/* a response may take, before its peer can be found too slow */
 #define LOOK_MS 250		/* between two looks at who is slow, when all is asked for */
+#define HOPELESS_RATE 1024	/* bytes a second: less, */
+#define HOPELESS_S 60		/* and so long to go, and it is left though nobody is known to have the chunk */
 #define PATIENCE_MS 500		/* of ours, for many bytes at a time; then any are enough */
 
 #define REST_MS 1000		/* after a failure; twice as long after each more, up to */
@@ -492,12 +494,15 @@ static bool is_better(const struct peer *p, const struct peer *q)
 	return p->good && !q->good;
 }
 
-/* Whether somebody is connected to, or about to be, who has not been found to be slow. */
-static bool has_quick_peer(const struct swarm *s)
+/* Whether somebody is connected to, or about to be, who has something for us, and is
+ * quicker than that slow peer, or of unknown speed. */
+static bool has_quicker_peer(const struct swarm *s, const struct peer *slow)
 {
-	for (size_t i = 0; i < s->count; i++)
-		if (is_connected(&s->peers[i]) && !s->peers[i].slow)
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *p = &s->peers[i];
+		if (is_connected(p) && p->refusals == 0 && (p->rate > slow->rate || (p->rate == 0 && !p->slow)))
 			return true;
+	}
 	return false;
 }
 
@@ -506,13 +511,12 @@ static bool has_quick_peer(const struct swarm *s)
 static struct peer *choose_peer(struct swarm *s, int64_t now_ms)
 {
 	struct peer *best = NULL;
-	bool quick = has_quick_peer(s);
 	size_t start = s->count > 0 ? (size_t)random() % s->count : 0;
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[(start + i) % s->count];
 		bool may_be = !is_connected(p) && !p->banned && p->rest_until_ms <= now_ms &&
-			      (p->proven || p->unchecked == 0) && !(p->slow && quick);
+			      (p->proven || p->unchecked == 0) && !(p->slow && has_quicker_peer(s, p));
 		if (may_be && (best == NULL || is_better(p, best)))
 			best = p;
 	}
@@ -574,27 +578,39 @@ static void leave_slow(struct swarm *s, struct peer *p, int64_t now_ms)
 }
 
 /* Whether the peer has nothing to do, and may be asked for that chunk. One that has
- * refused a chunk since it last had one may do so again. */
+ * refused a chunk since it last had one may do so again; one that isn't connected to must
+ * have delivered something. */
 static bool can_relieve(const struct swarm *s, const struct peer *p, uint64_t chunk, int64_t now_ms)
 {
 	size_t region = wanted_region(&s->choice.wanted, chunk);
 
-	return is_connected(p) && !p->connection.connecting && !p->banned && p->connection.asked_count == 0 &&
-	       p->unchecked == 0 && p->rest_until_ms <= now_ms && !region_set_has(&p->holding.lacks, region) &&
+	return (is_connected(p) || p->rate > 0) && !p->connection.connecting && !p->banned &&
+	       p->connection.asked_count == 0 && p->unchecked == 0 && p->rest_until_ms <= now_ms &&
+	       !region_set_has(&p->holding.lacks, region) &&
 	       (p->refusals == 0 || region_set_has(&p->holding.has, region));
 }
 
-/* The fastest of those. One that has delivered nothing yet comes last. */
+/* The best of those. */
 static struct peer *find_idle(const struct swarm *s, uint64_t chunk, int64_t now_ms)
 {
 	struct peer *idle = NULL;
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		if (can_relieve(s, p, chunk, now_ms) && (idle == NULL || p->rate > idle->rate))
+		if (can_relieve(s, p, chunk, now_ms) && (idle == NULL || is_better(p, idle)))
 			idle = p;
 	}
 	return idle;
+}
+
+/* Whether anybody is as good as the peer, for what it was asked for: the others may have it
+ * by now. */
+static bool is_hopeless(const struct swarm *s, const struct peer *p, int64_t now_ms)
+{
+	const struct connection *c = &p->connection;
+
+	return s->count > 1 && now_ms - c->due_ms >= scaled(s, SILENCE_MS) &&
+	       connection_rate(c, now_ms) < HOPELESS_RATE && seconds_left(s, p, now_ms) > HOPELESS_S;
 }
 
 /* When everything that is left has been asked for, and somebody has nothing to do, those
@@ -604,13 +620,14 @@ static void relieve_slow(struct swarm *s, int64_t now_ms)
 	if (s->choice.wanted.count > 0)
 		return;
 	for (size_t i = 0; i < s->count; i++) {
-		struct peer *p = &s->peers[i], *idle;
+		struct peer *p = &s->peers[i];
 		const struct connection *c = &p->connection;
-		if (c->asked_count == 0 || now_ms - c->due_ms < scaled(s, SLOW_MS) ||
-		    (idle = find_idle(s, connection_awaited(c), now_ms)) == NULL)
+		if (c->asked_count == 0 || now_ms - c->due_ms < scaled(s, SLOW_MS))
 			continue;
-		double bytes = (double)c->asked_count * (double)s->chunk_size;
-		if (seconds_left(s, p, now_ms) > 1 + 2 * bytes / (idle->rate > 0 ? idle->rate : WINDOW_FIRST))
+		const struct peer *idle = find_idle(s, connection_awaited(c), now_ms);
+		double rate = idle == NULL || idle->rate <= 0 ? WINDOW_FIRST : idle->rate;
+		double by_idle = (double)c->asked_count * (double)s->chunk_size / rate;
+		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * by_idle) || is_hopeless(s, p, now_ms))
 			leave_slow(s, p, now_ms);
 	}
 }
