@@ -141,9 +141,14 @@ bool choice_may_have(const struct choice *c, const struct holding *h, uint64_t c
 /* What the peer is known to hold is that from now on. */
 static void set_has(struct choice *c, struct holding *h, const struct region_set *has)
 {
-	for (size_t region = 0; region < c->wanted.regions; region++)
+	for (size_t region = 0; region < c->wanted.regions; region++) {
+		if (h->has.word[region / 64] == has->word[region / 64]) {
+			region |= 63;	/* on to the next word */
+			continue;
+		}
 		c->holders[region] = (uint16_t)(c->holders[region] + region_set_has(has, region) -
 						region_set_has(&h->has, region));
+	}
 	h->has = *has;
 }
 

@@ -35,6 +35,7 @@
 #define QUEUE_MAX 256			/* requests at a server, for each connection */
 #define STARVED_US 40000000		/* without a byte of a chunk while somebody has something */
 #define LOOK_US 5000000			/* between two looks at who starves */
+#define LARGE 128			/* nodes */
 #define FULL_CHECK_MAX 256		/* chunks of a file for which each is looked at after each event */
 
 static struct {
@@ -199,6 +200,13 @@ static void manage_at(struct node *n, int64_t at_us)
 		return;
 	n->manage_us = at_us;
 	push((struct event){.at_us = at_us, .what = MANAGE, .flow = -1, .node = n->id, .generation = ++n->manage_turn});
+}
+
+/* Something happened. In large swarms a fetcher takes what happens within a millisecond
+ * together, as in reality with one wake-up. */
+static void manage_soon(struct node *n)
+{
+	manage_at(n, node_count > LARGE ? (now_us / 1000 + 1) * 1000 : now_us);
 }
 
 /* ---- connection.h's socket calls -------------------------------------------------- */
@@ -617,6 +625,8 @@ static void handle_flow(const struct event *e, struct flow *f)
 		take_bytes(n, p, f, e->n);
 		look_at_request(f);
 		use_uplink(s);
+		if (p->connection.header_got > 0)
+			return;		/* the chunk isn't complete: there is nothing to decide */
 		break;
 	case DRIP:
 		swarm_heard(p, 1, now_ms());
@@ -628,7 +638,7 @@ static void handle_flow(const struct event *e, struct flow *f)
 	default:
 		break;
 	}
-	manage_at(n, now_us);
+	manage_soon(n);
 	check_all(n);
 }
 
@@ -649,13 +659,13 @@ static void handle_node(const struct event *e, struct node *n)
 		return;
 	case LIST:
 		take_list(n);
-		manage_at(n, now_us);
+		manage_soon(n);
 		break;
 	case CHECKED:
 		if (n->dead)
 			return;
 		take_checked(n, &n->swarm.peers[e->flow], e->n);
-		manage_at(n, now_us);
+		manage_soon(n);
 		break;
 	case LOOK:
 		for (int i = 1; i < node_count; i++)
