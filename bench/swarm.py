@@ -128,9 +128,9 @@ def analyse(directory, fetchers):
     sources, from_seeder = [], 0
     for at in fetchers:
         said = (directory / f"peer{at}.log").read_text(errors="replace")
-        came = re.findall(r"(\d+) from ([\d.]+):\d+", said)  # in the summary
-        sources.append(len(came))
-        from_seeder += sum(int(count) for count, ip in came if ip == address(0))
+        came = re.findall(r"([\d.]+):\d+: chunk \d+ came from it", said)
+        sources.append(len(set(came)))
+        from_seeder += came.count(address(0))
     return statistics.mean(sources), from_seeder
 
 

@@ -44,6 +44,9 @@ struct held *held_read_only(struct held *held);
  * chunk < held->chunks. */
 bool held_has(const struct held *held, uint64_t chunk);
 
+/* Whether all chunks from first on, and before end, are held. end <= held->chunks. */
+bool held_has_all(const struct held *held, uint64_t first, uint64_t end);
+
 /* Adds the chunk. Its bytes are in the file, and were verified. chunk < held->chunks. */
 void held_add(struct held *held, uint64_t chunk);
 

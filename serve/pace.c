@@ -115,33 +115,28 @@ int pace_wait_to_send(struct pace *p)
 {
 	int64_t now = clock_ms();
 	uint64_t taken = bytes_taken(p);
-	bool ready, again;
-
 	if (p->slow_ms == 0) {
 		p->slow_ms = p->floor_start_ms = p->waited_ms = now;
 		p->floor_start = taken;
 		p->slow_start = p->batch_start < taken ? p->batch_start : taken;
 	}
 	skip_own_time(p, now);
-	do {
-		if (now - p->floor_start_ms >= FLOOR_MS) {
-			if (taken - p->floor_start < FLOOR_BYTES)
-				return -1;
-			p->floor_start_ms = now;
-			p->floor_start = taken;
-		}
-		if (p->new_chunks > 0)
-			set_waiting(p, CLIENT_SLOW, slow_until_ms(p, taken), now);
-		else
-			set_waiting(p, CLIENT_SILENT, p->active_ms, now);
-		ready = wait_ready(p->fd, POLLOUT, now + LOOK_MS) == 0;
-		again = !ready && errno == ETIMEDOUT;
-		now = p->waited_ms = clock_ms();
-		taken = bytes_taken(p);
-	} while (again);
+	if (now - p->floor_start_ms >= FLOOR_MS) {
+		if (taken - p->floor_start < FLOOR_BYTES)
+			return -1;
+		p->floor_start_ms = now;
+		p->floor_start = taken;
+	}
 	if (p->new_chunks > 0)
+		set_waiting(p, CLIENT_SLOW, slow_until_ms(p, taken), now);
+	else
+		set_waiting(p, CLIENT_SILENT, p->active_ms, now);
+	int result = wait_ready(p->fd, POLLOUT, now + LOOK_MS);
+	bool again = result < 0 && errno == ETIMEDOUT;
+	p->waited_ms = clock_ms();
+	if (!again && p->new_chunks > 0)
 		set_state(p, CLIENT_WORKING);
-	return ready ? 0 : -1;
+	return again ? 1 : result;
 }
 
 void pace_answers_sent(struct pace *p)

@@ -46,8 +46,9 @@ void pace_delayed(struct pace *p);
 void pace_sent(struct pace *p, size_t bytes);
 void pace_chunks_sent(struct pace *p, unsigned chunks);
 
-/* Waits until the client takes more. Returns 0; or -1 if the connection has failed, or if
- * the client has taken less than 30 KiB in 30 s. */
+/* Waits until the client takes more. Returns 0; 1 if it has taken nothing for a quarter of
+ * a second, and is to be waited for again; or -1 if the connection has failed, or if the
+ * client has taken less than 30 KiB in 30 s. */
 int pace_wait_to_send(struct pace *p);
 
 /* All present answers were sent. */
