@@ -117,8 +117,9 @@ int pace_wait_to_send(struct pace *p)
 	uint64_t taken = bytes_taken(p);
 	if (p->slow_ms == 0) {
 		p->slow_ms = p->floor_start_ms = p->waited_ms = now;
-		p->floor_start = taken;
 		p->slow_start = p->batch_start < taken ? p->batch_start : taken;
+		/* A large buffer of the client's has taken much by now, and takes nothing for long. */
+		p->floor_start = p->slow_start;
 	}
 	skip_own_time(p, now);
 	if (now - p->floor_start_ms >= FLOOR_MS) {
