@@ -287,7 +287,7 @@ static void leave_files_to_fetcher(void)
 	confinement = confine_prepare(fds, options->count);
 	for (size_t i = 0; i < options->count; i++) {
 		close(fds[i]);
-		datafile_read_only(&options->files[i]);
+		datafile_map_read_only(&options->files[i]);
 	}
 	free(fds);
 }
