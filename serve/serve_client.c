@@ -45,6 +45,7 @@
 
 #define LIFE_MS 4000		/* a client that waits for its turn gets, in every such time, */
 #define LIFE_BYTES 4096		/* so many bytes: else it would take this peer for dead */
+#define STALL_MS 1000		/* a client that takes nothing for so long loses its turn */
 #define UNSENT_MAX (64 << 10)	/* bytes that the system may hold back for a client, where others wait */
 
 /* The child's one client. Every page that a new child writes to costs it a page
@@ -148,7 +149,7 @@ static void end_slow_answers(void)
 /* Waits until the client takes more; -1 when it takes less than the floor. */
 static int wait_to_send(void)
 {
-	int64_t now = clock_ms();
+	int64_t now = clock_ms(), began = now;
 	uint64_t taken = bytes_taken();
 	bool ready, again;
 
@@ -171,7 +172,7 @@ static int wait_to_send(void)
 		again = !ready && errno == ETIMEDOUT;
 		now = client.waited_ms = clock_ms();
 		taken = bytes_taken();
-		if (again && client.context->turns != NULL)
+		if (again && client.context->turns != NULL && now - began >= STALL_MS)
 			turns_end(client.context->turns, client.context->child);	/* it is for who takes something */
 	} while (again);
 	if (client.new_chunks > 0)

@@ -11,8 +11,8 @@
 #include "net/regions.h"
 
 #define REVIEW_MS 1000		/* between two looks at how many may have a turn */
-#define LOOK_MS 2		/* between two looks at who is first; for each that is before us as much again, */
-#define LOOK_MAX_MS 50		/* up to this */
+#define LOOK_MS 10		/* between two looks at who is first; for each that is before us as much again, */
+#define LOOK_MAX_MS 100		/* up to this */
 
 enum turn_state {ABSENT, IDLE, WAITING, SENDING};
 
@@ -89,8 +89,7 @@ void turns_count(struct turns *t, size_t bytes)
 	}
 }
 
-/* Allows more turns if more of them sent more than ever, and if those that have one take
- * little; else fewer. */
+/* Allows more turns as long as they send more than ever of late; else fewer. */
 static void review(struct turns *t)
 {
 	uint32_t now = (uint32_t)clock_ms(), since = t->reviewed_ms, ms = now - since;
@@ -100,12 +99,12 @@ static void review(struct turns *t)
 	uint32_t rate = (uint32_t)((uint64_t)atomic_exchange(&t->kib, 0) * 1000 / ms), best = t->best, allowed = t->allowed;
 	if (ms >= 2 * REVIEW_MS)
 		return;		/* for some time nobody waited */
-	if (rate > best + best / 8 || rate < best / 2)
+	if (rate > best + best / 8)
 		allowed += allowed / 2;
 	else if (allowed > TURNS_LEAST)
 		allowed--;
 	t->allowed = allowed < t->children ? allowed : t->children;
-	t->best = rate > best || rate < best / 2 ? rate : best - best / 64;
+	t->best = rate > best ? rate : best - best / 16;
 }
 
 bool turns_wait(struct turns *t, unsigned child, int fd, int ms)
