@@ -15,6 +15,8 @@
 #define STALL_MS 2000		/* the same, while others deliver */
 #define SLOW_MS 1000		/* a response may take, before its peer can be found too slow */
 #define LOOK_MS 250		/* between two looks at who is slow, when all is asked for */
+#define QUEUE_MS 2000		/* with no more than so many bytes: what was asked for waits in a queue */
+#define QUEUE_BYTES 8192
 #define HOPELESS_RATE 1024	/* bytes a second: less, */
 #define HOPELESS_S 60		/* and so long to go, and it is left though nobody is known to have the chunk */
 #define PATIENCE_MS 500		/* of ours, for many bytes at a time; then any are enough */
@@ -632,6 +634,36 @@ static void relieve_slow(struct swarm *s, int64_t now_ms)
 	}
 }
 
+/* Whether somebody who has nothing to do is known to have the chunk. */
+static bool has_idle_holder(const struct swarm *s, uint64_t chunk)
+{
+	size_t region = wanted_region(&s->choice.wanted, chunk);
+
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *p = &s->peers[i];
+		if (is_connected(p) && p->connection.asked_count == 0 && p->unchecked == 0 &&
+		    region_set_has(&p->holding.has, region) && !region_set_has(&p->holding.lacks, region))
+			return true;
+	}
+	return false;
+}
+
+/* What waits at a busy peer is asked of somebody else, if somebody is known to have it.
+ * The protocol has no way to take a request back but to hang up. */
+static void leave_queues(struct swarm *s, int64_t now_ms)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[i];
+		const struct connection *c = &p->connection;
+		if (c->asked_count == 0 || now_ms - c->due_ms < scaled(s, QUEUE_MS) || c->body_got > QUEUE_BYTES ||
+		    !has_idle_holder(s, connection_awaited(c)))
+			continue;
+		log_debug("%s: makes us wait", swarm_name(p));
+		swarm_disconnect(s, p, now_ms);
+		rest(p, REST_MS, now_ms);
+	}
+}
+
 static void end_what_takes_too_long(struct swarm *s, int64_t now_ms)
 {
 	for (size_t i = 0; i < s->count; i++) {
@@ -653,6 +685,7 @@ void swarm_manage(struct swarm *s, int64_t now_ms)
 {
 	end_what_takes_too_long(s, now_ms);
 	relieve_slow(s, now_ms);
+	leave_queues(s, now_ms);
 	ask_all(s, now_ms);
 	connect_to_all(s, now_ms);
 }
@@ -666,6 +699,8 @@ static int64_t next_look_ms(const struct swarm *s, const struct connection *c, i
 		return c->heard_ms + PATIENCE_MS;
 	if (s->choice.wanted.count == 0)
 		return now_ms + LOOK_MS;
+	if (now_ms - c->due_ms < scaled(s, QUEUE_MS))
+		return c->due_ms + scaled(s, QUEUE_MS);
 	if (now_ms - c->heard_ms < scaled(s, STALL_MS))
 		return c->heard_ms + scaled(s, STALL_MS);
 	return c->heard_ms + scaled(s, SILENCE_MS);
