@@ -24,8 +24,8 @@ struct turn {
 struct turns {
 	unsigned children;
 	struct turn *turn;			/* one for each child */
-	_Atomic uint32_t *copies;		/* chunks sent, for each file of each region */
-	_Atomic uint32_t begun;			/* turns, in all */
+	_Atomic uint32_t *copies;		/* chunks asked for, for each file of each region */
+	_Atomic uint32_t asked;			/* requests, in all */
 	_Atomic uint32_t allowed;		/* turns at a time */
 	_Atomic uint32_t reviewed_ms;		/* when that was last looked at: the low bits of clock_ms */
 	_Atomic uint32_t kib, bytes;		/* sent since then; below 1 KiB in bytes */
@@ -74,7 +74,7 @@ void turns_ask(struct turns *t, unsigned child, size_t file, size_t region, uint
 {
 	uint32_t copies = t->copies[file * REGIONS_MAX + region]++;
 
-	t->turn[child].place = t->begun + (uint32_t)(copies / region_size) * TURN_COPY;
+	t->turn[child].place = t->asked++ + (uint32_t)(copies / region_size) * TURN_COPY;
 	t->turn[child].state = WAITING;
 }
 
@@ -123,7 +123,6 @@ bool turns_wait(struct turns *t, unsigned child, int fd, int ms)
 		/* Two at once may take the last turn: no harm. */
 		if (before == 0 && sending < t->allowed) {
 			t->turn[child].state = SENDING;
-			t->begun++;
 			return true;
 		}
 		if ((left = deadline - clock_ms()) <= 0)
