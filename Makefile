@@ -33,7 +33,7 @@ SECTIONS := $(filter-out -Wl%,$(DROP_UNUSED))
 DROP_UNUSED := $(filter -Wl%,$(DROP_UNUSED))
 
 PROGRAMS = cascade tracker mkcascade
-MODULES = $(patsubst %.c,build/%.o,csapp.c sha256.c peer_serve.c $(wildcard base/*.c net/*.c file/*.c fetch/*.c serve/*.c))
+MODULES = $(patsubst %.c,build/%.o,csapp.c sha256.c peer_serve.c $(wildcard base/*.c net/*.c file/*.c fetch/*.c serve/*.c track/*.c))
 UNITS = $(patsubst tests/%.c,build/%,$(wildcard tests/unit/*.c tests/exercises/*.c))
 BENCHES = $(patsubst %.c,build/%,$(wildcard bench/*.c))
 

@@ -1,7 +1,7 @@
 /* csapp.c - robust I/O, sockets and wrappers around system calls.
  *
- * What each function promises is in csapp.h; here is only how and why. Linked into every
- * program, long-running servers among them, so it is small and keeps no state of its own. */
+ * csapp.h describes each function. All programs link this file, and the linker leaves out
+ * what a program doesn't use. It keeps no state of its own. */
 #include "csapp.h"
 
 #include <limits.h>
@@ -366,7 +366,7 @@ void Fwrite(const void *buf, size_t size, size_t nmemb, FILE *stream)
 
 /* ---- Sockets ---- */
 
-/* An interrupted connect goes on behind our back. Calling again joins it on Linux; elsewhere
+/* An interrupted connect goes on in the background. Calling again joins it on Linux; elsewhere
  * it says EALREADY until the matter is settled, and EISCONN if it went well. */
 static int connect_to_the_end(int fd, const struct sockaddr *addr, socklen_t addrlen)
 {

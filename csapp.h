@@ -242,7 +242,7 @@ ssize_t rio_readnb(rio_t *rp, void *buf, size_t n);
 /* Reads a line of at most maxlen - 1 bytes, its newline included, and puts a NUL after it; of
  * a longer line the rest stays for the next call. Result: bytes in buf without the NUL; a
  * line may contain NULs, so trust this more than strlen. The last line may lack its newline.
- * 0 at end of file. With maxlen 1 there is room for the NUL alone: result 0, nothing read.
+ * 0 at end of file. With maxlen 1 only the NUL fits: result 0, nothing read.
  * maxlen 0 is EINVAL. */
 ssize_t rio_readlineb(rio_t *rp, void *buf, size_t maxlen);
 

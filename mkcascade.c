@@ -1,12 +1,9 @@
-/* mkcascade.c - makes metafiles.
- *
- * A metafile holds two hashes of every byte: that of its chunk, and that of
- * the whole. Two processes compute them side by side, from one reading of the
- * file: the parent reads a piece into shared memory, hands it to the child, and
- * hashes the chunks in it while the child goes on with the hash of the whole.
- * That one can only be computed byte after byte, and takes longest: its process
+/* mkcascade.c - the metafile maker. Each byte of the data file is hashed twice: as a
+ * part of its chunk, and as a part of the whole file. Two processes do that at the same
+ * time, and the file is read once: the parent reads a piece into shared memory, hands it
+ * to the child, and hashes the chunks in it, while the child goes on with the hash of
+ * the whole. That hash can't be computed in parallel and takes longest, so the child
  * does nothing else. */
-#define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS, before POSIX.1-2024 */
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
@@ -22,6 +19,7 @@
 
 #include "base/args.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/process.h"
 #include "base/retry.h"
 #include "csapp.h"
@@ -30,10 +28,10 @@
 
 #define DEFAULT_CHUNK_SIZE (UINT64_C(1) << 20)
 #define PIECE_SIZE ((size_t)16 << 20)	/* bytes: SHA256_LANES_MAX chunks of the default size */
-#define PIECES 2			/* so that neither process waits for the other */
+#define PIECES 2			/* one for each process */
 #define STEP_SIZE ((size_t)256 << 10)	/* bytes read at a time, and handed over */
-#define HASHES 2048			/* chunk hashes written at a time, or some fewer */
-#define TEMPORARIES 100			/* names that are tried for the unfinished metafile */
+#define HASHES 2048			/* chunk hashes written at a time, at most */
+#define TEMPORARIES 100			/* names to try for the unfinished metafile */
 
 static const char usage_text[] =
 	"usage: mkcascade [-b CHUNK_SIZE] [-o OUT.cascade] FILE...\n";
@@ -42,13 +40,13 @@ static const char help_text[] =
 	"Writes a metafile, FILE.cascade, for each FILE.\n"
 	"\n"
 	"  -b, --chunk-size SIZE  bytes in a chunk; K, M, G multiply by 1024 (default 1M)\n"
-	"  -o, --output OUT       the metafile's name, where there is only one FILE\n"
+	"  -o, --output OUT       name of the metafile, if there is only one FILE\n"
 	"  -h, --help             print this and exit\n"
 	"  -V, --version          print the version and exit\n"
 	"\n"
-	"SIGUSR1 makes it say how much of the FILE is hashed.\n";
+	"SIGUSR1 makes it print how much of the FILE is hashed.\n";
 
-/* The name of the unfinished metafile, or empty: what a signal must remove. */
+/* The name of the unfinished metafile, or empty. A signal handler removes that file. */
 static char temporary[4096];
 
 /* Set by SIGUSR1. */
@@ -56,10 +54,10 @@ static volatile sig_atomic_t asked_how_far;
 
 /* ---- the hash of the whole ----------------------------------------------- */
 
-/* Both processes go round the pieces. The pipe `full` carries the number of bytes
- * that were added, or 0 at the end of the file; a byte in `empty` says that a
- * piece may be filled again. End of file in either means that the other process
- * is gone. */
+/* Both processes use the pieces in turn. Through the pipe `full` the parent sends how
+ * many bytes it has added, or 0 at the end of the file. Through `empty` the child sends
+ * a byte when a piece may be filled again. End of file in either pipe means that the
+ * other process has ended. */
 struct whole_hasher {
 	struct {
 		uint8_t bytes[PIECES * PIECE_SIZE];
@@ -70,7 +68,7 @@ struct whole_hasher {
 	pid_t child;
 };
 
-/* Returns whether it came to the end of the file. */
+/* The child: hashes what comes. Returns whether it reached the end of the file. */
 static bool hash_whole(struct whole_hasher *w, int full, int empty)
 {
 	SHA256_CTX ctx;
@@ -101,8 +99,9 @@ static void start_whole_hasher(struct whole_hasher *w)
 	static const char tokens[PIECES];
 	int full[2], empty[2];
 
-	w->shared = Mmap(NULL, sizeof *w->shared, PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	w->shared = memory_shared(sizeof *w->shared);
+	if (w->shared == NULL)
+		fatal("no memory to share with the process that hashes the whole");
 	if (pipe(full) < 0 || pipe(empty) < 0)
 		fatal("can't make a pipe");
 	if (rio_writen(empty[1], tokens, PIECES) != PIECES)
@@ -124,7 +123,7 @@ static void start_whole_hasher(struct whole_hasher *w)
 	w->next = 0;
 }
 
-/* Waits for the end of the child, which must have succeeded. */
+/* Waits until the child has ended. Ends the program if the child has failed. */
 static void wait_for_child(struct whole_hasher *w)
 {
 	const char *why = process_wait(w->child);
@@ -133,14 +132,14 @@ static void wait_for_child(struct whole_hasher *w)
 		fatalx("the process that hashes the whole: %s", why);
 }
 
-/* A pipe has failed: the child has closed its end, and only its end does that. */
+/* A pipe has failed: so the child has ended. */
 static _Noreturn void fail_with_child(struct whole_hasher *w)
 {
 	wait_for_child(w);
 	fatalx("the process that hashes the whole: ended early");
 }
 
-/* Waits for a piece that may be filled. */
+/* Returns a piece to fill. Waits until there is one. */
 static uint8_t *next_piece(struct whole_hasher *w)
 {
 	uint8_t *piece = w->shared->bytes + w->next * PIECE_SIZE;
@@ -152,14 +151,14 @@ static uint8_t *next_piece(struct whole_hasher *w)
 	return piece;
 }
 
-/* Hands over so many bytes more, or the end of the file. */
+/* Tells the child that length bytes were added; 0: the file has ended. */
 static void hand_over(struct whole_hasher *w, size_t length)
 {
 	if (rio_writen(w->full, &length, sizeof length) != sizeof length)
 		fail_with_child(w);
 }
 
-/* Waits for the hash of all that was handed over. */
+/* Waits for the hash of all bytes. */
 static void finish_whole_hasher(struct whole_hasher *w, uint8_t hash[SHA256_HASH_SIZE])
 {
 	wait_for_child(w);
@@ -173,7 +172,7 @@ static void finish_whole_hasher(struct whole_hasher *w, uint8_t hash[SHA256_HASH
 
 /* The unfinished metafile. */
 struct output {
-	const char *path;	/* its name when it is done */
+	const char *path;	/* its final name */
 	int fd;
 };
 
@@ -184,10 +183,10 @@ static void write_output(const struct output *out, const void *bytes, size_t siz
 }
 
 struct chunk_hasher {
-	SHA256_CTX ctx;		/* of the chunk that has begun */
-	uint64_t chunk_size, got;	/* bytes; how many of that chunk came */
+	SHA256_CTX ctx;		/* of the current chunk */
+	uint64_t chunk_size, got;	/* bytes; got: of the current chunk */
 	const struct output *out;
-	size_t hashes;		/* that are not written yet; there is room for SHA256_LANES_MAX more */
+	size_t hashes;		/* not written yet; SHA256_LANES_MAX more always fit */
 	uint8_t hash[HASHES][SHA256_HASH_SIZE];
 };
 
@@ -204,7 +203,7 @@ static void added_hashes(struct chunk_hasher *c, size_t count)
 		write_hashes(c);
 }
 
-/* Ends the chunk that has begun. */
+/* Ends the current chunk. */
 static void end_chunk(struct chunk_hasher *c)
 {
 	sha256_final(&c->ctx, c->hash[c->hashes]);
@@ -212,7 +211,7 @@ static void end_chunk(struct chunk_hasher *c)
 	c->got = 0;
 }
 
-/* Takes that many whole chunks. */
+/* Hashes so many whole chunks at the same time. */
 static void hash_whole_chunks(struct chunk_hasher *c, const uint8_t *bytes, size_t lanes)
 {
 	SHA256_CTX ctx[SHA256_LANES_MAX], *ctxs[SHA256_LANES_MAX];
@@ -269,7 +268,7 @@ static void on_signal(int sig)
 	raise(sig);
 }
 
-/* The folder's part of the path: its length, with the last slash. */
+/* The length of the folder in the path, with the last slash. */
 static size_t folder_length(const char *path)
 {
 	const char *slash = strrchr(path, '/');
@@ -277,9 +276,9 @@ static size_t folder_length(const char *path)
 	return slash == NULL ? 0 : (size_t)(slash - path) + 1;
 }
 
-/* Makes a new file in the folder of that path, and puts its name into temporary.
- * The name does not follow from the path: that may be as long as a name can be.
- * Returns -1 with errno. */
+/* Makes a new file in the folder of this path, and puts its name into temporary. The
+ * name is not made from the path, which may be as long as a name can be. Returns its
+ * descriptor, or -1 with errno. */
 static int make_temporary(const char *path)
 {
 	char name[sizeof temporary];
@@ -304,7 +303,7 @@ static int open_temporary(const char *path)
 {
 	sigset_t all, before;
 
-	/* A signal comes before the file is there, or when its name is known. */
+	/* A signal comes either before the file is made or when its name is in temporary. */
 	Sigfillset(&all);
 	Sigprocmask(SIG_SETMASK, &all, &before);
 	int fd = make_temporary(path);
@@ -324,21 +323,22 @@ struct input {
 static void open_input(struct input *in, const char *path)
 {
 	in->path = path;
-	in->fd = retry_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);	/* a FIFO must not hold us up */
+	in->fd = retry_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);	/* a FIFO must not block */
 	if (in->fd < 0 || fstat(in->fd, &in->st) < 0)
 		fatal("%s", path);
 	if (!S_ISREG(in->st.st_mode))
 		fatalx("%s: not a regular file", path);
 }
 
-/* Ends the program if the file is not what it was when it was opened. */
+/* Ends the program if the file has changed since it was opened. */
 static void check_unchanged(const struct input *in)
 {
 	struct stat now;
 
 	if (fstat(in->fd, &now) < 0)
 		fatal("%s", in->path);
-	if (now.st_size != in->st.st_size || now.st_mtime != in->st.st_mtime)
+	struct stamp before = stamp_of(&in->st), after = stamp_of(&now);
+	if (!stamp_is_unwritten(&after, &before))
 		fatalx("%s: it changed while it was read", in->path);
 }
 
@@ -350,9 +350,8 @@ static void say_how_far(const struct input *in, uint64_t length)
 	asked_how_far = 0;
 }
 
-/* Reads a piece into *piece, and hands it over step by step. start: its place in
- * the file. Returns its length, which is less than the size of a piece at the end
- * of the file, and only there. */
+/* Reads a piece into *piece, and hands it over step by step. start: its offset in the
+ * file. Returns its length, which is less than PIECE_SIZE only at the end of the file. */
 static size_t read_piece(const struct input *in, uint64_t start, struct whole_hasher *w,
 			 uint8_t **piece)
 {
@@ -372,7 +371,7 @@ static size_t read_piece(const struct input *in, uint64_t start, struct whole_ha
 	return length;
 }
 
-/* Returns the number of bytes in the file. The chunk hashes go to out. */
+/* Writes the chunk hashes to out. Returns the number of bytes in the file. */
 static uint64_t hash_file(const struct input *in, uint64_t chunk_size, const struct output *out,
 			  uint8_t data_hash[SHA256_HASH_SIZE])
 {
@@ -395,8 +394,8 @@ static uint64_t hash_file(const struct input *in, uint64_t chunk_size, const str
 	return length;
 }
 
-/* Ends the program unless the metafile may get this name: only a regular file,
- * but not the data file, is replaced. */
+/* Ends the program unless the metafile may have this name. An existing file is replaced
+ * only if it is a regular file, and not the data file. */
 static void check_output(const char *path, const struct input *in)
 {
 	struct stat old;
@@ -413,7 +412,7 @@ static void check_output(const char *path, const struct input *in)
 	}
 }
 
-/* Writes to the disk what the folder of the path says: which file has that name. */
+/* Makes sure that the new name is on the disk. */
 static void sync_folder(const char *path)
 {
 	char folder[sizeof temporary];
@@ -421,7 +420,7 @@ static void sync_folder(const char *path)
 	snprintf(folder, sizeof folder, "%.*s.", (int)folder_length(path), path);
 	int fd = retry_open(folder, O_RDONLY | O_CLOEXEC, 0);
 	if (fd < 0 && errno == EACCES)
-		return;		/* one may make files in it, but not read it */
+		return;		/* files may be made in it, but it may not be read */
 	/* EINVAL: this file system can't. */
 	if (fd < 0 || (fsync(fd) < 0 && errno != EINVAL))
 		fatal("%s: its name may not be on the disk yet", path);
@@ -443,27 +442,28 @@ static void make_metafile(const char *path, const char *out_path, uint64_t chunk
 	if (lseek(out.fd, 0, SEEK_SET) < 0)
 		fatal("%s", temporary);
 	write_output(&out, header, sizeof header);
-	/* On the disk before it gets its name, so that the name never stands
-	 * for half a metafile. */
+	/* The bytes are on the disk before the file gets its name: the name never belongs
+	 * to half a metafile. */
 	if (fsync(out.fd) < 0 || close(out.fd) < 0)
 		fatal("%s: can't be written", out_path);
-	check_output(out_path, &in);	/* the first look may be hours ago */
+	check_output(out_path, &in);	/* the first check may be hours ago */
 	check_unchanged(&in);
 	if (rename(temporary, out_path) < 0)
 		fatal("%s: can't be made", out_path);
 	temporary[0] = '\0';
 	sync_folder(out_path);
-	close(in.fd);		/* was only read */
+	close(in.fd);		/* it was only read */
 }
 
 /* ---- command line -------------------------------------------------------- */
 
-/* Ends the program if no peer could be told the name: cascade parts names at ':'. */
+/* Ends the program if the name has a ':' in it, which separates names in cascade's
+ * arguments. */
 static void check_name(const char *path)
 {
 	if (strchr(path + folder_length(path), ':') != NULL)
-		fatalx("%s: cascade can't be given a metafile with ':' in its name; "
-		       "-o gives it another", path);
+		fatalx("%s: cascade can't open a metafile with ':' in its name; "
+		       "-o gives it another name", path);
 }
 
 static void make_metafile_beside(const char *path, uint64_t chunk_size)
@@ -474,7 +474,7 @@ static void make_metafile_beside(const char *path, uint64_t chunk_size)
 	if (n < 0 || (size_t)n >= sizeof out)
 		fatalx("%s: its name is too long", path);
 	if (data_path != NULL)
-		fatalx("%s: looks like a metafile; -o makes one of it all the same", path);
+		fatalx("%s: looks like a metafile; use -o to make a metafile of it", path);
 	check_name(path);
 	make_metafile(path, out, chunk_size);
 }
@@ -486,11 +486,11 @@ static void handle_signals(void)
 	atexit(remove_temporary);
 	for (size_t i = 0; i < sizeof endings / sizeof endings[0]; i++)
 		if (Signal(endings[i], on_signal) == SIG_IGN)
-			Signal(endings[i], SIG_IGN);	/* as nohup wants it */
+			Signal(endings[i], SIG_IGN);	/* nohup(1) */
 	Signal(SIGUSR1, on_usr1);
-	Signal(SIGCHLD, SIG_DFL);	/* ignored, it would hide how the child ended */
-	Signal(SIGPIPE, SIG_IGN);	/* a dead child is an error of write, */
-	Signal(SIGXFSZ, SIG_IGN);	/* and so is a file that may not grow */
+	Signal(SIGCHLD, SIG_DFL);	/* if it were ignored, wait would not tell how the child ended */
+	Signal(SIGPIPE, SIG_IGN);	/* write fails instead */
+	Signal(SIGXFSZ, SIG_IGN);	/* likewise, if a file may not grow */
 }
 
 int main(int argc, char **argv)

@@ -1,40 +1,37 @@
-/* peer_serve.h - the serving side: a parent that accepts, and a child process
- * for each client. */
+/* peer_serve.h - the serving side of a peer: a parent process that accepts clients, and
+ * a child process for each client. */
 #ifndef PEER_SERVE_H
 #define PEER_SERVE_H
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "file/datafile.h"
-#include "net/wire.h"
+#include "net/address.h"
 
 #define MAX_CLIENTS_DEFAULT 256
 
-#define FETCHER_GAVE_UP 3	/* the fetcher's exit status when --give-up ended it */
-
 struct serve_options {
-	struct datafile *files;		/* their descriptors are closed, but for the fetcher's, and
-					 * their maps of held chunks become read-only */
+	struct datafile *files;		/* serve closes their descriptors, and makes the maps of
+					 * held chunks read-only: only the fetcher needs more */
 	size_t count;
 	int listen_fd;			/* non-blocking */
 	unsigned max_clients;		/* children at a time */
 	uint64_t max_upload;		/* bytes a second, of all children together; 0: no limit */
 	bool verify;			/* hash each chunk again before it is sent */
-	pid_t fetcher;			/* the parent's other child */
-	int news;			/* a socket to the fetcher: a byte from it says that more is held
-					 * than before, and each struct subscription goes to it */
+	pid_t fetcher;			/* a child of this process, forked before */
+	int news;			/* the parent's end (net/news.h) */
 	const char *tracker_host, *tracker_port;	/* NULL: there is no tracker */
 	struct address self;		/* as the tracker is to know this peer */
 };
 
-/* Serves until SIGTERM, SIGINT or SIGHUP, or until the fetcher exits with
- * FETCHER_GAVE_UP; then ends all children, the fetcher among them. However else
- * the fetcher ends, what is held goes on being served. SIGUSR1 prints what is
- * served, and to whom. Returns whether every file is complete, and the fetcher
- * hasn't failed. Call serve_block_signals before the fetcher is forked, so that
- * no signal is missed. */
+/* Serves until SIGTERM, SIGINT or SIGHUP comes, or until the fetcher exits with
+ * FETCHER_GAVE_UP; then kills all children, the fetcher too. If the fetcher ends in
+ * another way, serving goes on. SIGUSR1 prints which files are served, and to which
+ * clients. Returns whether all files are complete and the fetcher hasn't failed. Call
+ * serve_block_signals before the fetcher is forked, so that no signal is missed. */
 void serve_block_signals(void);
 bool serve(const struct serve_options *options);
 

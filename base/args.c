@@ -1,4 +1,4 @@
-/* args.c - reading a command line; the three programs use it. */
+/* args.c - reading a command line. All programs use it. */
 #include "base/args.h"
 
 #include <arpa/inet.h>
@@ -33,7 +33,7 @@ void args_misuse(const char *format, ...)
 		va_end(args);
 		log_warnx("%s", what);
 	}
-	fprintf(stderr, "%s'%s --help' tells more.\n", usage_text, program);
+	fprintf(stderr, "%sTry '%s --help' for more.\n", usage_text, program);
 	exit(2);
 }
 
@@ -56,7 +56,7 @@ void args_version(void)
 	end_output();
 }
 
-/* Reads the digits at *text and moves *text behind them. */
+/* Reads the digits at *text, and moves *text behind them. */
 static bool read_digits(const char **text, uint64_t max, uint64_t *number)
 {
 	const char *p = *text;

@@ -1,5 +1,5 @@
-/* args.h - command lines: what the programs say about theirs, and numbers,
- * addresses and hashes as people write them. */
+/* args.h - reading a command line: usage and help, and numbers, addresses and
+ * hashes as people write them. */
 #ifndef ARGS_H
 #define ARGS_H
 
@@ -7,7 +7,6 @@
 #include <stdint.h>
 
 #include "sha256.h"
-#include "net/wire.h"
 
 #ifdef __GNUC__
 #define ARGS_NORETURN __attribute__((noreturn))
@@ -17,25 +16,26 @@
 #define ARGS_FORMAT
 #endif
 
-/* Names the program, and gives its usage, and the rest of its help; to be called
- * first of all, since it calls log_program. The texts are kept, not copied. */
+/* Sets the program's name, its usage, and the rest of its help. Call it before
+ * anything else: it calls log_program. The texts are kept, not copied. */
 void args_program(const char *name, const char *usage, const char *help);
 
-/* Says what is wrong with the command line, unless format is NULL (getopt has
- * said it), how it should be, and that --help tells more. Exits with status 2. */
+/* Prints what is wrong with the command line (nothing if format is NULL: getopt
+ * has printed it), the usage, and a reference to --help. Exits with status 2. */
 ARGS_NORETURN ARGS_FORMAT void args_misuse(const char *format, ...);
 
 /* Print usage and help, or the version, to standard output. Exit with status 0. */
 ARGS_NORETURN void args_help(void);
 ARGS_NORETURN void args_version(void);
 
-/* Each of these reads the whole text or nothing: empty text, anything behind the
- * value, and what is out of range give false, and the result is not touched. */
+/* Each of these functions reads the whole text. It returns false, and does not
+ * change the result, if the text is empty, if anything follows the value, or if the
+ * value is out of range. */
 
 /* A decimal number from min to max. */
 bool args_number(const char *text, uint64_t min, uint64_t max, uint64_t *number);
 
-/* A number of bytes, which K, M or G behind it multiplies by a power of 1024. */
+/* A number of bytes; K, M or G behind it multiplies it by a power of 1024. */
 bool args_size(const char *text, uint64_t min, uint64_t max, uint64_t *bytes);
 
 /* A TCP port from min (0 or 1) to 65535. */
@@ -44,9 +44,8 @@ bool args_port(const char *text, unsigned min, uint16_t *port);
 /* An IPv4 address in dotted form, in host byte order. */
 bool args_ip(const char *text, uint32_t *ip);
 
-/* Whether the text can be a host's: an IPv4 address in dotted form, or a name. A
- * name is not empty and has more in it than digits and dots, which can only be an
- * address, perhaps a wrong one. */
+/* Whether the text can name a host: by an IPv4 address in dotted form, or by a
+ * name. Text of digits and dots alone is taken for an address, never for a name. */
 bool args_host(const char *text);
 
 /* 64 hexadecimal digits. */

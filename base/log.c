@@ -1,11 +1,12 @@
-/* log.c - messages, one write each. Used by every process of every program. */
+/* log.c - messages for people, one write each. Every process of every program uses
+ * it. */
 #include "base/log.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,25 +20,28 @@
 
 #include "base/clock.h"
 
-#define LINE_SIZE 2048	/* bytes; a longer message is cut. No more than PIPE_BUF, where pipes are in use */
+#define LINE_SIZE 2048	/* bytes; a longer message is cut. At most PIPE_BUF, so that pipes keep lines whole */
 #define WAIT_MS 1000	/* for a line to be written */
+#define ERASE_LINE "\r\033[K"
+#define SAID_MS 10000	/* between two messages about what happens often */
 
 /* Set at start-up, and by log_role after a fork. */
 static const char *program = "cascade";
 static const char *role;
 static enum log_level level = LOG_NORMAL;
-static bool transient_line;
+static volatile sig_atomic_t drawn;	/* a line that is redrawn stands on the terminal, */
+static bool beside_drawn;		/* or may stand there, by another process */
 
-/* Where lines go, and what becomes of them. */
+/* Where lines go, and whether they can be written. */
 static int out = STDERR_FILENO;
 static enum { OTHER, PIPE, SOCKET } kind;
 static bool never_wait, stuck;		/* stuck: the last line couldn't be written */
 static bool cut;			/* a part of the last line was */
 static atomic_uint own_lost, *lost = &own_lost;
 
-/* A terminal whose reader has stopped may take a part of a line, and poll doesn't
- * tell. So it is opened once more, non-blocking: to change that of standard error
- * would change it for all programs that share it. */
+/* A terminal that is stopped may take a part of a line and block, and poll doesn't
+ * tell. So the terminal is opened once more, non-blocking. Setting O_NONBLOCK on
+ * standard error itself would change it for all programs that share it. */
 static void open_terminal(void)
 {
 	const char *name = isatty(STDERR_FILENO) ? ttyname(STDERR_FILENO) : NULL;
@@ -76,13 +80,13 @@ void log_program(const char *name)
 	if (fd >= 0)
 		close(fd);
 	look_at_standard_error();
-	atexit(tell_at_exit);	/* if it can't be had, nothing is told then */
+	atexit(tell_at_exit);	/* if this fails, nothing is reported at exit */
 }
 
 void log_role(const char *name)
 {
 	role = name;
-	own_lost = 0;	/* whoever forked this process tells of those */
+	own_lost = 0;	/* the parent reports those from before the fork */
 }
 
 void log_never_wait(void)
@@ -106,13 +110,8 @@ enum log_level log_get_level(void)
 	return level;
 }
 
-void log_transient_line(bool drawn)
-{
-	transient_line = drawn;
-}
-
-/* Adds to the line what fits; returns the new length, which leaves room for
- * the newline. */
+/* Adds to the line what fits. Returns the new length, which leaves space for the
+ * newline. */
 LOG_FORMAT_AT(3, 0)
 static size_t append(char line[LINE_SIZE], size_t used, const char *format, va_list args)
 {
@@ -134,7 +133,7 @@ static size_t append_text(char line[LINE_SIZE], size_t used, const char *format,
 	return used;
 }
 
-/* Writes without waiting, if the system can promise it; result as of write. */
+/* Writes without waiting, if the system can promise that. Result as of write(2). */
 static ssize_t write_at_once(const char *bytes, size_t size)
 {
 	if (kind == SOCKET)
@@ -147,13 +146,13 @@ static ssize_t write_at_once(const char *bytes, size_t size)
 			return (ssize_t)n;
 	}
 #endif
-	/* Where a pipe has room for a line, only another process that writes one at
-	 * the same moment could make this wait. */
+	/* poll has found space for a line. This waits only if another process fills it
+	 * at the same moment. */
 	return write(out, bytes, size);
 }
 
-/* Writes a line or nothing, or (to a terminal) a part of it, within so many ms.
- * False: it is lost. */
+/* Writes a whole line, or none of it, or (to a terminal) a part of it, within wait_ms.
+ * Returns whether the whole line was written. */
 static bool put(const char *bytes, size_t size, int wait_ms)
 {
 	struct pollfd p = {.fd = out, .events = POLLOUT};
@@ -173,7 +172,7 @@ static bool put(const char *bytes, size_t size, int wait_ms)
 	return n == (ssize_t)size;
 }
 
-/* True: nothing is left to be told. */
+/* Returns whether nothing is left to be reported. */
 static bool tell_lost(int wait_ms)
 {
 	char line[128];
@@ -195,37 +194,36 @@ bool log_tell_lost(void)
 }
 
 /* Writes a whole line, or counts it as lost. */
-static void put_line(const char *line, size_t size, bool last_words)
+static void put_line(const char *line, size_t size, bool last)
 {
-	int wait_ms = last_words || !(never_wait || stuck) ? WAIT_MS : 0;
+	int wait_ms = last || !(never_wait || stuck) ? WAIT_MS : 0;
 
 	stuck = !tell_lost(wait_ms) || !put(line, size, wait_ms);
 	if (stuck)
 		atomic_fetch_add(lost, 1);
 }
 
-/* error: an errno whose text ends the line, or 0. last_words: the process ends
- * after them. */
+/* error: an errno whose text ends the line, or 0. last: the process exits after it. */
 LOG_FORMAT_AT(3, 0)
-static void say(bool last_words, int error, const char *format, va_list args)
+static void say(bool last, int error, const char *format, va_list args)
 {
 	char line[LINE_SIZE];
 	size_t used = 0;
 	int saved = errno;
 
-	if (transient_line)
-		used = append_text(line, used, "\r\033[K");
+	if (drawn || beside_drawn)
+		used = append_text(line, used, ERASE_LINE);
 	used = append_text(line, used, "%s: ", program);
 	if (role != NULL)
 		used = append_text(line, used, "%s[%ld]: ", role, (long)getpid());
 	size_t text = used;
 	used = append(line, used, format, args);
-	log_clean(line + text);		/* file names, too, come from anywhere */
+	log_clean(line + text);		/* file names can hold anything, too */
 	if (error != 0)
 		used = append_text(line, used, ": %s", strerror(error));
 	line[used++] = '\n';
-	transient_line = false;
-	put_line(line, used, last_words);
+	drawn = false;
+	put_line(line, used, last);
 	errno = saved;
 }
 
@@ -245,6 +243,16 @@ void log_warnx(const char *format, ...)
 	va_start(args, format);
 	say(false, 0, format, args);
 	va_end(args);
+}
+
+bool log_may_say(int64_t *said_ms)
+{
+	int64_t now_ms = clock_ms();
+
+	if (*said_ms != 0 && now_ms - *said_ms < SAID_MS)
+		return false;
+	*said_ms = now_ms;
+	return true;
 }
 
 void log_info(const char *format, ...)
@@ -298,14 +306,35 @@ void fatalx(const char *format, ...)
 	exit(EXIT_FAILURE);
 }
 
-void log_draw(const char *text, size_t size)
+bool log_on_terminal(void)
 {
-	if (put(text, size, 0))
-		transient_line = true;
+	const char *term = getenv("TERM");
+
+	return term != NULL && *term != '\0' && strcmp(term, "dumb") != 0 && isatty(STDERR_FILENO) == 1;
 }
 
-/* How many bytes the UTF-8 character at p has; 0 if it is none, or a control
- * character. */
+void log_draw(const char *text, size_t size)
+{
+	drawn = true;	/* first: a signal may come between */
+	put(text, size, 0);
+}
+
+void log_erase(void)
+{
+	static const char erase[] = ERASE_LINE;
+
+	if (drawn || beside_drawn)
+		put(erase, sizeof erase - 1, 0);
+	drawn = false;
+}
+
+void log_beside_drawn(bool drawn_beside)
+{
+	beside_drawn = drawn_beside && level != LOG_QUIET && log_on_terminal();
+}
+
+/* The number of bytes of the UTF-8 character at p; 0 if there is none, or if it is a
+ * control character. */
 static size_t printable_length(const unsigned char *p)
 {
 	size_t length = *p < 0x80 ? 1 : *p < 0xc2 ? 0 : *p < 0xe0 ? 2 : *p < 0xf0 ? 3 : *p < 0xf5 ? 4 : 0;

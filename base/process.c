@@ -1,4 +1,5 @@
-/* process.c - what every fork in this program has in common. */
+/* process.c - signals that end a program, and forking processes that end when their
+ * parent ends. */
 #include "base/process.h"
 
 #include <errno.h>
@@ -15,13 +16,14 @@
 #endif
 
 #include "base/log.h"
+#include "csapp.h"
 
 #ifdef HAVE_PDEATHSIG
 
 static void end_with_parent(pid_t parent)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != parent)	/* it ended before the call */
+	if (getppid() != parent)	/* the parent ended before the call */
 		_exit(EXIT_FAILURE);
 }
 
@@ -48,9 +50,19 @@ static void end_with_parent(pid_t parent)
 
 #endif
 
+void process_on_end(void (*handler)(int))
+{
+	struct sigaction hangup;
+
+	Signal(SIGINT, handler);
+	Signal(SIGTERM, handler);
+	if (sigaction(SIGHUP, NULL, &hangup) < 0 || hangup.sa_handler != SIG_IGN)
+		Signal(SIGHUP, handler);
+}
+
 static void reset_signals(void)
 {
-	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};	/* anywhere here */
+	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};	/* by some program here */
 	struct sigaction action = {.sa_handler = SIG_IGN};
 	sigset_t none;
 
@@ -88,8 +100,8 @@ pid_t process_fork(const char *role)
 	return child;
 }
 
-/* _Fork leaves out what fork does for programs with threads or fork handlers,
- * which here there are none of (POSIX.1-2024). */
+/* _Fork (POSIX.1-2024) leaves out what fork does for threads and fork handlers. The
+ * programs have neither. */
 #if defined(__GLIBC__) && !defined(PORTABLE)
 #if __GLIBC_PREREQ(2, 34)
 #define HAVE_FORK_ALONE 1

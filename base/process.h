@@ -1,28 +1,33 @@
-/* process.h - forking processes that never outlive the one that forked them. */
+/* process.h - signals that end a program, and forking processes that end when their
+ * parent ends. */
 #ifndef PROCESS_H
 #define PROCESS_H
 
 #include <sys/types.h>
 
+/* Installs the handler for the signals that end a program: SIGINT, SIGTERM, and SIGHUP
+ * unless that is ignored, as nohup(1) does. */
+void process_on_end(void (*handler)(int));
+
 /* Forks, like fork(2). The child
- * - has the role in its messages (kept, not copied; NULL for none);
- * - has every signal unblocked, and the default action for those that the
- *   parent had a handler for; what was ignored stays ignored, and SIGUSR1,
- *   which asks for a report that children don't give, is ignored;
- * - ends when its parent ends, for whatever reason: at once on Linux, within
- *   about a second elsewhere, where it must not use ITIMER_REAL or alarm(2). */
+ * - shows the role in its messages (kept, not copied; NULL for none);
+ * - has all signals unblocked. Signals that the parent handles have their default
+ *   action, and ignored ones stay ignored. SIGUSR1 is ignored: it asks for a report,
+ *   and children give none;
+ * - ends when its parent ends, for any reason: at once on Linux; elsewhere within
+ *   about a second, and there it must not use ITIMER_REAL or alarm(2). */
 pid_t process_fork(const char *role);
 
-/* The same, for a parent that keeps its signals blocked and forks often: the
- * child keeps them blocked too, so that only SIGKILL ends it, and has no role. */
+/* The same, but cheaper, for a parent that keeps its signals blocked. The child keeps
+ * them blocked too, so that only SIGKILL ends it. It has no role. */
 pid_t process_fork_blocked(void);
 
-/* Waits for the child to end. Returns NULL if it exited with status 0; else
- * how it ended, in words, in static memory. */
+/* Waits until the child has ended. Returns NULL if it exited with status 0; else how
+ * it ended, in words, in static memory. */
 const char *process_wait(pid_t child);
 
-/* How a process ended, in words, from the status of waitpid(2). NULL for an
- * exit with status 0. In static memory. */
+/* How a process ended, in words, by its status from waitpid(2); NULL if it exited
+ * with status 0. The words are in static memory. */
 const char *process_end_text(int status);
 
 #endif

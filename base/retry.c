@@ -1,12 +1,13 @@
-/* retry.c - used where a single failure must not end a download. */
+/* retry.c - trying again, where a single failure must not end a download. */
 #include "base/retry.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <time.h>
+
+#include "base/wait.h"
 
 #define TRIES 6
-#define FIRST_WAIT_MS 4		/* doubled each time */
+#define FIRST_WAIT_MS 4u	/* doubled each time */
 
 bool retry_after(int error, unsigned *failures)
 {
@@ -14,8 +15,7 @@ bool retry_after(int error, unsigned *failures)
 		return true;
 	if ((error != EAGAIN && error != ENOMEM && error != ENOBUFS) || *failures == TRIES)
 		return false;
-	long ms = FIRST_WAIT_MS << (*failures)++;
-	nanosleep(&(struct timespec){.tv_nsec = ms * 1000000}, NULL);
+	wait_ms(FIRST_WAIT_MS << (*failures)++);
 	errno = error;
 	return true;
 }

@@ -6,10 +6,10 @@
 #include <signal.h>
 #include <time.h>
 
-/* poll(2), with the signal mask `mask` while it waits: a signal that comes before
- * the wait ends it too. Never restarted after a handler: -1 with EINTR then.
- * Where there is no ppoll(2), the descriptors must be below FD_SETSIZE (EINVAL),
- * and of the events only POLLIN and POLLOUT are known. */
+/* poll(2), with the signal mask `mask` while it waits. A signal that came before the
+ * wait ends it, too. After a handler it returns -1 with EINTR; it is never restarted.
+ * Where there is no ppoll(2), descriptors must be below FD_SETSIZE (else EINVAL), and
+ * only POLLIN and POLLOUT work. */
 int sigpoll(struct pollfd polled[], nfds_t count, const struct timespec *timeout,
 	    const sigset_t *mask);
 

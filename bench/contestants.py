@@ -127,7 +127,7 @@ def cascade(site, chunk_size=None):
     server = site.once(seeder, chunk_size)
     ip, port = server.address()
     return site.fetching(f"cascade, chunks of {bytes_text(chunk_size)}", [
-        ROOT / "cascade", "-c", "-o", site.copy, "-p", f"{ip}:{port}",
+        ROOT / "cascade", "-c", "-o", site.copy, "--peer", f"{ip}:{port}",
         site.once(metafile, chunk_size), "-", LOOPBACK, 0], [server])
 
 
@@ -148,7 +148,7 @@ def check(site):
 
 def check_client(site):
     return Contestant("cascade -c, checking what is here", [
-        ROOT / "cascade", "-c", "-o", site.data, "-p", f"{LOOPBACK}:9",
+        ROOT / "cascade", "-c", "-o", site.data, "--peer", f"{LOOPBACK}:9",
         site.once(metafile, site.chunk_size), "-", LOOPBACK, 0])
 
 

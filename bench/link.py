@@ -249,7 +249,7 @@ class Ours:
 
     def measure(self):
         fetched = self.directory / "data"
-        seconds = time_download(self.net, [self.net.programs / "cascade", "-c", "-p",
+        seconds = time_download(self.net, [self.net.programs / "cascade", "-c", "--peer",
                                            f"{SEEDER}:{self.port}", self.metafile, "-",
                                            FETCHER, 0], fetched)
         compare(self.file, fetched)

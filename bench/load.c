@@ -33,8 +33,8 @@
 #include "base/args.h"
 #include "base/log.h"
 #include "file/metafile.h"
-#include "sha256.h"
 #include "net/wire.h"
+#include "sha256.h"
 
 #define DEPTH_MAX 64
 #define EVENTS_MAX 256

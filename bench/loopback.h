@@ -1,6 +1,6 @@
 /* loopback.h - what the floors' servers share: listening on loopback, accepting,
  * and sending a file. Included by floor.c and fetch_floor.c, so that the first stays one
- * small file, which is built without the rooms. */
+ * small file, which is built without the modules. */
 #ifndef LOOPBACK_H
 #define LOOPBACK_H
 

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/format.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "fetch/progress.h"
 #include "fetch/transfer.h"
@@ -197,7 +199,7 @@ struct unwritten {
  * then held and served. */
 static void end_with_write_error(struct arrival *a, int error)
 {
-	char missing[PROGRESS_BYTES_TEXT_SIZE];
+	char missing[FORMAT_BYTES_SIZE];
 
 	arrival_flush(a);
 	for (unsigned i = 0; i < a->checker_count; i++)
@@ -206,7 +208,7 @@ static void end_with_write_error(struct arrival *a, int error)
 	uint64_t bytes = datafile_missing_bytes(a->file);
 	errno = error;
 	log_warn("%s: can't be written (%s, %llu bytes, still to come; what is verified is kept)",
-		 a->file->path, progress_bytes_text((double)bytes, missing), (unsigned long long)bytes);
+		 a->file->path, format_bytes((double)bytes, missing), (unsigned long long)bytes);
 	a->failed = true;
 }
 
@@ -221,7 +223,7 @@ static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
 	}
 	int error = u->size > 0 ? datafile_mark(a->file) : 0;
 	if (error == 0)
-		error = transfer_bytes(u->bytes, u->size, a->file->fd, u->offset);
+		error = io_write_at(a->file->fd, u->bytes, u->size, u->offset);
 	if (error != 0) {
 		end_with_write_error(a, error);
 		return;

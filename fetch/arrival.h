@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "file/check.h"
+#include "file/checker.h"
 #include "file/datafile.h"
 #include "fetch/swarm.h"
 

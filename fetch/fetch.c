@@ -17,12 +17,14 @@
 #include <unistd.h>
 
 #include "fetch/arrival.h"
-#include "file/check.h"
+#include "file/whole.h"
 #include "base/clock.h"
+#include "base/format.h"
 #include "base/log.h"
 #include "base/retry.h"
 #include "fetch/progress.h"
 #include "fetch/swarm.h"
+#include "net/news.h"
 #include "net/tracker_query.h"
 
 #define ASK_MS 10000		/* between two questions to the tracker, and for its answer */
@@ -157,7 +159,7 @@ static void read_query(struct fetch *f)
  * Those that began before us are known so, when we have something for them. */
 static void read_subscription(int news)
 {
-	static struct subscription answer;
+	static struct subscription_answer answer;
 	ssize_t n = read(news, &answer, sizeof answer);
 	bool named_new;
 
@@ -368,7 +370,7 @@ static void check_local(struct datafile *d, const struct fetch_options *options)
 			datafile_end_check(d);
 		progress_end();
 	}
-	atomic_store(&d->held->checked, true);
+	datafile_set_checked(d);
 }
 
 /* With --verify-whole, hashes the complete file once more, as a whole. False,
@@ -378,7 +380,7 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 	if (!options->verify_whole)
 		return true;
 	progress_begin("verifying", d, 0, NULL);
-	int right = check_whole(&d->meta, d->fd, progress_checked, NULL);
+	int right = whole_has_its_hash(&d->meta, d->fd, progress_checked, NULL);
 	progress_end();
 	if (right == 0)
 		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "
@@ -390,13 +392,13 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 
 static void say_begin(const struct fetch *f)
 {
-	char here[PROGRESS_BYTES_TEXT_SIZE], missing[PROGRESS_BYTES_TEXT_SIZE];
+	char here[FORMAT_BYTES_SIZE], missing[FORMAT_BYTES_SIZE];
 
-	progress_bytes_text((double)f->start_bytes, here);
-	progress_bytes_text((double)(f->file->meta.length - f->start_bytes), missing);
+	format_bytes((double)f->start_bytes, here);
+	format_bytes((double)(f->file->meta.length - f->start_bytes), missing);
 	if (f->start_bytes > 0)
 		log_info("%s: %s of it are verified, %s missing", f->file->path, here, missing);
-	else if (!progress_on_terminal())
+	else if (!log_on_terminal())
 		log_info("%s: %s to fetch", f->file->path, missing);
 }
 
@@ -431,8 +433,11 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 	if (complete) {
 		if (!is_whole(d, options))
 			return -1;
-		log_info("%s: complete: all %llu chunks are verified", d->path,
-			 (unsigned long long)d->meta.chunks);
+		if (d->meta.chunks == 1)
+			log_info("%s: complete: its one chunk is verified", d->path);
+		else
+			log_info("%s: complete: all %llu chunks are verified", d->path,
+				 (unsigned long long)d->meta.chunks);
 		return 0;
 	}
 	if (begin_swarm(&f->swarm, d, options) < 0) {
@@ -474,15 +479,15 @@ static void tell_senders(struct swarm *s, char *text, size_t size)
 
 static void say_complete(struct fetch *f)
 {
-	char bytes[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
-	char wasted[PROGRESS_BYTES_TEXT_SIZE], senders[SENDERS_TOLD * (ADDRESS_TEXT_SIZE + 32) + 64];
+	char bytes[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
+	char wasted[FORMAT_BYTES_SIZE], senders[SENDERS_TOLD * (ADDRESS_TEXT_SIZE + 32) + 64];
 	double fetched = (double)(f->file->meta.length - f->start_bytes);
 
 	tell_senders(&f->swarm, senders, sizeof senders);
 	log_info("%s: complete and verified: %s in %.1f s (%s/s), chunks: %s; %s wasted", f->file->path,
-		 progress_bytes_text(fetched, bytes), f->seconds,
-		 progress_bytes_text(f->seconds > 0 ? fetched / f->seconds : 0, per_second), senders,
-		 progress_bytes_text((double)f->swarm.wasted, wasted));
+		 format_bytes(fetched, bytes), f->seconds,
+		 format_bytes(f->seconds > 0 ? fetched / f->seconds : 0, per_second), senders,
+		 format_bytes((double)f->swarm.wasted, wasted));
 }
 
 /* Ends a download that came to an end. Returns whether that was a good one. */

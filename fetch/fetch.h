@@ -7,7 +7,7 @@
 #include <stddef.h>
 
 #include "file/datafile.h"
-#include "net/wire.h"
+#include "net/address.h"
 
 struct fetch_options {
 	const char *tracker_host, *tracker_port;	/* NULL: there is no tracker */
@@ -19,8 +19,7 @@ struct fetch_options {
 	double time_scale;		/* of every time limit; 1 is normal */
 	bool ascending;			/* in the file's order, from chunk 0 on */
 	bool verify_whole;		/* hash the complete file as a whole, too */
-	int news;			/* a socket to the serving parent: gets a byte when more is held,
-					 * brings each struct subscription; -1: this peer doesn't serve */
+	int news;			/* the fetcher's end (net/news.h); -1: this peer doesn't serve */
 };
 
 enum fetch_result {

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/format.h"
 #include "base/log.h"
 
 #define REDRAW_MS 200		/* on a terminal */
@@ -35,33 +36,7 @@ static struct {
 	unsigned looks;
 } shown;
 
-/* Whether the line stands on the terminal, for a signal handler as well. */
-static volatile sig_atomic_t drawn;
-
 static volatile sig_atomic_t requested;	/* a report, by a signal */
-
-const char *progress_bytes_text(double bytes, char text[PROGRESS_BYTES_TEXT_SIZE])
-{
-	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
-	unsigned i = 0;
-
-	for (; bytes >= 1024 && i + 1 < sizeof units / sizeof units[0]; i++)
-		bytes /= 1024;
-	snprintf(text, PROGRESS_BYTES_TEXT_SIZE, i == 0 || bytes >= 100 ? "%.0f %s" : "%.1f %s",
-		 bytes, units[i]);
-	return text;
-}
-
-static const char *duration_text(double seconds, char text[24])
-{
-	unsigned long s = seconds < 359999 ? (unsigned long)(seconds + 0.5) : 359999;
-
-	if (s < 3600)
-		snprintf(text, 24, "%lu:%02lu", s / 60, s % 60);
-	else
-		snprintf(text, 24, "%lu:%02lu:%02lu", s / 3600, s / 60 % 60, s % 60);
-	return text;
-}
 
 static unsigned percent(uint64_t bytes)
 {
@@ -71,20 +46,13 @@ static unsigned percent(uint64_t bytes)
 	return length == 0 || bytes >= length ? 100 : (unsigned)((double)bytes * 100 / (double)length);
 }
 
-bool progress_on_terminal(void)
-{
-	const char *term = getenv("TERM");
-
-	return term != NULL && *term != '\0' && strcmp(term, "dumb") != 0 && isatty(STDERR_FILENO) == 1;
-}
-
 void progress_begin(const char *verb, const struct datafile *d, uint64_t had, const struct wanted *wanted)
 {
 	memset(&shown, 0, sizeof shown);
 	shown.verb = verb;
 	shown.file = d;
 	shown.wanted = wanted;
-	shown.terminal = progress_on_terminal();
+	shown.terminal = log_on_terminal();
 	shown.had = had;
 	shown.start_ms = clock_ms();
 	shown.next_ms = shown.start_ms + (shown.terminal ? 0 : PLAIN_MS);
@@ -186,22 +154,22 @@ static size_t fit_columns(const char *text, size_t columns, size_t *used)
 static void draw_line(uint64_t bytes, double rate, int peers)
 {
 	char numbers[160], map[BAR_MAX + 4] = "", line[1024], redraw[1100], tail[24];
-	char held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
-	char left[24] = "?", name[512];
+	char held[FORMAT_BYTES_SIZE], whole[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
+	char left[FORMAT_DURATION_SIZE] = "?", name[512];
 	const uint64_t length = shown.file->meta.length;
 	size_t columns = terminal_columns(), name_columns;
 
-	progress_bytes_text(rate, per_second);
+	format_bytes(rate, per_second);
 	if (rate > 0)
-		duration_text((double)(length - bytes) / rate, left);
+		format_duration((double)(length - bytes) / rate, left);
 	if (peers >= 0)
 		snprintf(tail, sizeof tail, "%d peer%s", peers, peers == 1 ? "" : "s");
 	else
 		snprintf(tail, sizeof tail, "%s", shown.verb);
 	int n = columns < NARROW ? snprintf(numbers, sizeof numbers, "%s/s  %s left", per_second, left)
 				 : snprintf(numbers, sizeof numbers, "%s/%s  %s/s  %s left  %s",
-					    progress_bytes_text((double)bytes, held),
-					    progress_bytes_text((double)length, whole), per_second, left, tail);
+					    format_bytes((double)bytes, held),
+					    format_bytes((double)length, whole), per_second, left, tail);
 	/* The name, the percentage and the map get what the numbers leave. */
 	size_t spare = (size_t)n + 8 < columns ? columns - (size_t)n - 8 : 0;
 	snprintf(name, sizeof name, "%s", base_name(shown.file->path));
@@ -218,21 +186,20 @@ static void draw_line(uint64_t bytes, double rate, int peers)
 		 numbers);
 	line[fit_columns(line, columns - 1, &name_columns)] = '\0';	/* a full line would wrap */
 	n = snprintf(redraw, sizeof redraw, "\r%s\033[K", line);
-	drawn = 1;	/* first: a signal may come between */
 	log_draw(redraw, (size_t)n);
 }
 
 static void report(uint64_t bytes, double rate, int peers)
 {
-	char held[PROGRESS_BYTES_TEXT_SIZE], whole[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	char held[FORMAT_BYTES_SIZE], whole[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
 	char from[32] = "";
 
 	if (peers >= 0)
 		snprintf(from, sizeof from, ", %d peer%s", peers, peers == 1 ? "" : "s");
 	log_status("%s: %s: %u%%, %s of %s, %s/s%s", shown.file->path, shown.verb, percent(bytes),
-		   progress_bytes_text((double)bytes, held),
-		   progress_bytes_text((double)shown.file->meta.length, whole),
-		   progress_bytes_text(rate, per_second), from);
+		   format_bytes((double)bytes, held),
+		   format_bytes((double)shown.file->meta.length, whole),
+		   format_bytes(rate, per_second), from);
 }
 
 void progress_on_request(int sig)
@@ -243,7 +210,7 @@ void progress_on_request(int sig)
 
 void progress_show(uint64_t bytes, int peers)
 {
-	char held[PROGRESS_BYTES_TEXT_SIZE], per_second[PROGRESS_BYTES_TEXT_SIZE];
+	char held[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
 	int64_t now_ms = clock_ms();
 	bool step = !shown.terminal && percent(bytes) >= shown.next_percent && percent(bytes) < 100 &&
 		    now_ms >= shown.next_ms - PLAIN_MS + PLAIN_STEP_MS;
@@ -259,7 +226,7 @@ void progress_show(uint64_t bytes, int peers)
 		draw_line(bytes, rate, peers);
 	} else {
 		log_info("%s: %s: %u%%, %s, %s/s", shown.file->path, shown.verb, percent(bytes),
-			 progress_bytes_text((double)bytes, held), progress_bytes_text(rate, per_second));
+			 format_bytes((double)bytes, held), format_bytes(rate, per_second));
 		shown.next_percent = percent(bytes) / PLAIN_PERCENT * PLAIN_PERCENT + PLAIN_PERCENT;
 	}
 	shown.next_ms = now_ms + (shown.terminal ? REDRAW_MS : PLAIN_MS);
@@ -276,29 +243,8 @@ int64_t progress_next_ms(void)
 	return shown.next_ms;
 }
 
-static void erase_line(void)
-{
-	static const char erase[] = "\r\033[K";
-
-	log_draw(erase, sizeof erase - 1);
-}
-
-void progress_erase(void)
-{
-	if (drawn)
-		erase_line();
-	drawn = 0;
-}
-
-void progress_erase_anothers(void)
-{
-	if (progress_on_terminal() && log_get_level() != LOG_QUIET)
-		erase_line();
-}
-
 double progress_end(void)
 {
-	progress_erase();
-	log_transient_line(false);
+	log_erase();
 	return (double)(clock_ms() - shown.start_ms) / 1000;
 }

@@ -20,32 +20,17 @@ void progress_begin(const char *verb, const struct datafile *d, uint64_t had, co
  * them the verb is shown. */
 void progress_show(uint64_t bytes, int peers);
 
-/* The same for what is checked, as check_data_file wants it. */
+/* The same for what is checked, as scan_file wants it. */
 void progress_checked(void *unused, uint64_t bytes);
 
 /* Ends, and removes the line. Returns the seconds since progress_begin. */
 double progress_end(void);
 
-/* Removes the line if this process has drawn one. A signal handler may call it. */
-void progress_erase(void);
-
-/* The same for the line of another process, which has ended and may have left it. */
-void progress_erase_anothers(void);
-
 /* A handler for a signal that asks for a report: progress_show then prints one
  * line, also if the program is to be quiet. */
 void progress_on_request(int sig);
 
-/* Whether there is a terminal that can erase a line, so that one is redrawn: not
- * where TERM is "dumb" or is not set. */
-bool progress_on_terminal(void);
-
 /* When progress_show will have something to show: for a poll's timeout. */
 int64_t progress_next_ms(void);
-
-#define PROGRESS_BYTES_TEXT_SIZE 16
-
-/* Writes a number of bytes as people read it, like "1.5 GiB"; returns text. */
-const char *progress_bytes_text(double bytes, char text[PROGRESS_BYTES_TEXT_SIZE]);
 
 #endif

@@ -8,26 +8,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/io.h"
 #include "base/retry.h"
 
 #define COPIED_MAX ((size_t)256 << 10)	/* bytes at a time: they stay in the CPU's cache */
-
-int transfer_bytes(const uint8_t *bytes, size_t size, int file, uint64_t offset)
-{
-	unsigned failures = 0;
-
-	while (size > 0) {
-		ssize_t n = pwrite(file, bytes, size, (off_t)offset);
-		if (n < 0 && retry_after(errno, &failures))
-			continue;
-		if (n <= 0)
-			return n < 0 ? errno : ENOSPC;
-		bytes += n;
-		size -= (size_t)n;
-		offset += (uint64_t)n;
-	}
-	return 0;
-}
 
 static ssize_t copy_from_socket(int socket, size_t size, int file, uint64_t offset, int *file_error)
 {
@@ -35,7 +19,7 @@ static ssize_t copy_from_socket(int socket, size_t size, int file, uint64_t offs
 	ssize_t n = recv(socket, buffer, size < COPIED_MAX ? size : COPIED_MAX, 0);
 
 	if (n > 0)
-		*file_error = transfer_bytes(buffer, (size_t)n, file, offset);
+		*file_error = io_write_at(file, buffer, (size_t)n, offset);
 	return n;
 }
 
@@ -78,12 +62,10 @@ static int copy_from_pipe(size_t size, int file, uint64_t offset)
 	int error = 0;
 
 	while (size > 0 && error == 0) {
-		ssize_t n = read(pipe_ends[0], buffer, size < sizeof buffer ? size : sizeof buffer);
-		if (n < 0 && errno == EINTR)
-			continue;
+		ssize_t n = io_read(pipe_ends[0], buffer, size < sizeof buffer ? size : sizeof buffer);
 		if (n <= 0)
 			return n < 0 ? errno : EIO;
-		error = transfer_bytes(buffer, (size_t)n, file, offset);
+		error = io_write_at(file, buffer, (size_t)n, offset);
 		size -= (size_t)n;
 		offset += (uint64_t)n;
 	}

@@ -1,14 +1,10 @@
-/* transfer.h - bytes into a file: from memory, or straight from a socket. */
+/* transfer.h - bytes from a socket into a file. */
 #ifndef TRANSFER_H
 #define TRANSFER_H
 
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-
-/* Writes all of the bytes to the file, beginning at offset. Returns 0, or the
- * errno of what can't be written. */
-int transfer_bytes(const uint8_t *bytes, size_t size, int file, uint64_t offset);
 
 /* Moves what has come to the non-blocking socket to the file, beginning at offset,
  * size bytes at most; on Linux without copying it to this process. Returns how

@@ -1,43 +1,75 @@
-/* datafile.c - opening data files with care; run at start-up, and by the
- * fetcher before it writes. */
-#define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS, before POSIX.1-2024 */
+/* datafile.c - the rules that keep a user's file from harm; run at start-up, and by the
+ * fetcher and the serving children.
+ *
+ * - A file is opened without changing it, and only if it is a regular file.
+ * - While one process downloads it, no second one does (locks).
+ * - It is overwritten only if it is ours or nobody's, or by --force (datafile_claim).
+ * - If somebody else has written to it since it was opened, it is left alone (stamps).
+ * - Before the first byte is written, it is marked as ours (marks).
+ * - If it is cut or removed during the download, nothing more is written to it.
+ * - Once somebody else has written to it, it is not served (stamps). */
 #include "file/datafile.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "file/check.h"
+#include "base/io.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/retry.h"
+#include "file/holes.h"
+#include "file/scan.h"
 
-/* Opens it for writing if that can be, else for reading alone: a complete file
- * on a read-only disk can be served. O_NONBLOCK is for what is no file. */
-static int open_data(struct datafile *d)
+/* ---- flags in shared memory ------------------------------------------------------ */
+
+/* A new flag, false, that this process and all that it forks later can set. Many lie in
+ * one page, since each mapping makes every fork slower. NULL with errno. */
+static atomic_bool *new_flag(void)
 {
-	const int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	enum { FLAGS_PER_PAGE = 4096 / sizeof(atomic_bool) };
+	static atomic_bool *flags;
+	static size_t flags_used = FLAGS_PER_PAGE;
 
-	d->writable = true;
-	d->fd = retry_open(d->path, O_RDWR | O_CREAT | flags, 0666);
-	if (d->fd < 0 && (errno == EACCES || errno == EROFS || errno == EPERM || errno == ETXTBSY)) {
-		int why = errno;
-		d->writable = false;
-		d->fd = retry_open(d->path, O_RDONLY | flags, 0);
-		if (d->fd < 0)
-			errno = why;
+	if (flags_used == FLAGS_PER_PAGE) {
+		flags = memory_shared(FLAGS_PER_PAGE * sizeof *flags);
+		if (flags == NULL)
+			return NULL;
+		flags_used = 0;
 	}
-	return d->fd;
+	return &flags[flags_used++];
 }
 
-/* Who looks at the file shares the lock with others; a fetcher that writes has
- * it alone, until it ends. */
-static int lock_data(struct datafile *d, int operation)
+void datafile_read_only(struct datafile *d)
 {
-	if (flock(d->fd, operation | LOCK_NB) == 0)
+	d->held = held_read_only(d->held);
+	d->shared = held_beside(d->held);
+}
+
+void datafile_set_checked(struct datafile *d)
+{
+	atomic_store(&d->shared->checked, true);
+}
+
+bool datafile_is_checked(const struct datafile *d)
+{
+	return atomic_load(&d->shared->checked);
+}
+
+/* ---- locks ------------------------------------------------------------------------ */
+
+/* All processes that have the file open share the lock (LOCK_SH); a fetcher that writes
+ * to it has the lock alone (LOCK_EX), until it ends. 0, or -1 after a message. */
+static int lock(const struct datafile *d, int operation)
+{
+	int result;
+
+	while ((result = flock(d->fd, operation | LOCK_NB)) < 0 && errno == EINTR)
+		;
+	if (result == 0)
 		return 0;
 	if (errno == EWOULDBLOCK)
 		log_warnx("%s: another process is downloading it", d->path);
@@ -46,78 +78,57 @@ static int lock_data(struct datafile *d, int operation)
 	return -1;
 }
 
-/* Flags that all processes share, a page of them at a time: each mapping would make
- * each fork dearer. */
-static atomic_bool *new_flag(void)
-{
-	enum { COUNT = 4096 / sizeof(atomic_bool) };
-	static atomic_bool *flags;
-	static size_t used = COUNT;
+/* ---- stamps ----------------------------------------------------------------------- */
 
-	if (used == COUNT) {
-		void *page = mmap(NULL, COUNT * sizeof *flags, PROT_READ | PROT_WRITE,
-				  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-		if (page == MAP_FAILED)
-			return NULL;
-		flags = page;
-		used = 0;
-	}
-	return &flags[used++];
+/* Whether no process of ours writes to the file in that phase: then it has to look as its
+ * stamp says. */
+static bool stamp_counts(unsigned phase)
+{
+	return phase % 2 == 1;
 }
 
-/* Nobody of ours writes to the data file now: from here on it is compared. */
-static void put_stamp(struct held *held, const struct stamp *stamp)
+/* No process of ours writes to the file from here on, so any write is noticed. */
+static void put_stamp(struct datafile *d, const struct stat *st)
 {
-	held->stamp = *stamp;
-	atomic_fetch_add(&held->stamps, 1);
+	d->shared->stamp = stamp_of(st);
+	atomic_fetch_add(&d->shared->phase, 1);
 }
 
-int datafile_open(struct datafile *d, const char *metafile_path, const char *path)
+/* This process writes to the file from here on, so the stamp says nothing. */
+static void drop_stamp(struct datafile *d)
 {
-	const char *why;
+	d->written = true;
+	if (stamp_counts(atomic_load(&d->shared->phase)))
+		atomic_fetch_add(&d->shared->phase, 1);
+}
+
+/* Whether nobody has written to the file since it was opened. */
+static bool is_as_opened(const struct datafile *d)
+{
 	struct stat st;
 
-	if (metafile_open(&d->meta, metafile_path, &why) < 0) {
-		log_warnx("%s: %s", metafile_path, why);
-		return -1;
-	}
-	d->path = path != NULL ? path : metafile_data_path(metafile_path);
-	d->held = d->path != NULL ? held_new(d->meta.chunks) : NULL;
-	d->lost = new_flag();
-	if (d->held == NULL || d->lost == NULL) {
-		log_warn("%s", metafile_path);
-		return -1;
-	}
-	if (open_data(d) < 0 || fstat(d->fd, &st) < 0) {
-		log_warn("%s", d->path);
-		return -1;
-	}
-	if (!S_ISREG(st.st_mode)) {
-		log_warnx("%s: not a regular file", d->path);
-		return -1;
-	}
-	d->device = st.st_dev;
-	d->inode = st.st_ino;
-	d->stamp = stamp_of(&st);
-	put_stamp(d->held, &d->stamp);
-	d->empty = st.st_size == 0;
-	d->too_long = (uint64_t)st.st_size > d->meta.length;
-	return lock_data(d, LOCK_SH);
+	if (fstat(d->fd, &st) < 0)
+		return false;
+	struct stamp now = stamp_of(&st);
+	return stamp_is_unwritten(&now, &d->stamp);
 }
 
-/* ---- whose it is ------------------------------------------------------------ */
+static bool is_this_file(const struct datafile *d, const struct stat *st)
+{
+	return st->st_dev == d->device && st->st_ino == d->inode;
+}
 
-/* Bytes of ours in a file are known by their hashes, once a chunk is whole. Before
- * that, nothing tells a download that was killed from a file of the user's; and chunks
- * may be large, and arrive many at a time. So the file is marked before the first byte
- * is written to it, and until a chunk is verified that is not all zeros: it is longer
- * by the mark, which names the metafile. The mark is part of the file, so it can't be
- * lost or left behind, as one in a file of its own, and works on any file system, as
- * extended attributes don't. It lies within one page, so that no kill finds it
- * half-written. */
+/* ---- marks ------------------------------------------------------------------------ */
+
+/* Bytes of ours in a file are known by their hashes, once a chunk is whole. Before that,
+ * nothing tells a download that was killed from a file of the user's; and chunks may be
+ * large, and arrive many at a time. So until a chunk is verified that is proof (check.h),
+ * the file is longer by a mark, which names the metafile. The mark is part of the file:
+ * it can't be lost or left behind as one in another file can, and it works where extended
+ * attributes don't. It lies within one page, so that no kill leaves half of it. */
 static const char mark_text[32] = "cascade: nothing verified yet";
 
-#define MARK_SIZE 64	/* the text, and the cascade hash */
+#define MARK_SIZE 64	/* bytes: the text, and the cascade hash */
 
 static uint64_t mark_offset(const struct metafile *m)
 {
@@ -137,33 +148,42 @@ static bool has_mark(const struct datafile *d)
 
 	make_mark(&d->meta, mark);
 	return (uint64_t)d->stamp.size == offset + MARK_SIZE &&
-	       pread(d->fd, found, MARK_SIZE, (off_t)offset) == MARK_SIZE && memcmp(found, mark, MARK_SIZE) == 0;
+	       io_read_at(d->fd, found, MARK_SIZE, offset) == MARK_SIZE && memcmp(found, mark, MARK_SIZE) == 0;
 }
 
 int datafile_mark(struct datafile *d)
 {
 	uint8_t mark[MARK_SIZE];
-	ssize_t n;
 
 	if (d->marked || atomic_load(&d->held->proven))
 		return 0;
 	make_mark(&d->meta, mark);
-	while ((n = pwrite(d->fd, mark, MARK_SIZE, (off_t)mark_offset(&d->meta))) < 0 && errno == EINTR)
-		;
-	/* A file that can't be longer does without, and is resumed by force. */
-	if (n < 0 && errno != EFBIG && errno != EINVAL)
-		return errno;
-	if (n >= 0 && n < MARK_SIZE)
-		return ENOSPC;
+	int error = io_write_at(d->fd, mark, MARK_SIZE, mark_offset(&d->meta));
+	/* A file that can't be longer does without, and is resumed by --force. */
+	if (error != 0 && error != EFBIG && error != EINVAL)
+		return error;
 	d->marked = true;
 	return 0;
 }
 
+/* Gives the file its final length. 0, or -1 with errno. */
+static int set_length(const struct datafile *d)
+{
+	unsigned failures = 0;
+	int result;
+
+	while ((result = ftruncate(d->fd, (off_t)d->meta.length)) < 0 && retry_after(errno, &failures))
+		;
+	return result;
+}
+
 int datafile_unmark(struct datafile *d, bool complete)
 {
-	if (!d->marked || (!complete && !atomic_load(&d->held->proven)))
+	bool needed = !complete && !atomic_load(&d->held->proven);
+
+	if (!d->marked || needed)
 		return 0;
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length", d->path);
 		return -1;
 	}
@@ -171,13 +191,107 @@ int datafile_unmark(struct datafile *d, bool complete)
 	return 0;
 }
 
+/* ---- opening ---------------------------------------------------------------------- */
+
+/* Opens the file for writing if that can be, else for reading: a complete file on a
+ * read-only disk can be served. O_NONBLOCK is for FIFOs and devices, which are refused
+ * later. 0, or -1 with errno. */
+static int open_file(struct datafile *d)
+{
+	const int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+
+	d->writable = true;
+	d->fd = retry_open(d->path, O_RDWR | O_CREAT | flags, 0666);
+	if (d->fd >= 0)
+		return 0;
+	if (errno != EACCES && errno != EROFS && errno != EPERM && errno != ETXTBSY)
+		return -1;
+	int why_not_writable = errno;
+	d->writable = false;
+	d->fd = retry_open(d->path, O_RDONLY | flags, 0);
+	if (d->fd >= 0)
+		return 0;
+	errno = why_not_writable;
+	return -1;
+}
+
+/* Puts down how the file looks. */
+static void describe(struct datafile *d, const struct stat *st)
+{
+	d->device = st->st_dev;
+	d->inode = st->st_ino;
+	d->stamp = stamp_of(st);
+	d->empty = st->st_size == 0;
+	d->too_long = (uint64_t)st->st_size > d->meta.length;
+	put_stamp(d, st);
+}
+
+int datafile_open(struct datafile *d, const char *metafile_path, const char *path)
+{
+	const char *why;
+	struct stat st;
+
+	if (metafile_open(&d->meta, metafile_path, &why) < 0) {
+		log_warnx("%s: %s", metafile_path, why);
+		return -1;
+	}
+	d->path = path != NULL ? path : metafile_data_path(metafile_path);
+	d->held = d->path != NULL ? held_new(d->meta.chunks, sizeof *d->shared) : NULL;
+	d->lost = new_flag();
+	d->missed = new_flag();
+	d->damaged = new_flag();
+	d->writer_ended = new_flag();
+	if (d->held == NULL || d->lost == NULL || d->missed == NULL || d->damaged == NULL ||
+	    d->writer_ended == NULL) {
+		log_warn("%s", metafile_path);
+		return -1;
+	}
+	d->shared = held_beside(d->held);
+	if (open_file(d) < 0 || fstat(d->fd, &st) < 0) {
+		log_warn("%s", d->path);
+		return -1;
+	}
+	if (!S_ISREG(st.st_mode)) {
+		log_warnx("%s: not a regular file", d->path);
+		return -1;
+	}
+	describe(d, &st);
+	return lock(d, LOCK_SH);
+}
+
+bool datafile_overlap(const struct datafile files[], size_t count)
+{
+	struct stat metafile;
+
+	for (size_t i = 0; i < count; i++) {
+		if (fstat(files[i].meta.fd, &metafile) < 0) {
+			log_warn("%s", files[i].meta.path);
+			return true;
+		}
+		for (size_t j = 0; j < count; j++) {
+			const struct datafile *d = &files[j];
+			if (is_this_file(d, &metafile)) {
+				log_warnx("%s: it is a metafile, and can't be a data file", d->path);
+				return true;
+			}
+			if (j < i && files[i].inode == d->inode && files[i].device == d->device) {
+				log_warnx("%s: it can't be the data file of two metafiles", d->path);
+				return true;
+			}
+		}
+	}
+	return false;
+}
+
+/* ---- whose file it is ------------------------------------------------------------- */
+
 int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 		   void (*progress)(void *arg, uint64_t bytes))
 {
-	struct check_plan plan = {.path = d->path, .workers = workers, .until_proven = until_proven,
+	struct scan_plan plan = {.path = d->path, .workers = workers, .until_proven = until_proven,
 		.progress = progress};
 
-	if (check_data_file(&d->meta, d->fd, d->held, &plan, &d->checked) == 0)
+	if (scan_file(&d->meta, d->fd, d->held, &plan, &d->checked) == 0)
 		return 0;
 	if (d->meta.error != 0)
 		datafile_lose(d);
@@ -186,20 +300,11 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 	return -1;
 }
 
-/* That a file matches where both have zeros proves nothing. And nothing of ours makes
- * a file longer, but for the mark: what follows is the user's. */
-int datafile_claim(struct datafile *d, bool force, unsigned workers,
-		   void (*progress)(void *arg, uint64_t bytes))
+/* Says what becomes of a file that is not known to be ours. */
+static void say_not_ours(const struct datafile *d, bool force)
 {
 	unsigned long long size = (unsigned long long)d->stamp.size, length = d->meta.length;
 
-	d->marked = has_mark(d);
-	if (d->empty || d->marked || check_is_blank(d->fd, size))
-		return 0;
-	if (!d->too_long && datafile_check(d, workers, true, progress) < 0)
-		return -1;
-	if (atomic_load(&d->held->proven))
-		return 0;
 	if (force && d->too_long)
 		log_info("%s: is cut from %llu bytes to %llu, and overwritten", d->path, size, length);
 	else if (force)
@@ -210,84 +315,55 @@ int datafile_claim(struct datafile *d, bool force, unsigned workers,
 	else
 		log_warnx("%s: left alone: no part of it belongs to %s (--force overwrites it)",
 			  d->path, d->meta.path);
+}
+
+/* A match where both have zeros, say, proves nothing. And nothing of ours makes a file longer,
+ * but for the mark: what follows is the user's. */
+int datafile_claim(struct datafile *d, bool force, unsigned workers,
+		   void (*progress)(void *arg, uint64_t bytes))
+{
+	d->marked = has_mark(d);
+	if (d->empty || d->marked || holes_file_is_zeros(d->fd, (uint64_t)d->stamp.size))
+		return 0;
+	if (!d->too_long) {
+		if (datafile_check(d, workers, true, progress) < 0)
+			return -1;
+		if (atomic_load(&d->held->proven) || datafile_missing_bytes(d) == 0)
+			return 0;
+	}
+	say_not_ours(d, force);
 	return force ? 0 : -1;
 }
 
-bool datafile_overlap(const struct datafile files[], size_t count)
+int datafile_end_check(struct datafile *d)
 {
-	struct stat st;
-
-	for (size_t i = 0; i < count; i++) {
-		if (fstat(files[i].meta.fd, &st) < 0) {
-			log_warn("%s", files[i].meta.path);
-			return true;
-		}
-		for (size_t j = 0; j < count; j++) {
-			const struct datafile *data = &files[j];
-			if (st.st_ino == data->inode && st.st_dev == data->device) {
-				log_warnx("%s: it is a metafile, and can't be a data file", data->path);
-				return true;
-			}
-			if (j < i && files[i].inode == data->inode && files[i].device == data->device) {
-				log_warnx("%s: it can't be the data file of two metafiles", data->path);
-				return true;
-			}
-		}
-	}
-	return false;
+	if (is_as_opened(d))
+		return 0;
+	datafile_lose(d);
+	return -1;
 }
 
-/* ---- writing ------------------------------------------------------------------ */
-
-/* Whether nobody has written to the file since it was opened. */
-static bool is_unwritten(const struct datafile *d)
-{
-	struct stat st;
-
-	if (fstat(d->fd, &st) < 0)
-		return false;
-	struct stamp now = stamp_of(&st);
-	return stamp_is_unwritten(&now, &d->stamp);
-}
-
-static void begin_writing(struct datafile *d)
-{
-	d->written = true;
-	if (atomic_load(&d->held->stamps) % 2 == 1)
-		atomic_fetch_add(&d->held->stamps, 1);
-}
-
-/* The file is closed: one on another machine gets its time of writing when the last
- * bytes go there. */
-static void end_writing(struct datafile *d)
-{
-	struct stat st;
-
-	if (!d->written || stat(d->path, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
-		return;
-	struct stamp stamp = stamp_of(&st);
-	put_stamp(d->held, &stamp);
-}
+/* ---- writing ---------------------------------------------------------------------- */
 
 int datafile_begin_write(struct datafile *d)
 {
-	bool complete = datafile_missing_bytes(d) == 0;
+	uint64_t missing = datafile_missing_bytes(d);
 
 	if (!d->writable) {
 		log_warnx("%s: %llu bytes are missing, and it can't be written", d->path,
-			  (unsigned long long)datafile_missing_bytes(d));
+			  (unsigned long long)missing);
 		return -1;
 	}
-	if (lock_data(d, LOCK_EX) < 0)
+	if (lock(d, LOCK_EX) < 0)
 		return -1;
-	if (!is_unwritten(d)) {
+	if (!is_as_opened(d)) {
 		log_warnx("%s: left alone: somebody else has written to it just now", d->path);
 		return -1;
 	}
-	begin_writing(d);
+	drop_stamp(d);
 	if (d->marked)
-		return datafile_unmark(d, complete);
-	if (ftruncate(d->fd, (off_t)d->meta.length) < 0) {
+		return datafile_unmark(d, missing == 0);
+	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length of %llu bytes", d->path,
 			 (unsigned long long)d->meta.length);
 		return -1;
@@ -310,7 +386,25 @@ bool datafile_is_intact(const struct datafile *d)
 	return false;
 }
 
-/* ---- what others do to it ------------------------------------------------------ */
+/* The stamp is taken after close(2): a file on another machine gets its time of writing
+ * when the last bytes go there. */
+int datafile_close(struct datafile *d)
+{
+	struct stat st;
+
+	if (close(d->fd) < 0) {
+		int why = errno;
+		if (!atomic_exchange(d->lost, true))
+			log_warnx("%s: what was written to it may be lost: %s; it is not served any more",
+				  d->path, strerror(why));
+		return -1;
+	}
+	if (d->written && stat(d->path, &st) == 0 && is_this_file(d, &st))
+		put_stamp(d, &st);
+	return 0;
+}
+
+/* ---- what others do to it --------------------------------------------------------- */
 
 void datafile_lose(struct datafile *d)
 {
@@ -328,48 +422,52 @@ void datafile_lose(struct datafile *d)
 			  d->meta.path, strerror(error), d->path);
 }
 
-int datafile_end_check(struct datafile *d)
+void datafile_miss(struct datafile *d, int error)
 {
-	if (!is_unwritten(d)) {
-		datafile_lose(d);
-		return -1;
-	}
-	return 0;
+	struct stat st;
+
+	if (atomic_exchange(d->missed, true))
+		return;
+	/* A confined process can't open another file, but see that it is another. */
+	bool is_other = error == 0 || (stat(d->path, &st) == 0 && !is_this_file(d, &st));
+	if (is_other)
+		log_warnx("%s: is another file than the one that was checked; it is not served", d->path);
+	else
+		log_warnx("%s: can't be opened: %s; it is not served", d->path, strerror(error));
 }
 
-int datafile_close(struct datafile *d)
+void datafile_damaged(struct datafile *d, uint64_t chunk)
 {
-	if (close(d->fd) < 0) {
-		int why = errno;
-		if (!atomic_load(d->lost))
-			log_warnx("%s: what was written to it may be lost: %s; it is not served any more",
-				  d->path, strerror(why));
-		atomic_store(d->lost, true);
-		return -1;
-	}
-	end_writing(d);
-	return 0;
+	if (!atomic_exchange(d->damaged, true))
+		log_warnx("%s: chunk %llu is damaged; such chunks are not served", d->path,
+			  (unsigned long long)chunk);
+}
+
+void datafile_writer_ended(struct datafile *d)
+{
+	atomic_store(d->writer_ended, true);
 }
 
 enum datafile_look datafile_look(struct datafile *d, int fd)
 {
-	unsigned stamps = atomic_load(&d->held->stamps);	/* first: else our own last write could be seen */
-	struct stamp stamp = d->held->stamp;
+	/* The phase first: else the last write of our own could be taken for another's. */
+	unsigned phase = atomic_load(&d->shared->phase);
+	struct stamp stamp = d->shared->stamp;
 	struct stat st;
 
-	if (fstat(fd, &st) < 0 || st.st_dev != d->device || st.st_ino != d->inode)
+	if (fstat(fd, &st) < 0 || !is_this_file(d, &st))
 		return DATAFILE_OTHER;
 	if (metafile_look(&d->meta) < 0)
 		return DATAFILE_CHANGED;
-	if (stamps % 2 == 0 || atomic_load(&d->held->stamps) != stamps)
-		return DATAFILE_SAME;
+	if (!stamp_counts(phase) || atomic_load(&d->shared->phase) != phase)
+		return atomic_load(d->writer_ended) ? DATAFILE_TOUCHED : DATAFILE_SAME;
 	struct stamp now = stamp_of(&st);
 	if (!stamp_is_unwritten(&now, &stamp))
 		return DATAFILE_CHANGED;
 	return stamp_is_same(&now, &stamp) ? DATAFILE_SAME : DATAFILE_TOUCHED;
 }
 
-/* ---- how much there is ---------------------------------------------------------- */
+/* ---- how much there is ------------------------------------------------------------ */
 
 uint64_t datafile_held_bytes(const struct datafile *d, uint64_t held_chunks)
 {

@@ -1,19 +1,22 @@
-/* metafile.c - reading and writing .cascade files; which chunk lies where;
- * which chunks are held. */
-#define _GNU_SOURCE	/* memfd_create, and MAP_ANONYMOUS before POSIX.1-2024 */
+/* metafile.c - reading and checking .cascade files, and writing their headers.
+ *
+ * The chunk hashes stay in the file, which may be larger than memory, and some are read at
+ * a time. Another program could change them there. So each time hashes are read, and when
+ * a caller asks, the metafile's size and times are compared with the last ones known. If
+ * they differ, the whole metafile is hashed again. */
 #include "file/metafile.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
+#include "base/io.h"
 #include "base/retry.h"
 #include "csapp.h"
-#include "net/wire.h"
 
 static const uint8_t magic[8] = "CASCADE1";
 
@@ -77,15 +80,16 @@ static const char *decode_header(struct metafile *m, const uint8_t header[METAFI
 	return NULL;
 }
 
-/* One chunk, or none, leaves nothing open: the whole is that chunk. */
-static const char *check_whole(struct metafile *m)
+/* A data file of one chunk, or none, has the hash of that chunk, or of nothing. Returns what
+ * is wrong, or NULL. */
+static const char *check_only_chunk(struct metafile *m)
 {
 	SHA256_CTX ctx;
 	uint8_t empty[SHA256_HASH_SIZE];
 	const uint8_t *whole = empty;
 
 	if (m->chunks > 1)
-		return NULL;
+		return NULL;	/* that would take the data file */
 	sha256_init(&ctx);
 	sha256_final(&ctx, empty);
 	if (m->chunks == 1 && (whole = metafile_chunk_hash(m, 0)) == NULL)
@@ -95,6 +99,7 @@ static const char *check_whole(struct metafile *m)
 	return NULL;
 }
 
+/* Reads the file from its first byte to its last. Returns what is wrong, or NULL. */
 static const char *read_and_check(struct metafile *m)
 {
 	uint8_t buffer[16384];
@@ -124,10 +129,11 @@ static const char *read_and_check(struct metafile *m)
 	if (n < 0 || fstat(m->fd, &after) < 0)
 		return strerror(errno);
 	struct stamp now = stamp_of(&after);
-	if (size != (uint64_t)st.st_size || !stamp_is_unwritten(&now, &m->stamp))
+	bool changed = size != (uint64_t)st.st_size || !stamp_is_unwritten(&now, &m->stamp);
+	if (changed)
 		return "it changed while it was read";
 	sha256_final(&ctx, m->cascade_hash);
-	return check_whole(m);
+	return check_only_chunk(m);
 }
 
 int metafile_open(struct metafile *m, const char *path, const char **why)
@@ -155,15 +161,6 @@ void metafile_close(struct metafile *m)
 	close(m->fd);
 }
 
-static ssize_t read_at(const struct metafile *m, void *to, size_t size, uint64_t offset)
-{
-	ssize_t n;
-
-	while ((n = pread(m->fd, to, size, (off_t)offset)) < 0 && errno == EINTR)
-		;
-	return n;
-}
-
 /* Whether the metafile's bytes still have its hash: 0, or an errno. */
 static int hash_again(const struct metafile *m)
 {
@@ -173,7 +170,7 @@ static int hash_again(const struct metafile *m)
 	ssize_t n;
 
 	sha256_init(&ctx);
-	while ((n = read_at(m, buffer, sizeof buffer, size)) > 0) {
+	while ((n = io_read_at(m->fd, buffer, sizeof buffer, size)) > 0) {
 		sha256_update(&ctx, buffer, (size_t)n);
 		size += (uint64_t)n;
 	}
@@ -181,8 +178,8 @@ static int hash_again(const struct metafile *m)
 	return n < 0 ? errno : memcmp(hash, m->cascade_hash, SHA256_HASH_SIZE) == 0 ? 0 : ESTALE;
 }
 
-/* chmod, a new link, touch and a new file of the same name change the times as well,
- * and not one byte: what looks changed is hashed. */
+/* chmod(1), ln(1), touch(1) and rm(1) change the times as well, and not one byte: so a
+ * metafile that looks changed is hashed before it is called so. */
 int metafile_look(struct metafile *m)
 {
 	struct stat st;
@@ -199,8 +196,9 @@ int metafile_look(struct metafile *m)
 	return m->error == 0 ? 0 : -1;
 }
 
-/* Reads the hashes from that chunk's on, as many as there is room for. 0, or -1 with errno. */
-static int read_ahead(struct metafile *m, uint64_t chunk)
+/* Reads the hashes of the chunk and of those after it, as many as there is room for.
+ * 0, or -1 with errno. */
+static int read_hashes(struct metafile *m, uint64_t chunk)
 {
 	uint64_t left = m->chunks - chunk;
 	size_t want = (left < METAFILE_HASHES_AHEAD ? (size_t)left : METAFILE_HASHES_AHEAD) * SHA256_HASH_SIZE;
@@ -210,10 +208,11 @@ static int read_ahead(struct metafile *m, uint64_t chunk)
 	m->ahead_count = 0;
 	do {
 		before = m->stamp;
-		n = read_at(m, m->ahead, want, METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
+		n = io_read_at(m->fd, m->ahead, want, METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
 		if (n < 0 && m->error == 0)
 			m->error = errno;
-		/* What was read before somebody wrote is right. */
+		/* If it looks changed and is not, it may have been changed and changed back:
+		 * the hashes are read again. */
 		if (metafile_look(m) < 0)
 			return -1;
 	} while (!stamp_is_same(&before, &m->stamp));
@@ -228,134 +227,9 @@ static int read_ahead(struct metafile *m, uint64_t chunk)
 
 const uint8_t *metafile_chunk_hash(struct metafile *m, uint64_t chunk)
 {
-	if (chunk - m->ahead_first >= m->ahead_count && read_ahead(m, chunk) < 0)
+	bool is_in_memory = chunk >= m->ahead_first && chunk - m->ahead_first < m->ahead_count;
+
+	if (!is_in_memory && read_hashes(m, chunk) < 0)
 		return NULL;
 	return m->ahead[chunk - m->ahead_first];
-}
-
-static size_t held_size(uint64_t chunks)
-{
-	uint64_t bytes = chunks / 8 + 1;
-
-	return bytes < SIZE_MAX - sizeof(struct held) ? sizeof(struct held) + (size_t)bytes : 0;
-}
-
-/* Maps memory for writing, and once more for reading alone. NULL: this system
- * can't do it so. */
-#if defined(MFD_ALLOW_SEALING) && defined(F_ADD_SEALS) && !defined(PORTABLE)
-
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
-#ifndef MFD_NOEXEC_SEAL
-#define MFD_NOEXEC_SEAL 0x0008u		/* some systems insist on it, older ones don't know it */
-#endif
-
-static struct held *map_twice(size_t size)
-{
-	struct held *held = MAP_FAILED, *read_only = MAP_FAILED;
-	int fd = memfd_create("held", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
-
-	if (fd < 0)
-		fd = memfd_create("held", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (fd < 0)
-		return NULL;
-	if (ftruncate(fd, (off_t)size) == 0)
-		held = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	/* From the seal on, mappings can't be made writable. */
-	if (held != MAP_FAILED && fcntl(fd, F_ADD_SEALS, F_SEAL_FUTURE_WRITE) == 0)
-		read_only = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
-	close(fd);
-	if (read_only != MAP_FAILED) {
-		held->read_only = read_only;
-		return held;
-	}
-	if (held != MAP_FAILED)
-		munmap(held, size);
-	return NULL;
-}
-
-#else
-
-static struct held *map_twice(size_t size)
-{
-	(void)size;
-	return NULL;
-}
-
-#endif
-
-struct held *held_new(uint64_t chunks)
-{
-	size_t size = held_size(chunks);
-	struct held *held = map_twice(size);
-
-	if (held == NULL)
-		held = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (held == MAP_FAILED)
-		return NULL;
-	held->chunks = chunks;	/* all else is zero already */
-	return held;
-}
-
-struct held *held_read_only(struct held *held)
-{
-	struct held *read_only = held->read_only;
-	size_t size = held_size(held->chunks);
-
-	if (read_only == NULL) {
-		mprotect(held, size, PROT_READ);	/* a precaution: without it all works as well */
-		return held;
-	}
-	if (read_only != held)
-		munmap(held, size);
-	return read_only;
-}
-
-void held_free(struct held *held)
-{
-	struct held *read_only = held->read_only;
-	size_t size = held_size(held->chunks);
-
-	munmap(held, size);
-	if (read_only != NULL && read_only != held)
-		munmap(read_only, size);
-}
-
-/* Release and acquire: who sees the bit also sees the chunk's bytes. */
-
-bool held_has(const struct held *held, uint64_t chunk)
-{
-	return atomic_load_explicit(&held->bits[chunk / 8], memory_order_acquire) >> chunk % 8 & 1;
-}
-
-bool held_has_all(const struct held *held, uint64_t first, uint64_t end)
-{
-	while (first < end)
-		if (first % 8 == 0 && end - first >= 8 &&
-		    atomic_load_explicit(&held->bits[first / 8], memory_order_acquire) == UINT8_MAX)
-			first += 8;
-		else if (held_has(held, first))
-			first++;
-		else
-			return false;
-	return true;
-}
-
-void held_add(struct held *held, uint64_t chunk)
-{
-	atomic_fetch_or_explicit(&held->bits[chunk / 8], (unsigned char)(1u << chunk % 8),
-				 memory_order_release);
-	if (!atomic_load_explicit(&held->some, memory_order_relaxed))
-		atomic_store(&held->some, true);
-}
-
-uint64_t held_count(const struct held *held)
-{
-	uint64_t count = 0;
-
-	for (uint64_t i = 0; i < held->chunks / 8 + 1; i++)
-		for (unsigned char bits = held->bits[i]; bits != 0; bits &= (unsigned char)(bits - 1))
-			count++;
-	return count;
 }

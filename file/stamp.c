@@ -1,4 +1,6 @@
-/* stamp.c - used by whoever opens a file that others may write to. */
+/* stamp.c - taking and comparing stamps. They have nanoseconds, but the clock of a file
+ * system may stand still for some milliseconds: a write within that time goes unnoticed if
+ * it leaves the size as it was. */
 #include "file/stamp.h"
 
 #ifdef __APPLE__

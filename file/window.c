@@ -1,5 +1,5 @@
-/* window.c - mapping parts of a file, and what becomes of SIGBUS; used by whoever
- * checks chunks. */
+/* window.c - mapping parts of a file, and surviving SIGBUS; used by lanes.c. What it buys
+ * is said there. With PORTABLE nothing calls it, and no program contains it. */
 #include "file/window.h"
 
 #include <errno.h>
@@ -8,9 +8,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Bytes of the file that all processes look at together: mapped pages count as
- * memory of theirs. */
-#define WINDOWS_SIZE ((size_t)6 << 20)
+#include "base/io.h"
+
+/* Bytes of the file that all processes look at together: mapped pages count as memory of
+ * the process that maps them. */
+#define ALL_WINDOWS_SIZE ((size_t)6 << 20)
 
 /* A part of the file that is mapped or read. */
 struct window {
@@ -18,18 +20,20 @@ struct window {
 	uint64_t offset;	/* in the file */
 	size_t size;		/* 0: there is nothing in the window */
 	bool mapped;
-	uint64_t used;		/* when: the look of that number */
+	uint64_t used;		/* number of the look that used it last */
 };
 
 static struct window windows[WINDOWS_MAX];
-static size_t count = WINDOWS_MAX, each = WINDOW_SIZE_MAX;
-static uint64_t looks;
+static size_t windows_used = WINDOWS_MAX, bytes_per_window = WINDOW_SIZE_MAX;
+static uint64_t looks;		/* calls of window_look so far */
 
-#if defined(__linux__) && !defined(PORTABLE)
-static bool may_map = true;
+#ifdef __linux__
+#define CAN_MAP true
 #else
-static bool may_map = false;	/* elsewhere a mapping may not show at once what was written */
+#define CAN_MAP false	/* elsewhere a mapping may not show at once what was written */
 #endif
+
+static bool is_mapping = CAN_MAP;
 
 static void close_window(struct window *w)
 {
@@ -45,29 +49,27 @@ void window_close_all(void)
 		close_window(&windows[i]);
 }
 
-void window_setup(size_t at_a_time, unsigned processes)
+void window_setup(size_t windows_wanted, unsigned processes)
 {
-	size_t size = WINDOWS_SIZE / processes / at_a_time;
+	size_t size = ALL_WINDOWS_SIZE / processes / windows_wanted;
 
 	window_close_all();
-	count = at_a_time;
-	each = size < WINDOW_SIZE_MIN ? WINDOW_SIZE_MIN : size > WINDOW_SIZE_MAX ? WINDOW_SIZE_MAX :
+	windows_used = windows_wanted;
+	bytes_per_window = size < WINDOW_SIZE_MIN ? WINDOW_SIZE_MIN : size > WINDOW_SIZE_MAX ? WINDOW_SIZE_MAX :
 	       size - size % WINDOW_SIZE_MIN;
 }
 
 size_t window_size(void)
 {
-	return each;
+	return bytes_per_window;
 }
 
-bool window_map(bool map)
+void window_map(bool map)
 {
-	bool before = may_map;
-
-	if (map != before)
+	map = map && CAN_MAP;
+	if (map != is_mapping)
 		window_close_all();
-	may_map = map;
-	return before;
+	is_mapping = map;
 }
 
 /* Reads into the window's own buffer, as far as the file goes. 0, or an errno. */
@@ -76,15 +78,11 @@ static int read_window(struct window *w, int fd, size_t size)
 	static uint8_t buffers[WINDOWS_MAX][WINDOW_SIZE_MAX];
 
 	w->bytes = buffers[w - windows];
-	while (w->size < size) {
-		ssize_t n = pread(fd, w->bytes + w->size, each - w->size, (off_t)(w->offset + w->size));
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n < 0 ? errno : EIO;
-		w->size += (size_t)n;
-	}
-	return 0;
+	ssize_t n = io_read_at(fd, w->bytes, bytes_per_window, w->offset);
+	if (n < 0)
+		return errno;
+	w->size = (size_t)n;
+	return w->size < size ? EIO : 0;
 }
 
 /* Shows in the window size bytes from that offset on, and maybe more. 0, or an errno. */
@@ -94,17 +92,17 @@ static int open_window(struct window *w, int fd, uint64_t offset, size_t size)
 
 	close_window(w);
 	w->offset = offset;
-	if (!may_map)
+	if (!is_mapping)
 		return read_window(w, fd, size);
 	if (page_size == 0)
 		page_size = (size_t)sysconf(_SC_PAGESIZE);
 	uint64_t begin = offset - offset % page_size;
-	void *map = mmap(NULL, each + page_size, PROT_READ, MAP_SHARED, fd, (off_t)begin);
+	void *map = mmap(NULL, bytes_per_window + page_size, PROT_READ, MAP_SHARED, fd, (off_t)begin);
 	if (map == MAP_FAILED)
 		return read_window(w, fd, size);
 	w->bytes = map;
 	w->offset = begin;
-	w->size = each + page_size;
+	w->size = bytes_per_window + page_size;
 	w->mapped = true;
 	return 0;
 }
@@ -114,7 +112,7 @@ const uint8_t *window_look(int fd, uint64_t offset, size_t size)
 	struct window *oldest = &windows[0];
 
 	looks++;
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < windows_used; i++) {
 		struct window *w = &windows[i];
 		if (offset >= w->offset && offset + size <= w->offset + w->size) {
 			w->used = looks;
@@ -133,8 +131,10 @@ const uint8_t *window_look(int fd, uint64_t offset, size_t size)
 	return oldest->bytes + (offset - oldest->offset);
 }
 
-static sigjmp_buf unreadable;
-static volatile sig_atomic_t trying;
+/* ---- SIGBUS ---------------------------------------------------------------------- */
+
+static sigjmp_buf unreadable;		/* where to go on after a SIGBUS, */
+static volatile sig_atomic_t trying;	/* inside window_try */
 
 static void on_bus_error(int sig)
 {

@@ -1,5 +1,6 @@
-/* window.h - windows onto a file: looking at its bytes where the system caches
- * them, without copying them. Where that can't be, they are read. */
+/* window.h - windows onto a file: looking at its bytes where the system caches them,
+ * without copying them. Where that can't be, they are read. Each process has its own
+ * windows, onto one file at a time. */
 #ifndef WINDOW_H
 #define WINDOW_H
 
@@ -7,36 +8,38 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes that can be looked at in one piece, at most; enough for making a window
- * not to count. */
+/* Bytes of a window, at most and at least: so many that opening it takes little time
+ * compared with hashing what is in it. */
 #define WINDOW_SIZE_MAX ((size_t)192 << 10)
 #define WINDOW_SIZE_MIN ((size_t)16 << 10)
 
 #define WINDOWS_MAX 16
 
-/* Makes room for that many looks at a time (WINDOWS_MAX at most), in each of that
- * many processes, which together look at no more than a few MiB. Without it there
- * is room for WINDOWS_MAX of WINDOW_SIZE_MAX. What was looked at before is gone. */
-void window_setup(size_t at_a_time, unsigned processes);
+/* Sets how many windows there are, WINDOWS_MAX at most, and makes them so small that
+ * so many processes together look at no more than a few MiB. Without this call there
+ * are WINDOWS_MAX of WINDOW_SIZE_MAX. Closes all windows. */
+void window_setup(size_t windows_wanted, unsigned processes);
 
 /* Bytes that can be looked at in one piece. */
 size_t window_size(void);
 
-/* Whether the file is mapped where it can be (else it is read), from now on.
- * Returns whether it was. What was looked at before is gone. */
-bool window_map(bool map);
+/* Sets whether the file is mapped where it can be, or else read, from now on. A change
+ * closes all windows. */
+void window_map(bool map);
 
-/* Finds size bytes, window_size() at most, at that offset of the file. They stay
- * until as many other looks as there is room for. NULL with errno if they can't be
- * had: EIO if the file ends before. In a mapping zeros may follow the end. */
+/* Finds size bytes, window_size() at most, at that offset of the file. Returns them, in
+ * memory of the window, valid for as many further calls as there are windows less one.
+ * NULL with errno if they can't be had: EIO if the file ends before. In a mapping zeros
+ * may follow the end of the file, up to the end of its last page. */
 const uint8_t *window_look(int fd, uint64_t offset, size_t size);
 
-/* Closes all windows: to be called when no more is looked at, or another file. */
+/* Closes all windows: to be called when no more is looked at, and before another file
+ * is. */
 void window_close_all(void);
 
-/* Calls look(arg), and returns what it returns: 0, or an errno. If it comes to
- * bytes that can't be read, since the file was cut or the disk failed, which in a
- * mapping is a SIGBUS, that is the end of it, and EIO is returned. */
+/* Calls look(arg), and returns what that returns: 0, or an errno. If it touches bytes
+ * that can't be read, because the file was cut or the disk failed, which in a mapping is
+ * a SIGBUS, it ends there, and EIO is returned. Takes over the SIGBUS of this process. */
 int window_try(int (*look)(void *arg), void *arg);
 
 #endif

@@ -1,5 +1,5 @@
-/* tracker_query.c - one exchange with the tracker, in a process that then ends;
- * forked by the fetcher. */
+/* tracker_query.c - one exchange with the tracker, in a process that the fetcher forks
+ * for it. */
 #include "net/tracker_query.h"
 
 #include <errno.h>
@@ -9,21 +9,15 @@
 #include <unistd.h>
 
 #include "base/process.h"
+#include "csapp.h"
 
 static void ask(const char *host, const char *port, const struct tracker_request *request,
 		int timeout_ms, int to_fetcher)
 {
 	static struct tracker_answer answer;
-	const uint8_t *bytes = (const uint8_t *)&answer;
 
 	answer.count = tracker_exchange(host, port, *request, timeout_ms, answer.entries, answer.why);
-	for (size_t sent = 0; sent < sizeof answer; ) {
-		ssize_t n = write(to_fetcher, bytes + sent, sizeof answer - sent);
-		if (n < 0 && errno != EINTR)
-			break;
-		if (n > 0)
-			sent += (size_t)n;
-	}
+	(void)!rio_writen(to_fetcher, &answer, sizeof answer);	/* fails if the fetcher has ended */
 	_exit(EXIT_SUCCESS);
 }
 

@@ -1,5 +1,5 @@
-/* confine.c - Landlock, where it is (landlock(7)). Prepared by the serving
- * parent, put on by each of its children: that is one system call for them. */
+/* confine.c - confinement by Landlock (landlock(7)). The serving parent prepares it;
+ * each child then needs one system call. */
 #define _GNU_SOURCE
 #include "serve/confine.h"
 
@@ -9,8 +9,8 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
-/* From the kernel's interface, which is the same on all architectures. A libc's
- * headers may be older than the kernel, so nothing is taken from them. */
+/* The kernel's interface, which is the same on all architectures. The headers of the
+ * libc are not used: they may be older than the kernel. */
 enum { CREATE_RULESET = 444, ADD_RULE = 445, RESTRICT_SELF = 446 };
 enum { ASK_VERSION = 1, RULE_PATH_BENEATH = 1 };
 #define READ_FILE (UINT64_C(1) << 2)

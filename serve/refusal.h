@@ -4,7 +4,7 @@
 
 #include <stddef.h>
 
-#include "file/metafile.h"
+#include "file/held.h"
 #include "net/regions.h"
 
 #define REFUSAL_MAX (REGIONS_TEXT_MAX + 64)	/* bytes */

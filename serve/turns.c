@@ -1,13 +1,12 @@
 /* turns.c - a table of who waits and who sends; used by the serving parent and its
  * children. */
-#define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS, before POSIX.1-2024 */
 #include "serve/turns.h"
 
 #include <poll.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
 
 #include "base/clock.h"
+#include "base/memory.h"
 #include "net/regions.h"
 
 #define REVIEW_MS 1000		/* between two looks at how many may have a turn */
@@ -35,9 +34,9 @@ struct turns {
 struct turns *turns_new(unsigned children, size_t files)
 {
 	size_t size = sizeof(struct turns) + children * sizeof(struct turn) + files * REGIONS_MAX * sizeof(uint32_t);
-	struct turns *t = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct turns *t = memory_shared(size);
 
-	if (t == MAP_FAILED)
+	if (t == NULL)
 		return NULL;
 	t->children = children;
 	t->turn = (struct turn *)(void *)(t + 1);

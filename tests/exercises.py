@@ -142,8 +142,8 @@ class ForkPeer(SmallPeer):
 
     def test_a_child_that_is_killed_is_one_client_less(self):
         with connect(self.address) as client:
-            wait_until(lambda: len(self.peer.children()) == 1, "it has its process")
-            os.kill(self.peer.children()[0].pid, signal.SIGKILL)
+            child, = wait_until(lambda: len(self.peer.children()) == 1 and self.peer.children(), "it has its process")
+            os.kill(child.pid, signal.SIGKILL)
             self.assertEqual(receive_all(client), b"")
         self.assert_serves(7)
 

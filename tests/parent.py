@@ -12,7 +12,7 @@ from support import (OK, WAIT, Case, ask_peer, chunk_request, connect, receive_r
 class Client:
     """One line of a peer's report on its clients."""
 
-    line = re.compile(r"cascade: client ([\d.]+):(\d+): (\w+), (\d+) chunks, ([\d.]+) ?(\w+), "
+    line = re.compile(r"cascade: client ([\d.]+):(\d+): (\w+), (\d+) chunks?, ([\d.]+) ?(\w+), "
                       r"[\d.]+ ?\w+/s, child (\d+)$")
     units = {"B": 1, "bytes": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -33,12 +33,12 @@ def report_of(peer):
 
     def has_all():
         lines = peer.stderr[before:].splitlines()
-        counts = [count for line in lines if (count := re.search(r": (\d+) clients now", line))]
+        counts = [count for line in lines if (count := re.search(r": (\d+) clients? now", line))]
         clients = [line for line in lines if line.startswith("cascade: client ")]
         return counts and len(clients) == int(counts[0][1]) and (lines, clients)
     lines, clients = wait_until(has_all, f"{peer} reports")
-    held = dict(re.search(r"cascade: (.*): (\d+ of \d+) chunks held$", line).groups()
-                for line in lines if line.endswith("chunks held"))
+    held = dict(re.search(r"cascade: (.*): (\d+ of \d+) chunks? held$", line).groups()
+                for line in lines if re.search("chunks? held$", line))
     return held, {client.address: client for client in map(Client, clients)}
 
 

@@ -533,7 +533,7 @@ class Case(unittest.TestCase):
     def start_peer(self, files, *options, peers=(), tracker=None, me=(LOOPBACK, 0), **how):
         """Start a serving peer for one file or a list of files."""
         for peer in peers:
-            options += ("-p", "%s:%d" % peer)
+            options += ("--peer", "%s:%d" % peer)
         return self.start([PROGRAMS / "cascade", *options, *operands(files, tracker, me)], **how)
 
     def start_fetch(self, files, *options, **where):

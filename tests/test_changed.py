@@ -193,6 +193,30 @@ class DataFile(Case):
                 self.assertEqual((status, message[-1:]), (NO_FILE, b"\n"), message)
             self.assert_stopped(seeder, file)
 
+    def test_a_peer_that_has_lost_its_file_does_not_end_with_success(self):
+        seeder = self.start_seeder(self.small)
+        self.change_bytes(self.small.path)
+        self.assert_stopped(seeder, self.small)
+        seeder.signal(signal.SIGTERM)
+        self.assertEqual(seeder.wait(), 1)
+
+    def test_replaced_or_removed_it_is_said_once(self):
+        def replace(path):
+            new = self.scratch / "new"
+            shutil.copyfile(path, new)
+            new.rename(path)
+
+        for file, change, words in ((self.small, replace, "another file"),
+                                    (self.large, os.unlink, "No such file or directory")):
+            seeder = self.start_seeder(file)
+            change(file.path)
+            for number in range(3):
+                self.assertEqual(ask_peer(seeder.address(), chunk_request(file.hash, number))[0], NO_FILE)
+            seeder.says(words)
+            lines = [line for line in seeder.stderr.splitlines() if "not served" in line]
+            self.assertEqual(len(lines), 1, lines)
+            self.assertRegex(lines[0], rf"^cascade: child\[\d+\]: {file.path}: .*{words}.* not served")
+
     def test_one_of_two_files(self):
         seeder = self.start_seeder(self.small, self.large)
         self.change_bytes(self.small.path)
@@ -223,6 +247,20 @@ class DataFile(Case):
             for number in range(file.count):
                 self.assert_not_deceived(seeder.address(), file, number)
             self.assertIn(ask_peer(seeder.address(), chunk_request(file.hash, 0))[0], (NO_FILE, NO_CHUNK_YET))
+
+    def test_a_client_that_asks_again_and_again_fills_no_log(self):
+        file = self.small
+        seeder = self.start_seeder(file)
+        before = file.path.stat()
+        self.change_bytes(file.path)
+        os.utime(file.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        for _ in range(5):
+            with connect(seeder.address()) as client:
+                for _ in range(20):
+                    client.sendall(chunk_request(file.hash, 0))
+                    self.assertEqual(receive_response(client)[0], NO_CHUNK_YET)
+        seeder.says("chunk 0 is damaged")
+        self.assertEqual(seeder.stderr.count("damaged"), 1)
 
     def test_a_fetcher_does_not_ban_the_seeder(self):
         for file in self.files():
@@ -256,6 +294,26 @@ class DataFile(Case):
         self.assertEqual(ask_peer(peer.address(), chunk_request(file.hash, 15))[0], NO_CHUNK_YET)
         self.change_bytes(file.path)
         self.assert_stopped(peer, file)
+
+    def test_a_fetcher_that_was_killed(self):
+        """It could not say how it left the file: each chunk is hashed before it is served."""
+        file = self.small
+        file.path.write_bytes(file.data[:10_000])
+        peer = self.start_peer(file, peers=[self.vacant_address()])
+        peer.address()
+        fetcher, = wait_until(peer.children, "the fetcher runs")
+        wait_for_chunks(peer.address(), file, range(10))
+        with connect(peer.address()) as before:
+            before.sendall(chunk_request(file.hash, 1))
+            self.assertEqual(receive_response(before), (OK, file.chunk(1)))
+            os.kill(fetcher.pid, signal.SIGKILL)
+            peer.says("the fetcher has ended")
+            edit(file.path, 10)
+            for number in 0, 1:
+                self.assert_not_deceived(peer.address(), file, number)
+            self.assertEqual(ask_peer(peer.address(), chunk_request(file.hash, 1)), (OK, file.chunk(1)))
+            before.sendall(chunk_request(file.hash, 0))
+            self.assertNotEqual(receive_response(before)[0], OK)
 
     def test_our_own_writing_is_no_change(self):
         """A client that is served all the time while the rest is fetched."""
@@ -292,7 +350,7 @@ class Close(Case):
     def start_without_close(self, *options):
         return self.start(["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", self.file.path,
                            "-e", "trace=close", "-e", "inject=close:error=EIO", PROGRAMS / "cascade", *options,
-                           "-p", Peer(self, self.file).name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
+                           "--peer", Peer(self, self.file).name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
 
     def assert_told(self, program):
         lines = [line for line in program.stderr.splitlines() if f"{self.file.path}: " in line and

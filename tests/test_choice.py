@@ -400,7 +400,7 @@ class Arguments(FetchCase):
             with self.subTest(operands=where):
                 self.file.path.unlink(missing_ok=True)
                 peer = Peer(self, self.file)
-                program = self.start([PROGRAMS / "cascade", "-c", "-p", peer.name,
+                program = self.start([PROGRAMS / "cascade", "-c", "--peer", peer.name,
                                       self.file.metafile_path, *where])
                 self.assertEqual(program.wait(), 0, program.stderr)
                 self.assertNotIn("tracker", program.stderr)

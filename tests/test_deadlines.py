@@ -159,6 +159,7 @@ class Clients:
                     got += len(self.recv(connection, max(64, rate // 10)))
                 else:
                     pause(0.02)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
             while got < len(self.huge.data):
                 got += len(self.recv(connection, 1 << 20))
         return got

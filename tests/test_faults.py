@@ -154,6 +154,12 @@ class Passing(Faulty):
             for error in "EINTR", "ENOMEM":
                 self.assert_survived(OPEN, error, "1", only_at=path)
 
+    def test_making_it_ready_to_be_written(self):
+        path = self.scratch / "by 1000"
+        for calls, error, when in (("flock", "EINTR", "1"), ("flock", "EINTR", "2"), ("ftruncate", "EINTR", "1"),
+                                   ("ftruncate", "EINTR", "2"), ("pwrite64", "ENOMEM", "1")):
+            self.assert_survived(calls, error, when, only_at=path)
+
     def test_talking_to_a_checker(self):
         for calls, error in (("write", "EINTR"), ("write", "ENOMEM"), ("read", "EINTR")):
             self.assert_survived(calls, error, self.calls_at_start(calls) + 2)

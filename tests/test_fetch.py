@@ -222,7 +222,7 @@ class LocalFile(Fetching):
 
     def test_a_length_that_the_disk_does_not_take(self):
         limit = ["sh", "-c", 'trap "" XFSZ; ulimit -f 1; exec "$0" "$@"']
-        program = self.start([*limit, PROGRAMS / "cascade", "-c", "-p", f"{LOOPBACK}:1",
+        program = self.start([*limit, PROGRAMS / "cascade", "-c", "--peer", f"{LOOPBACK}:1",
                               self.file.metafile_path, "-", f"{LOOPBACK}:0"])
         self.assertEqual(program.wait(), 1, program.stderr)
         self.assert_one_sentence(program, self.file.path)
@@ -296,7 +296,7 @@ class ReadOnly(Fetching):
 
     def test_it_can_not_be_completed(self):
         self.file.path.write_bytes(self.file.without(5))
-        program = self.start_reader("-c", "-q", "-p", f"{LOOPBACK}:1")
+        program = self.start_reader("-c", "-q", "--peer", f"{LOOPBACK}:1")
         self.assertEqual(program.wait(), 1, program.stderr)
         self.assert_one_sentence(program, self.file.path)
 
@@ -319,7 +319,7 @@ class Locks(Case):
     def test_a_file_can_be_completed_after_its_writer_was_killed(self):
         file = self.describe_file("data", 10_000, 1000)
         silent = Peer(self, file, lambda connection, number: connection.recv(1))
-        peer = self.start_peer(file, "-p", "%s:%d" % silent.address)
+        peer = self.start_peer(file, "--peer", "%s:%d" % silent.address)
         wait_until(lambda: silent.requests, "it asks")
         peer.signal(signal.SIGKILL)
         peer.wait()
@@ -423,7 +423,7 @@ class Ends(Case):
         file = self.describe_file("data", 10_000, 1000)
         file.path.write_bytes(file.without(4))
         silent = Peer(self, file, lambda connection, number: connection.recv(1))
-        peer = self.start_peer(file, "-p", "%s:%d" % silent.address)
+        peer = self.start_peer(file, "--peer", "%s:%d" % silent.address)
         wait_until(lambda: silent.requests, "it asks")
         wait_for_chunks(peer.address(), file, [0, 9])
         os.kill(min(p.pid for p in peer.children()), signal.SIGTERM)
@@ -442,7 +442,7 @@ class Ends(Case):
                 seen.append(first)
             peer.send_chunk(connection, number)
         peer = Peer(self, file, send_and_look)
-        fetcher = self.start_peer(file, "-p", "%s:%d" % peer.address)
+        fetcher = self.start_peer(file, "--peer", "%s:%d" % peer.address)
         started.set()
         wait_for_chunks(fetcher.address(), file, range(10))
         self.assertEqual(len(seen), 1)

@@ -114,7 +114,7 @@ class CommandLine(Case):
                                    ["data.cascade", LOOPBACK, "1", LOOPBACK, port],
                                    ["data.cascade", f"{LOOPBACK}:{port}", ME],
                                    ["data.cascade", TRACKER, f"{LOOPBACK}:{port}"],
-                                   ["-p", f"{LOOPBACK}:{port}", "data.cascade", TRACKER, ME])
+                                   ["--peer", f"{LOOPBACK}:{port}", "data.cascade", TRACKER, ME])
 
     def test_a_tracker_does_not_listen_on_port_0(self):
         self.assert_all_misuse(["data.cascade", LOOPBACK, "0", LOOPBACK, "0"],
@@ -129,11 +129,11 @@ class CommandLine(Case):
         for host in ("", "1", "1.2.3", "1.2.3.", "1.2.3.256", "300.1.1.1", "1.2.3.4.5", ".", "..."):
             self.assert_all_misuse(["data.cascade", host, "1", LOOPBACK, "0"],
                                    ["data.cascade", f"{host}:1", ME],
-                                   ["-p", f"{host}:1", "data.cascade", TRACKER, ME])
+                                   ["--peer", f"{host}:1", "data.cascade", TRACKER, ME])
 
     def test_a_port_is_missing(self):
         self.assert_all_misuse(["data.cascade", LOOPBACK, ME], ["data.cascade", TRACKER, LOOPBACK],
-                               ["-p", LOOPBACK, "data.cascade", TRACKER, ME])
+                               ["--peer", LOOPBACK, "data.cascade", TRACKER, ME])
 
     def test_bad_numbers(self):
         for option in ("-m", "-j", "--timeout", "--give-up", "--max-clients", "--jobs"):
@@ -157,7 +157,7 @@ class CommandLine(Case):
     def test_help_names_every_option(self):
         text = self.run_program("cascade", "--help", status=0).stdout
         named = {short or long for short, long in re.findall(r"^ +(?:-(\w), | {4})--([a-z-]+)", text, re.M)}
-        self.assertLessEqual({*"cofpmujqvhV", "max-upload", "verify-on-send", "order", "timeout", "give-up"}, named)
+        self.assertLessEqual({*"cofmujqvhV", "peer", "max-upload", "verify-on-send", "order", "timeout", "give-up"}, named)
 
 
 if __name__ == "__main__":

@@ -252,6 +252,19 @@ class Running(Case):
         self.assert_one_sentence(program, "data: it changed")
         self.assert_nothing_else()
 
+    def test_a_file_that_changes_within_the_second(self):
+        data = self.scratch / "data"
+        os.truncate(data, 512 << 20)
+        program = self.start_hashing()
+        written = data.stat().st_mtime_ns
+        with open(data, "r+b") as file:
+            file.write(b"edited")
+        second = written - written % 10**9  # a moment later, but not in another second
+        os.utime(data, ns=(second, second + (written % 10**9 + 1) % 10**9))
+        self.assertEqual(program.wait(), 1)
+        self.assert_one_sentence(program, "data: it changed")
+        self.assert_nothing_else()
+
     def test_something_else_gets_the_name_of_the_metafile(self):
         program = self.start_hashing()
         os.symlink("data", self.scratch / "data.cascade")

@@ -90,10 +90,26 @@ class Foreign(Ours):
     def test_a_longer_one_though_all_of_it_matches(self):
         """Nothing of ours makes a file longer: what follows is somebody's."""
         self.assert_left_alone(self.file.data + b"x")
+        self.file = SharedFile(self.path, b"", SIZE)
+        self.assert_left_alone(b"x")
 
     def test_one_chunk_of_zeros_is_all_that_is_wanted(self):
         self.file = self.describe([0], SIZE)
         self.assert_left_alone(random_bytes(SIZE, "other"))
+
+    def test_a_byte_repeated_proves_nothing(self):
+        """Erased flash memory, for example; or the newline at the end, which is the last chunk."""
+        for end, chunk_size in ((b"\xff" * 5 * SIZE, SIZE), (b"\xff" * 200_000, 100_000), (b"\n", SIZE)):
+            with self.subTest(end=end[:1]):
+                self.file = SharedFile(self.path, random_bytes(2 * chunk_size) + end, chunk_size)
+                self.assert_left_alone(random_bytes(2 * chunk_size, "other") + end)
+
+    def test_a_few_bytes_prove_nothing(self):
+        self.file = SharedFile(self.path, random_bytes(20 * SIZE) + b"</body></html>\n", SIZE)
+        self.assert_left_alone(random_bytes(20 * SIZE, "other") + b"</body></html>\n")
+        for chunk_size in (1, 31):
+            self.file = SharedFile(self.path, random_bytes(400), chunk_size)
+            self.assert_left_alone(random_bytes(300, "other") + self.file.data[300:399])
 
     def test_several_files_of_which_one_is_foreign(self):
         other = self.describe_file("other", 5000, SIZE)
@@ -118,6 +134,18 @@ class Used(Ours):
         self.file = self.describe([3])
         data = random_bytes(len(self.file.data) - 500, "other") + self.file.chunk(20)
         self.assert_used(data)
+
+    def test_a_chunk_that_is_not_one_byte_repeated_is_proof(self):
+        for chunk in (b"\xff" * 99_999 + b"\n", b"\xff" * 65_536 + b"a" * 34_464, b"a" + b"b" * 99_999):
+            self.file = SharedFile(self.path, chunk + random_bytes(100_000), 100_000)
+            self.assert_used(chunk)
+        self.file = SharedFile(self.path, random_bytes(400), 32)
+        self.assert_used(self.file.data[:32])
+
+    def test_all_of_it_is_proof(self):
+        for data, chunk_size in ((b"\xff" * 10_000, SIZE), (random_bytes(400), 1), (b"\n", 1), (b"a\n", SIZE)):
+            self.file = SharedFile(self.path, data, chunk_size)
+            self.assert_used(data)
 
     def test_a_file_of_zeros(self):
         """Of any length: somebody has made room for it."""
@@ -246,6 +274,16 @@ class Unproven(Ours):
     def test_when_it_is_ended_kindly(self):
         self.file = self.describe([])
         self.assert_resumed(self.interrupt(self.parts(400), number=signal.SIGTERM))
+
+    def test_chunks_that_prove_nothing_were_verified(self):
+        self.file = SharedFile(self.path, b"\xff" * 5000 + random_bytes(5000), SIZE)
+
+        def act(peer, connection, number):
+            if number < 5:
+                return peer.send_chunk(connection, number)
+            connection.sendall(chunk_response(OK, self.file.chunk(number))[:400])
+            return STAY
+        self.assert_resumed(self.interrupt(*(Scripted(self, self.file, act) for _ in range(3))))
 
     def test_a_chunk_of_zeros_was_verified(self):
         def act(peer, connection, number):

@@ -4,7 +4,8 @@ import itertools
 import json
 import unittest
 
-from support import LOOPBACK, PROGRAMS, Case, reference, wait_for_chunks, wait_for_subscription
+from support import (LIST, LOOPBACK, PROGRAMS, Case, ask_peer, ask_tracker, chunk_request, reference,
+                     tracker_request, wait_for_chunks, wait_for_subscription)
 
 OURS, THEIRS = "ours", "reference"
 SHORT_WAITS = {"CASCADE_REFERENCE_WAIT": "0.2"}
@@ -71,6 +72,41 @@ class TwoFiles(Exchange):
 
     def test_our_servers_with_the_reference_fetcher(self):
         self.exchange_two(OURS, OURS, THEIRS)
+
+
+class Messages(Exchange):
+    """What a refusal says is a line, whoever says it: some clients read one."""
+
+    def test_of_a_tracker(self):
+        file = self.make_file("data", 10_000, 1000)
+        me = (LOOPBACK, 1)
+        for whose in (OURS, THEIRS):
+            tracker = self.start_either_tracker(whose, file).address()
+            requests = {"magic": tracker_request(LIST, file.hash, me, magic=b"CASK"),
+                        "version": tracker_request(LIST, file.hash, me, version=2),
+                        "command": tracker_request(3, file.hash, me),
+                        "length": tracker_request(LIST, file.hash, me, length=39)}
+            if whose == THEIRS:  # it has a list of what it tracks
+                requests["hash"] = tracker_request(LIST, bytes(32), me)
+            for what, request in requests.items():
+                with self.subTest(whose=whose, what=what):
+                    status, message = ask_tracker(tracker, request)
+                    self.assertEqual(status, 1)
+                    self.assert_line(message)
+
+    def test_of_a_peer(self):
+        file = self.make_file("data", 10_000, 1000)
+        missing = self.describe_file("missing", 10_000, 1000)
+        for whose in (OURS, THEIRS):
+            tracker = self.start_either_tracker(whose, file, missing).address()
+            peer = self.start_either_peer(whose, [file, missing], tracker).address()
+            wait_for_chunks(peer, file, range(file.count))
+            for expected, request in ((1, chunk_request(bytes(32), 0)), (2, chunk_request(missing.hash, 0)),
+                                      (3, chunk_request(file.hash, 10)), (4, bytes(64))):
+                with self.subTest(whose=whose, status=expected):
+                    status, message = ask_peer(peer, request)
+                    self.assertEqual(status, expected)
+                    self.assert_line(message)
 
 
 class ArgumentForms(Case):

@@ -119,7 +119,7 @@ class Showing(Case):
 
     def command(self, file, *options, peers):
         for peer in peers:
-            options += ("-p", "%s:%d" % peer.address)
+            options += ("--peer", "%s:%d" % peer.address)
         return [PROGRAMS / "cascade", "-c", *options, file.metafile_path, "-", f"{LOOPBACK}:0"]
 
     def start_on(self, terminal, file, *options, peers):
@@ -284,6 +284,28 @@ class OnTerminal(Showing):
                         self.assertRegex(screen.pop(), "^cascade: .* of 192 chunks held$")
                     self.assertEqual(screen, [])
 
+    def test_a_signal_while_it_is_found_out_whose_a_file_is(self):
+        """Before the program listens: no chunk of this file matches, so all of it is looked at."""
+        pieces = 512
+        file = self.make_description()
+        header = bytearray(file.metafile[:64])
+        header[16:32] = (pieces << 20).to_bytes(8, "big") + (1 << 20).to_bytes(8, "big")
+        file.metafile_path.write_bytes(bytes(header) + os.urandom(32 * pieces))
+        with open(file.path, "wb") as data:
+            for _ in range(pieces):
+                data.write(b"x" * (1 << 20))
+        for options in (["-c"], []):
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with self.subTest(options=options, number=number):
+                    terminal = Terminal(self, 80)
+                    command = self.command(file, "-j", "1", peers=[])
+                    command[1:2] = [*options, "-p", f"{LOOPBACK}:1"]
+                    program = self.start_command_on(terminal, command)
+                    wait_until(lambda: "checking" in terminal.text, "it is drawn")
+                    program.signal(number)
+                    self.assertEqual(program.wait(10), 1)
+                    self.assertEqual(screen_of(terminal.finish()), [""])
+
     def test_where_no_line_was_drawn_none_is_removed(self):
         file = self.make_description()
         file.path.write_bytes(file.data)
@@ -295,6 +317,26 @@ class OnTerminal(Showing):
         program.signal(signal.SIGTERM)
         program.wait(10)
         self.assertEqual(terminal.finish(), seen)
+
+    def test_what_the_serving_parent_says_is_not_appended_to_the_fetchers_line(self):
+        self.seconds = 60
+        file = self.make_description()
+        terminal = Terminal(self, 80)
+        command = self.command(file, peers=[self.slow_peer(file)])
+        del command[1]
+        program = self.start_command_on(terminal, command)
+        for number in range(1, 6):
+            drawn = len(downloading(terminal.text))
+            wait_until(lambda: len(downloading(terminal.text)) >= drawn + 2, "it is drawn")
+            program.signal(signal.SIGUSR1)
+            wait_until(lambda: len(re.findall("cascade: 0 clients now.*\n", terminal.text)) == number,
+                       "it is told")
+        told = [line for line in screen_of(terminal.text) if "cascade: " in line]
+        self.assertEqual(len(told), 10, told)  # the file, and the number of clients
+        for line in told:
+            self.assertTrue(line.startswith("cascade: "), line)
+        drawn = len(downloading(terminal.text))
+        wait_until(lambda: len(downloading(terminal.text)) > drawn, "it is drawn again")
 
     def test_the_end_of_a_fetcher_is_told_on_a_line_of_its_own(self):
         self.seconds = 60
@@ -377,7 +419,7 @@ class Names(Showing):
             with self.subTest(name=name):
                 path = self.scratch / f"{name}.cascade"
                 path.write_bytes(b"nothing")
-                program = self.start([PROGRAMS / "cascade", "-c", "-p", f"{LOOPBACK}:1", path, "-", f"{LOOPBACK}:0"])
+                program = self.start([PROGRAMS / "cascade", "-c", "--peer", f"{LOOPBACK}:1", path, "-", f"{LOOPBACK}:0"])
                 self.assertEqual(program.wait(), 1)
                 self.assert_clean(program.stderr)
 

@@ -179,6 +179,7 @@ class MissingChunks(Case):
         partial = self.describe_file("partial/data", 0, 1000)
         partial.metafile_path.write_bytes(self.file.metafile)
         seeder = self.start_seeder(whole)
+        # Earlier versions took -p for --peer.
         fetcher = self.start_peer(partial, "-p", "%s:%d" % seeder.address())
         with connect(fetcher.address()) as connection:
             def has_last():

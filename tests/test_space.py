@@ -61,7 +61,7 @@ class Full(Case):
 
     def start_inside(self, *options, peer):
         return self.start([*self.disk.inside, PROGRAMS / "cascade", *options, "-o", self.path,
-                           "-p", peer.name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
+                           "--peer", peer.name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
 
     def one_by_one(self):
         """A peer that is asked for a chunk when the one before is verified: it closes each time."""
@@ -226,7 +226,7 @@ class Length(Case):
         file.path.write_bytes(file.data[:50_000])
         peer = Peer(self, file)
         program = self.start(["sh", "-c", 'trap "" XFSZ; ulimit -f 100; exec "$0" "$@"',
-                              PROGRAMS / "cascade", "-q", "-c", "-p", peer.name,
+                              PROGRAMS / "cascade", "-q", "-c", "--peer", peer.name,
                               file.metafile_path, "-", f"{LOOPBACK}:0"])
         self.assertEqual(program.wait(), 1)
         self.assert_one_sentence(program, file.path)
@@ -255,7 +255,7 @@ class Refused(Case):
 
     def assert_refused(self, path, words):
         for options in (("-c",), ()):
-            program = self.start([*self.command, "-q", *options, "-p", self.peer.name, "-o", path,
+            program = self.start([*self.command, "-q", *options, "--peer", self.peer.name, "-o", path,
                                   self.file.metafile_path, self.tracker.name, f"{LOOPBACK}:0"],
                                  **self.somebody)
             self.assertEqual(program.wait(), 1, f"{program}\n{program.stderr}")
@@ -309,7 +309,7 @@ class Refused(Case):
         self.be_somebody()
         self.file.path.write_bytes(self.file.without(3, 29))
         self.file.path.chmod(0o444)
-        program = self.start([*self.command, "-q", "-c", "-p", self.peer.name,
+        program = self.start([*self.command, "-q", "-c", "--peer", self.peer.name,
                               self.file.metafile_path, self.tracker.name, f"{LOOPBACK}:0"],
                              **self.somebody)
         self.assertEqual(program.wait(), 1, program.stderr)

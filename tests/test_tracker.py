@@ -1,5 +1,6 @@
 """The tracker, seen by its clients over raw sockets."""
 
+import os
 import resource
 import signal
 import socket
@@ -386,6 +387,28 @@ class CommandLine(Case):
             connection.close()
         self.assertEqual(ask_tracker(tracker.address(), tracker_request(LIST, HASH, NOBODY)), (0, b""))
         self.assertEqual(tracker.stderr.count("\n"), 1, tracker.stderr)
+
+    def test_who_does_not_read_its_messages_holds_nobody_up(self):
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        os.set_blocking(writing, False)
+        try:
+            while True:
+                os.write(writing, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(writing, True)
+        tracker = self.start([PROGRAMS / "tracker", "-a", LOOPBACK, "-p", 0], stderr=writing)
+        os.close(writing)
+        address = tracker.address()
+        for number in range(3):
+            start = time.monotonic()
+            ask_tracker(address, tracker_request(SUBSCRIBE, HASH, ("192.0.2.1", 1 + number)))
+            self.assertLess(time.monotonic() - start, 0.8)
+            os.read(reading, 4096)  # room for some lines, in which it hopes for more
+        text = b""
+        while b"lost: " not in text:
+            tracker.signal(signal.SIGUSR1)
+            text += os.read(reading, 65536)
 
     @unittest.skipUnless(hasattr(resource, "prlimit"), "another process's limits can't be set here")
     def test_a_wait_that_fails_does_not_end_it(self):

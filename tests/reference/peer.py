@@ -262,23 +262,23 @@ def fetch_file(file, tracker, me):
 # --- Serving ---
 
 def answer_request(request, files):
-    """Return the status and the body that answer a request."""
+    """Return the status and the body that answer a request. A message is a line."""
     if len(request) != CHUNK_REQUEST.size:
-        return BAD_REQUEST, b"The request has %d bytes." % len(request)
+        return BAD_REQUEST, b"The request has %d bytes.\n" % len(request)
     magic, number, cascade_hash = CHUNK_REQUEST.unpack(request)
     if magic != MAGIC:
-        return BAD_REQUEST, b"The request does not begin with CASCADE1."
+        return BAD_REQUEST, b"The request does not begin with CASCADE1.\n"
     file = files.get(cascade_hash)
     if file is None:
-        return NO_FILE, b"This peer does not have the file."
+        return NO_FILE, b"This peer does not have the file.\n"
     if number >= len(file.held):
-        return NO_SUCH_CHUNK, b"The file has %d chunks." % len(file.held)
+        return NO_SUCH_CHUNK, b"The file has %d chunks.\n" % len(file.held)
     try:
         data = file.read_chunk(number) if file.held[number] else None
     except OSError:
         data = None
     if data is None:
-        return NO_CHUNK_YET, b"This peer does not have the chunk yet."
+        return NO_CHUNK_YET, b"This peer does not have the chunk yet.\n"
     return OK, data
 
 

@@ -142,7 +142,7 @@ def answer_client(client, source, config, table):
             table.enrol(cascade_hash, (address, port))
         status, body = STATUS_OK, list_entries(config, table, cascade_hash, (address, port))
     except Refused as refusal:
-        status, body = STATUS_ERROR, str(refusal).encode()
+        status, body = STATUS_ERROR, f"{refusal}\n".encode()
     client.sendall(RESPONSE_HEADER.pack(status, len(body)) + body)
 
 

@@ -1,5 +1,5 @@
-/* check_common.h - what all test_check_*.c need: a data file with a metafile, forks that fail,
- * and runs of chunks. */
+/* check_common.h - what test_check.c, test_checker.c, test_holes.c, test_scan.c and test_whole.c
+ * need: a data file with a metafile, forks that fail, and runs of chunks. */
 #ifndef CHECK_COMMON_H
 #define CHECK_COMMON_H
 
@@ -125,7 +125,7 @@ static inline void open_empty(uint64_t length, uint64_t chunk_size)
 		abort();
 	free(meta);
 	fd = open(data_path, O_RDWR | O_CREAT | O_TRUNC, 0666);
-	held = held_new(chunks);
+	held = held_new(chunks, 0);
 	if (fd < 0 || held == NULL || metafile_open(&m, meta_path, &why) < 0)
 		abort();
 }
@@ -146,7 +146,7 @@ static inline void close_files(void)
 static inline void forget_held(void)
 {
 	held_free(held);
-	held = held_new(m.chunks);
+	held = held_new(m.chunks, 0);
 	if (held == NULL)
 		abort();
 }

@@ -34,6 +34,7 @@ static int test_wait_ready(int fd, short events, int64_t deadline_ms)
 
 #define clock_ms test_clock_ms
 #define wait_ready test_wait_ready
+#include "serve/pace.c"
 #include "serve/serve_client.c"
 #undef clock_ms
 #undef wait_ready
@@ -266,6 +267,43 @@ static void test_answers_without_a_chunk_are_no_use_but_may_be_asked_for(void)
 	CHECK(ended_ms >= start_ms + 45000);
 }
 
+/* Takes chunk 0 at once, and then of many refusals some bytes each quarter of a second. */
+static int take_refusals_slowly(short events)
+{
+	if (events & POLLIN) {
+		shutdown(client_fd, SHUT_WR);
+		return 1;
+	}
+	if (came_size < PEER_RESPONSE_SIZE + CHUNK_SIZE) {
+		take(65536);
+		first_ms = test_ms;
+		return 1;
+	}
+	CHECK(atomic_load(&slot.state) == CLIENT_SILENT);
+	note_use();
+	CHECK(useful_ms <= first_ms);
+	turn++;
+	take(500);
+	return 0;
+}
+
+static void test_taking_answers_without_a_chunk_slowly_is_no_use(void)
+{
+	enum { REFUSALS = 1200 };
+	static uint8_t requests[REFUSALS * PEER_REQUEST_SIZE];
+	struct peer_request request = {.chunk = NOT_HELD};
+	int end[2];
+
+	prepare(end);
+	memcpy(request.cascade_hash, file.meta.cascade_hash, SHA256_HASH_SIZE);
+	for (size_t i = 0; i < REFUSALS; i++)
+		peer_request_encode(requests + i * PEER_REQUEST_SIZE, &request);
+	ask(0, 0, PEER_REQUEST_SIZE);
+	CHECK(send(client_fd, requests, sizeof requests, MSG_NOSIGNAL) == (ssize_t)sizeof requests);
+	live(end, take_refusals_slowly, false);
+	CHECK(turn > 20);
+}
+
 /* Takes so many bytes each quarter of a second. */
 static size_t spoon;
 static int64_t latest_ms, longest_behind_ms;
@@ -316,6 +354,7 @@ static int run_all(void)
 	RUN(test_what_was_begun_is_never_gone_on_with_after_a_failure);
 	RUN(test_bytes_of_a_request_are_no_use_and_move_no_deadline);
 	RUN(test_answers_without_a_chunk_are_no_use_but_may_be_asked_for);
+	RUN(test_taking_answers_without_a_chunk_slowly_is_no_use);
 	RUN(test_a_client_is_slow_by_what_it_takes);
 	free(came);
 	close(file.fd);

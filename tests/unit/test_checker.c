@@ -1,4 +1,5 @@
-/* test_check_arrived.c - the checker, a process that looks at what has arrived. */
+/* test_checker.c - a process that looks at what has arrived. */
+#include "file/checker.h"
 #include "check_common.h"
 
 #include <poll.h>

@@ -1,14 +1,13 @@
-/* test_tracker.c - what the tracker remembers, and whom it names, at times and in numbers that
- * can't be had over a network: with a clock that the tests set, request by request. */
+/* test_subscriptions.c - what the tracker remembers, and whom it names, at times and in numbers
+ * that can't be had over a network: with a clock that the tests set, request by request. */
 #include "base/clock.h"
 
 #include <stdint.h>
 
 static int64_t false_ms;
 #define clock_ms() false_ms
-#define main tracker_main
-#include "tracker.c"
-#undef main
+#include "track/subscriptions.c"
+#undef clock_ms
 
 #include "unit.h"
 
@@ -31,29 +30,8 @@ static void begin(void)
 {
 	memset(buckets, 0, sizeof buckets);
 	subscription_count = 0;
-	good_ip_count = 0;
 	false_ms = 1000 * MINUTE;
 	log_set_level(LOG_QUIET);
-}
-
-/* Sends a request. Result: the number of entries in the answer, -1 if it is an error. */
-static int ask(uint32_t command, uint32_t file, struct address self, uint32_t source,
-	       struct tracker_entry entries[ANSWER_PEERS_MAX])
-{
-	uint8_t answer[ANSWER_SIZE];
-	struct tracker_request request = {.command = command, .self = self};
-	struct tracker_response response;
-
-	memcpy(request.cascade_hash, hash_of(file), SHA256_HASH_SIZE);
-	size_t size = answer_request(answer, &request, (struct address){source, 1});
-	tracker_response_decode(&response, answer);
-	if (size != TRACKER_RESPONSE_SIZE + response.length)
-		abort();
-	if (response.status != 0)
-		return -1;
-	for (size_t i = 0; i < response.length / TRACKER_ENTRY_SIZE; i++)
-		tracker_entry_decode(&entries[i], answer + TRACKER_RESPONSE_SIZE + i * TRACKER_ENTRY_SIZE);
-	return (int)(response.length / TRACKER_ENTRY_SIZE);
 }
 
 /* Peer n of those behind one address listens on a port of its own there. */
@@ -64,21 +42,18 @@ static struct address peer_at(uint32_t ip, unsigned n)
 
 static void subscribe_from(uint32_t source, uint32_t file, struct address peer)
 {
-	struct tracker_entry entries[ANSWER_PEERS_MAX];
-
-	if (ask(TRACKER_SUBSCRIBE, file, peer, source, entries) < 0)
-		abort();
+	subscriptions_add(hash_of(file), peer, source);
 }
 
-static int list(uint32_t file, struct tracker_entry entries[ANSWER_PEERS_MAX])
+static int list(uint32_t file, struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX])
 {
-	return ask(TRACKER_LIST, file, (struct address){0}, HONEST, entries);
+	return (int)subscriptions_pick(hash_of(file), (struct address){0}, entries);
 }
 
 static bool is_listed(struct address peer, const struct tracker_entry entries[], int count)
 {
 	for (int i = 0; i < count; i++)
-		if (same_address(entries[i].address, peer))
+		if (address_equal(entries[i].address, peer))
 			return true;
 	return false;
 }
@@ -95,7 +70,7 @@ static unsigned held(uint32_t file, uint32_t source)
 
 static void test_who_subscribed_lately_comes_first(void)
 {
-	struct tracker_entry entries[ANSWER_PEERS_MAX];
+	struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX];
 	unsigned seen[30] = {0};
 
 	begin();
@@ -121,7 +96,7 @@ static void test_who_subscribed_lately_comes_first(void)
 
 static void test_age(void)
 {
-	struct tracker_entry entries[ANSWER_PEERS_MAX];
+	struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX];
 	struct address early = peer_at(0x0a000000, 0), late = peer_at(0x0a000000, 1);
 
 	begin();
@@ -129,18 +104,18 @@ static void test_age(void)
 	false_ms += 660000;
 	subscribe_from(HONEST, 1, late);
 	for (unsigned q = 0; q < QUERIES; q++)	/* not too old to be the first, by a moment */
-		if (list(1, entries) == 2 && same_address(entries[0].address, early))
+		if (list(1, entries) == 2 && address_equal(entries[0].address, early))
 			break;
-	CHECK(same_address(entries[0].address, early));
+	CHECK(address_equal(entries[0].address, early));
 	int64_t seen = (int64_t)time(NULL) - entries[0].last_seen;
 	CHECK(seen >= 659 && seen <= 661);
 	false_ms += 1;
 	for (unsigned q = 0; q < QUERIES; q++)
-		CHECK(list(1, entries) == 2 && same_address(entries[0].address, late));
+		CHECK(list(1, entries) == 2 && address_equal(entries[0].address, late));
 	false_ms += 30 * MINUTE - 660001;
 	CHECK(list(1, entries) == 2);
 	false_ms += 1;
-	CHECK(list(1, entries) == 1 && same_address(entries[0].address, late));
+	CHECK(list(1, entries) == 1 && address_equal(entries[0].address, late));
 	subscribe_from(HONEST, 1, early);
 	CHECK(list(1, entries) == 2);
 	false_ms += 31 * MINUTE;
@@ -149,27 +124,25 @@ static void test_age(void)
 
 static void test_good_peers_come_first_whatever_their_age(void)
 {
-	static uint32_t good[] = {HONEST};
-	struct tracker_entry entries[ANSWER_PEERS_MAX];
+	struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX];
 
 	begin();
-	good_ips = good;
-	good_ip_count = 1;
+	policy_vouch_for(0x0d000001);
 	for (unsigned i = 0; i < 3; i++)
-		subscribe_from(HONEST, 1, peer_at(HONEST, i));
+		subscribe_from(HONEST, 1, peer_at(0x0d000001, i));
 	false_ms += 12 * MINUTE;
-	subscribe_from(HONEST, 1, peer_at(HONEST, 3));
+	subscribe_from(HONEST, 1, peer_at(0x0d000001, 3));
 	for (unsigned i = 0; i < 30; i++)
 		subscribe_from(HONEST, 1, peer_at(0x0a000000, i));
 	CHECK(list(1, entries) == 20);
 	for (unsigned i = 0; i < 20; i++)
-		CHECK(entries[i].good == (i < 4) && (entries[i].address.ip == HONEST) == (i < 4));
-	CHECK(same_address(entries[0].address, peer_at(HONEST, 3)));
+		CHECK(entries[i].good == (i < 4) && (entries[i].address.ip == 0x0d000001) == (i < 4));
+	CHECK(address_equal(entries[0].address, peer_at(0x0d000001, 3)));
 }
 
 static void test_invented_files_push_nobody_out(void)
 {
-	struct tracker_entry entries[ANSWER_PEERS_MAX];
+	struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX];
 
 	begin();
 	for (uint32_t file = 0; file < 3; file++)
@@ -188,7 +161,7 @@ static void test_invented_files_push_nobody_out(void)
 
 static void test_invented_peers_push_nobody_out(void)
 {
-	struct tracker_entry entries[ANSWER_PEERS_MAX];
+	struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX];
 	struct address seeder = {0x0c000001, 1};
 	unsigned honest = 0;
 
@@ -255,7 +228,7 @@ static void test_the_expired_give_way_first(void)
 /* To name somebody else's peer neither removes it nor makes it one's own. */
 static void test_sources_do_not_touch_each_others_subscriptions(void)
 {
-	struct tracker_entry entries[ANSWER_PEERS_MAX];
+	struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX];
 
 	begin();
 	for (unsigned i = 0; i < 50; i++)
@@ -276,7 +249,7 @@ static void test_sources_do_not_touch_each_others_subscriptions(void)
 /* A few with addresses of their own don't hide the many behind one. */
 static void test_behind_one_address_all_are_named(void)
 {
-	struct tracker_entry entries[ANSWER_PEERS_MAX];
+	struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX];
 	unsigned seen[300] = {0}, few = 0;
 
 	begin();
@@ -301,19 +274,19 @@ static void test_behind_one_address_all_are_named(void)
 
 static void test_hashes_of_one_bucket_are_kept_apart(void)
 {
-	struct tracker_entry entries[ANSWER_PEERS_MAX];
+	struct tracker_entry entries[SUBSCRIPTIONS_NAMED_MAX];
 
 	begin();
 	for (uint32_t file = 0; file < 3000; file++)
 		subscribe_from(HONEST, file, peer_at(0x0a000000, file));
 	for (uint32_t file = 0; file < 3000; file++)
-		CHECK(list(file, entries) == 1 && same_address(entries[0].address, peer_at(0x0a000000, file)));
+		CHECK(list(file, entries) == 1 && address_equal(entries[0].address, peer_at(0x0a000000, file)));
 }
 
 int main(void)
 {
 	log_program("tracker");
-	bucket_secret = 0x2545f491;
+	subscriptions_begin(0x2545f491);
 	RUN(test_who_subscribed_lately_comes_first);
 	RUN(test_age);
 	RUN(test_good_peers_come_first_whatever_their_age);

@@ -1,0 +1,18 @@
+/* format.h - numbers as people read them. */
+#ifndef FORMAT_H
+#define FORMAT_H
+
+#define FORMAT_BYTES_SIZE 16	/* of the text, its end included */
+#define FORMAT_DURATION_SIZE 24
+
+/* Writes a number of bytes into text, like "1.5 GiB". Returns text. */
+const char *format_bytes(double bytes, char text[FORMAT_BYTES_SIZE]);
+
+/* Writes a time into text, like "2:05" or "1:02:05"; 100 hours and more are written
+ * as 99:59:59. Returns text. */
+const char *format_duration(double seconds, char text[FORMAT_DURATION_SIZE]);
+
+/* The ending of a noun after its number: "1 client", "2 clients". */
+#define FORMAT_S(number) ((number) == 1 ? "" : "s")
+
+#endif

@@ -1,0 +1,92 @@
+/* checker.c - starts a checker process, and passes runs of chunks through two pipes: to
+ * the checker, and back with what it found. */
+#include "file/checker.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/io.h"
+#include "base/process.h"
+#include "file/lanes.h"
+
+#define CHECKER_NICE 10		/* fetching goes first: a checker takes the CPU time that is left */
+
+_Static_assert(CHECKER_WAITING_MAX * sizeof(struct run) <= 4096, "more doesn't fit into any pipe");
+
+/* The checker process: ends when the fetcher does, or closes its pipes. */
+static _Noreturn void run_checker(int from_fetcher, int to_fetcher, struct metafile *m, int fd,
+				  struct held *held)
+{
+	struct run runs[CHECKER_WAITING_MAX];
+	ssize_t got;
+
+	/* Each run is written by one write, so only whole ones are there to read. */
+	while ((got = io_read(from_fetcher, runs, sizeof runs)) > 0) {
+		check_runs(m, fd, runs, (size_t)got / sizeof runs[0], held);
+		if (io_write(to_fetcher, runs, (size_t)got) < 0)
+			break;
+	}
+	_exit(EXIT_SUCCESS);
+}
+
+int checker_start(struct checker *c, struct metafile *m, int fd, struct held *held, unsigned checkers)
+{
+	int to[2], from[2];
+
+	if (pipe(to) < 0)
+		return -1;
+	if (pipe(from) < 0) {
+		close(to[0]);
+		close(to[1]);
+		return -1;
+	}
+	c->pid = process_fork("checker");
+	if (c->pid == 0) {
+		close(to[1]);
+		close(from[0]);
+		(void)!nice(CHECKER_NICE);
+		lanes_share_memory(checkers);
+		run_checker(to[0], from[1], m, fd, held);
+	}
+	close(to[0]);
+	close(from[1]);
+	c->to = to[1];
+	c->from = from[0];
+	c->waiting = 0;
+	if (c->pid < 0) {
+		close(c->to);
+		close(c->from);
+		return -1;
+	}
+	return 0;
+}
+
+void checker_stop(struct checker *c)
+{
+	/* Another checker, forked later, may hold a copy of the pipe's end, so this one
+	 * would wait for end of file in vain. Killing it loses nothing: it only reads. */
+	kill(c->pid, SIGKILL);
+	process_wait(c->pid);
+	close(c->to);
+	close(c->from);
+}
+
+int checker_send(struct checker *c, const struct run *run)
+{
+	if (io_write(c->to, run, sizeof *run) < 0)
+		return -1;
+	c->waiting++;
+	return 0;
+}
+
+ssize_t checker_receive(struct checker *c, struct run runs[CHECKER_WAITING_MAX])
+{
+	ssize_t size = io_read(c->from, runs, CHECKER_WAITING_MAX * sizeof runs[0]);
+
+	if (size <= 0 || (size_t)size % sizeof runs[0] != 0)
+		return -1;
+	ssize_t count = size / (ssize_t)sizeof runs[0];
+	c->waiting -= (unsigned)count;
+	return count;
+}

@@ -1,0 +1,147 @@
+/* test_window.c - looking at the bytes of a file, mapped and read, at any place; and what becomes
+ * of bytes that are not there. */
+#include "file/window.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "unit.h"
+
+#define SIZE ((size_t)3 << 20)	/* bytes of the file, less a few */
+
+static uint8_t bytes[SIZE];
+static int fd;
+
+static void open_file(size_t size)
+{
+	char path[UNIT_PATH_SIZE];
+
+	for (size_t i = 0; i < SIZE; i++)
+		bytes[i] = (uint8_t)(i * 7 + i / 251 + i / 65536);
+	unit_write_file(unit_path(path, "file"), bytes, size);
+	if ((fd = open(path, O_RDWR)) < 0)
+		abort();
+}
+
+static void close_file(void)
+{
+	window_close_all();
+	close(fd);
+}
+
+static bool shows(uint64_t offset, size_t size)
+{
+	const uint8_t *found = window_look(fd, offset, size);
+
+	return found != NULL && memcmp(found, bytes + offset, size) == 0;
+}
+
+static void test_looks(void)
+{
+	open_file(SIZE - 5);
+	srand(3);
+	for (int map = 0; map < 2; map++) {
+		window_map(map);
+		for (unsigned processes = 1; processes < 100; processes *= 7)
+			for (size_t windows = 1; windows <= WINDOWS_MAX; windows += 5) {
+				window_setup(windows, processes);
+				CHECK(window_size() >= WINDOW_SIZE_MIN && window_size() <= WINDOW_SIZE_MAX);
+				bool right = true;
+				for (int i = 0; i < 300; i++) {
+					size_t size = (size_t)rand() % (window_size() + 1);
+					right = right && shows((size_t)rand() % (SIZE - 4 - size), size);
+				}
+				CHECK(right && shows(0, window_size()));
+				CHECK(shows(SIZE - 5 - window_size(), window_size()));
+			}
+	}
+	close_file();
+	window_setup(WINDOWS_MAX, 1);
+}
+
+/* What one look has shown stays there for as many looks as there are windows. */
+static void test_looks_last(void)
+{
+	const uint8_t *found[WINDOWS_MAX];
+
+	open_file(SIZE);
+	for (int map = 0; map < 2; map++) {
+		window_map(map);
+		window_setup(WINDOWS_MAX, 1);
+		for (size_t i = 0; i < WINDOWS_MAX; i++)
+			found[i] = window_look(fd, i * 150000, 1000);
+		for (size_t i = 0; i < WINDOWS_MAX; i++)
+			CHECK(found[i] != NULL && memcmp(found[i], bytes + i * 150000, 1000) == 0);
+	}
+	close_file();
+}
+
+/* What was closed is looked at anew. */
+static void test_closed(void)
+{
+	open_file(SIZE);
+	for (int map = 0; map < 2; map++) {
+		window_map(map);
+		CHECK(shows(1000, 10));
+		bytes[1005] ^= 1;
+		CHECK(pwrite(fd, bytes + 1005, 1, 1005) == 1);
+		window_close_all();
+		CHECK(shows(1000, 10));
+	}
+	close_file();
+}
+
+static void test_end_of_file(void)
+{
+	open_file(100000);
+	window_map(false);
+	CHECK(shows(99990, 10) && shows(0, 100000));
+	errno = 0;
+	CHECK(window_look(fd, 99990, 11) == NULL && errno == EIO);
+	CHECK(window_look(fd, 200000, 1) == NULL);
+	CHECK(shows(99990, 10));
+	close_file();
+}
+
+static int sum_up(void *arg)
+{
+	const volatile uint8_t *first = arg;
+
+	for (size_t i = 0; i < 2 << 20; i += 512)
+		(void)first[i];
+	return ENOTTY;	/* something of its own */
+}
+
+static void test_try(void)
+{
+	open_file(SIZE);
+	void *map = mmap(NULL, SIZE, PROT_READ, MAP_SHARED, fd, 0);
+	if (map == MAP_FAILED)
+		abort();
+	CHECK(window_try(sum_up, map) == ENOTTY);
+	CHECK(ftruncate(fd, 5000) == 0);
+	for (int i = 0; i < 3; i++)	/* the signal comes each time */
+		CHECK(window_try(sum_up, map) == EIO);
+	CHECK(ftruncate(fd, SIZE) == 0);
+	CHECK(window_try(sum_up, map) == ENOTTY);
+	munmap(map, SIZE);
+	close_file();
+}
+
+static int run_all(void)
+{
+	RUN(test_looks);
+	RUN(test_looks_last);
+	RUN(test_closed);
+	RUN(test_end_of_file);
+	RUN(test_try);
+	return unit_result();
+}
+
+int main(void)
+{
+	return unit_in_scratch(run_all);
+}
