@@ -450,21 +450,49 @@ static void rest_refused(struct peer *p, int64_t now_ms)
 	rest(p, doubled(REFUSED_REST_MS, p->refusals, REFUSED_REST_MAX_MS), now_ms);
 }
 
-/* First those that seem to hold everything are asked, then the others; in turn. */
+/* Who seems to hold everything comes before who holds parts, and who answered sooner of
+ * late before who took longer: it has less to do. */
+static int compare_in_turn(const void *a, const void *b)
+{
+	const struct peer *p = *(struct peer *const *)a, *q = *(struct peer *const *)b;
+
+	if (p->holding.partial != q->holding.partial)
+		return p->holding.partial ? 1 : -1;
+	if (p->answer_ms != q->answer_ms)
+		return p->answer_ms < q->answer_ms ? -1 : 1;
+	return p->turn < q->turn ? -1 : p->turn > q->turn;
+}
+
+/* Puts those that may be asked into the order in which they are. Among equals that is
+ * another one each time. Returns how many they are. */
+static size_t put_in_turn(struct swarm *s, struct peer *in_turn[PEERS_MAX], int64_t now_ms)
+{
+	size_t count = 0, first = s->turn++;
+
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[(first + i) % s->count];
+		if (!is_connected(p) || p->connection.connecting || p->rest_until_ms > now_ms)
+			continue;
+		p->turn = count;
+		in_turn[count++] = p;
+	}
+	qsort(in_turn, count, sizeof in_turn[0], compare_in_turn);
+	return count;
+}
+
 static void ask_all(struct swarm *s, int64_t now_ms)
 {
 	double others_rate;
 	bool others_share = share_out(s) > 0;
 	uint64_t budget = budget_left(s, &others_rate, now_ms);
-	size_t first = s->turn++, connected = swarm_connected(s);
+	size_t connected = swarm_connected(s);
 	uint64_t part = s->choice.wanted.count / (connected > 0 ? connected : 1) + 1;
+	struct peer *in_turn[PEERS_MAX];
+	size_t count = put_in_turn(s, in_turn, now_ms);
 
-	for (size_t i = 0; i < 2 * s->count; i++) {
-		struct peer *p = &s->peers[(first + i) % s->count];
-		struct connection *c = &p->connection;
-		bool partial = i >= s->count;
-		if (p->holding.partial != partial || !is_connected(p) || c->connecting || p->rest_until_ms > now_ms)
-			continue;
+	for (size_t i = 0; i < count; i++) {
+		struct peer *p = in_turn[i];
+		bool partial = p->holding.partial;
 		if (p->rests)
 			choice_forget_lacks(&p->holding);
 		p->rests = false;
@@ -474,7 +502,7 @@ static void ask_all(struct swarm *s, int64_t now_ms)
 		uint64_t asked = ask_for_chunks(s, p, left, is_left_in_peace(s, p, others_rate, now_ms), now_ms);
 		if (partial)
 			budget -= asked;
-		if (partial && left > 0 && c->asked_count == 0 && s->choice.wanted.count > 0 && is_connected(p))
+		if (partial && left > 0 && p->connection.asked_count == 0 && s->choice.wanted.count > 0 && is_connected(p))
 			rest_refused(p, now_ms);
 	}
 }
