@@ -15,6 +15,8 @@
 #define STALL_MS 2000		/* the same, while others deliver */
 #define SLOW_MS 1000		/* a response may take, before its peer can be found too slow */
 #define LOOK_MS 250		/* between two looks at who is slow, when all is asked for */
+#define QUEUE_MS 2000		/* with no more than so many bytes: what was asked for waits in a queue */
+#define QUEUE_BYTES 8192
 #define HOPELESS_RATE 1024	/* bytes a second: less, */
 #define HOPELESS_S 60		/* and so long to go, and it is left though nobody is known to have the chunk */
 #define PATIENCE_MS 500		/* of ours, for many bytes at a time; then any are enough */
@@ -448,21 +450,49 @@ static void rest_refused(struct peer *p, int64_t now_ms)
 	rest(p, doubled(REFUSED_REST_MS, p->refusals, REFUSED_REST_MAX_MS), now_ms);
 }
 
-/* First those that seem to hold everything are asked, then the others; in turn. */
+/* Who seems to hold everything comes before who holds parts, and who answered sooner of
+ * late before who took longer: it has less to do. */
+static int compare_in_turn(const void *a, const void *b)
+{
+	const struct peer *p = *(struct peer *const *)a, *q = *(struct peer *const *)b;
+
+	if (p->holding.partial != q->holding.partial)
+		return p->holding.partial ? 1 : -1;
+	if (p->answer_ms != q->answer_ms)
+		return p->answer_ms < q->answer_ms ? -1 : 1;
+	return p->turn < q->turn ? -1 : p->turn > q->turn;
+}
+
+/* Puts those that may be asked into the order in which they are. Among equals that is
+ * another one each time. Returns how many they are. */
+static size_t put_in_turn(struct swarm *s, struct peer *in_turn[PEERS_MAX], int64_t now_ms)
+{
+	size_t count = 0, first = s->turn++;
+
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[(first + i) % s->count];
+		if (!is_connected(p) || p->connection.connecting || p->rest_until_ms > now_ms)
+			continue;
+		p->turn = count;
+		in_turn[count++] = p;
+	}
+	qsort(in_turn, count, sizeof in_turn[0], compare_in_turn);
+	return count;
+}
+
 static void ask_all(struct swarm *s, int64_t now_ms)
 {
 	double others_rate;
 	bool others_share = share_out(s) > 0;
 	uint64_t budget = budget_left(s, &others_rate, now_ms);
-	size_t first = s->turn++, connected = swarm_connected(s);
+	size_t connected = swarm_connected(s);
 	uint64_t part = s->choice.wanted.count / (connected > 0 ? connected : 1) + 1;
+	struct peer *in_turn[PEERS_MAX];
+	size_t count = put_in_turn(s, in_turn, now_ms);
 
-	for (size_t i = 0; i < 2 * s->count; i++) {
-		struct peer *p = &s->peers[(first + i) % s->count];
-		struct connection *c = &p->connection;
-		bool partial = i >= s->count;
-		if (p->holding.partial != partial || !is_connected(p) || c->connecting || p->rest_until_ms > now_ms)
-			continue;
+	for (size_t i = 0; i < count; i++) {
+		struct peer *p = in_turn[i];
+		bool partial = p->holding.partial;
 		if (p->rests)
 			choice_forget_lacks(&p->holding);
 		p->rests = false;
@@ -472,7 +502,7 @@ static void ask_all(struct swarm *s, int64_t now_ms)
 		uint64_t asked = ask_for_chunks(s, p, left, is_left_in_peace(s, p, others_rate, now_ms), now_ms);
 		if (partial)
 			budget -= asked;
-		if (partial && left > 0 && c->asked_count == 0 && s->choice.wanted.count > 0 && is_connected(p))
+		if (partial && left > 0 && p->connection.asked_count == 0 && s->choice.wanted.count > 0 && is_connected(p))
 			rest_refused(p, now_ms);
 	}
 }
@@ -632,6 +662,36 @@ static void relieve_slow(struct swarm *s, int64_t now_ms)
 	}
 }
 
+/* Whether somebody who has nothing to do is known to have the chunk. */
+static bool has_idle_holder(const struct swarm *s, uint64_t chunk)
+{
+	size_t region = wanted_region(&s->choice.wanted, chunk);
+
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *p = &s->peers[i];
+		if (is_connected(p) && p->connection.asked_count == 0 && p->unchecked == 0 &&
+		    region_set_has(&p->holding.has, region) && !region_set_has(&p->holding.lacks, region))
+			return true;
+	}
+	return false;
+}
+
+/* What waits at a busy peer is asked of somebody else, if somebody is known to have it.
+ * The protocol has no way to take a request back but to hang up. */
+static void leave_queues(struct swarm *s, int64_t now_ms)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[i];
+		const struct connection *c = &p->connection;
+		if (c->asked_count == 0 || now_ms - c->due_ms < scaled(s, QUEUE_MS) || c->body_got > QUEUE_BYTES ||
+		    !has_idle_holder(s, connection_awaited(c)))
+			continue;
+		log_debug("%s: makes us wait", swarm_name(p));
+		swarm_disconnect(s, p, now_ms);
+		rest(p, REST_MS, now_ms);
+	}
+}
+
 static void end_what_takes_too_long(struct swarm *s, int64_t now_ms)
 {
 	for (size_t i = 0; i < s->count; i++) {
@@ -653,6 +713,7 @@ void swarm_manage(struct swarm *s, int64_t now_ms)
 {
 	end_what_takes_too_long(s, now_ms);
 	relieve_slow(s, now_ms);
+	leave_queues(s, now_ms);
 	ask_all(s, now_ms);
 	connect_to_all(s, now_ms);
 }
@@ -666,6 +727,8 @@ static int64_t next_look_ms(const struct swarm *s, const struct connection *c, i
 		return c->heard_ms + PATIENCE_MS;
 	if (s->choice.wanted.count == 0)
 		return now_ms + LOOK_MS;
+	if (now_ms - c->due_ms < scaled(s, QUEUE_MS))
+		return c->due_ms + scaled(s, QUEUE_MS);
 	if (now_ms - c->heard_ms < scaled(s, STALL_MS))
 		return c->heard_ms + scaled(s, STALL_MS);
 	return c->heard_ms + scaled(s, SILENCE_MS);

@@ -36,6 +36,7 @@ struct peer {
 	unsigned unchecked;	/* runs of its chunks that no checker has returned; arrival.c's */
 	double rate;		/* bytes a second, when it last delivered; 0: not known */
 	int64_t answer_ms;	/* its chunks take, from when they are due; 0: not known */
+	size_t turn;		/* among those that are asked; for ask_all */
 	struct holding holding;
 	struct connection connection;
 };
@@ -56,7 +57,7 @@ struct swarm {
 	struct choice choice;
 	struct peer *peers;
 	size_t count;
-	size_t turn;			/* who is asked first, next time */
+	size_t turn;			/* who is asked first of equals, next time */
 	uint64_t wasted;		/* bytes that came and were of no use */
 	int64_t good_ms;		/* when the last good chunk came, or it all began */
 };

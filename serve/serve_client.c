@@ -46,6 +46,7 @@
 
 #define LIFE_MS 4000		/* a client that waits for its turn gets, in every such time, */
 #define LIFE_BYTES 4096		/* so many bytes: else it would take this peer for dead */
+#define STALL_WAITS 4		/* quarters of a second without progress, after which a client loses its turn */
 #define UNSENT_MAX (64 << 10)	/* bytes that the system may hold back for a client, where others wait */
 
 /* The child's only client. Each page that a new child writes to costs a page fault,
@@ -78,9 +79,9 @@ static int after_refused_send(void)
 		return 0;
 	if (errno != EAGAIN && errno != EWOULDBLOCK)
 		return -1;
-	int result;
+	int result, waits = 0;
 	while ((result = pace_wait_to_send(&client.pace)) > 0)
-		if (client.context->turns != NULL)	/* a turn is for who takes something */
+		if (++waits == STALL_WAITS && client.context->turns != NULL)
 			turns_end(client.context->turns, client.context->child);
 	return result;
 }

@@ -72,8 +72,8 @@ struct node {
 	/* As a server. */
 	struct region_set whole;
 	uint64_t *missing;	/* chunks, in each region */
-	uint32_t *copies;	/* sent of each chunk */
-	uint64_t begun, sent;	/* chunks */
+	uint32_t *copies;	/* asked for, of each chunk */
+	uint64_t asked, sent;	/* chunks */
 	bool sending;
 	int *ready;		/* flows that have a chunk to send */
 	int ready_count, next;
@@ -310,7 +310,6 @@ static struct flow *choose_flow(struct node *s)
 	}
 	if (first != NULL && turns < TURNS_LEAST && (with_turn == NULL || random() % 2)) {
 		first->has_turn = true;
-		s->begun++;
 		return first;
 	}
 	return with_turn;
@@ -365,7 +364,7 @@ static void look_at_request(struct flow *f)
 		} else if (s->held[chunk]) {
 			f->ready = true;
 			f->has_turn = false;
-			f->place = s->begun + (uint64_t)s->copies[chunk]++ * TURN_COPY;
+			f->place = s->asked++ + (uint64_t)s->copies[chunk]++ * TURN_COPY;
 			f->waits_us = now_us;
 			s->ready[s->ready_count++] = (int)(f - flows);
 		} else if (f->in_flight > 0) {
