@@ -58,6 +58,11 @@ build/unit/%: tests/unit/%.c build/modules.a
 	@mkdir -p $(@D)
 	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -pthread $(LDLIBS)
 
+# The simulation has its own connections in place of those of fetch/dial.c.
+build/sim/%: sim/%.c build/modules.a
+	@mkdir -p $(@D)
+	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -lm $(LDLIBS)
+
 build/exercises/%: tests/exercises/%.c build/modules.a
 	@mkdir -p $(@D)
 	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -pthread $(LDLIBS)
@@ -77,8 +82,13 @@ build/flags: always
 demo: all
 	sh tests/demo.sh
 
-test: all units
+test: all units build/sim/sim
 	$(PYTHON) tests/run.py
+
+# As in make sim SIM=-l, which adds the swarms that take minutes.
+sim: build/sim/sim
+	build/sim/sim $(SIM)
+	build/sim/sim -m 1000
 
 soak: all units benches
 	$(PYTHON) tests/soak.py
@@ -143,5 +153,5 @@ install: all
 clean:
 	rm -rf $(PROGRAMS) build
 
-.PHONY: all always units benches demo test soak torture powerloss coverage fuzzers fuzz bench bench-serve install clean
+.PHONY: all always units benches demo test sim soak torture powerloss coverage fuzzers fuzz bench bench-serve install clean
 .SECONDARY:

@@ -107,7 +107,6 @@ static void start_whole_hasher(struct whole_hasher *w)
 		fatal("can't make a pipe");
 	if (rio_writen(empty[1], tokens, PIECES) != PIECES)
 		fatal("can't write to a pipe");
-	Signal(SIGUSR1, SIG_IGN);	/* only the parent answers it */
 	w->child = process_fork(NULL);
 	if (w->child < 0)
 		fatal("can't fork");
@@ -116,7 +115,6 @@ static void start_whole_hasher(struct whole_hasher *w)
 		close(empty[0]);
 		_exit(hash_whole(w, full[0], empty[1]) ? EXIT_SUCCESS : EXIT_FAILURE);
 	}
-	Signal(SIGUSR1, on_usr1);
 	close(full[0]);
 	close(empty[1]);
 	w->full = full[1];

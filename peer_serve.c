@@ -6,9 +6,9 @@
  *                   └─ (fetcher: forked before, reaped here)
  *
  * The parent waits, accepts, forks and reaps. It never blocks anywhere else, and never
- * reads what clients send. A child serves one client. It shares with other processes
- * only the map of held chunks, which it can't write to, its slot, and the upload limit:
- * if it fails, only its own client is affected. */
+ * reads what clients send. A child serves one client: if it fails, only its own client is
+ * affected. It can't write to the map of held chunks. What it can write to, shared with
+ * the parent and the other children, is in serve/confine.h. */
 #include "peer_serve.h"
 
 #include <errno.h>
@@ -35,6 +35,7 @@
 #include "serve/report.h"
 #include "serve/serve_client.h"
 #include "serve/subscriber.h"
+#include "serve/turns.h"
 
 #define PAUSE_MS 100		/* after accept or fork failed: the system is short of something */
 #define FULL_PAUSE_MS 20	/* while there is no free place and no client gives way */
@@ -45,6 +46,7 @@ static const struct serve_options *options;
 static pid_t fetcher;			/* 0: it has ended */
 static bool fetcher_failed, fetcher_gave_up;
 static struct upload_limit *limit;	/* NULL: there is none */
+static struct turns *turns;
 static int confinement = -1;		/* of the children (serve/confine.h) */
 
 /* ---- signals --------------------------------------------------------------- */
@@ -98,11 +100,11 @@ static void turn_away(int fd)
 }
 
 /* All that a child does. */
-static _Noreturn void run_child(int fd, struct client_slot *slot)
+static _Noreturn void run_child(int fd, struct client_slot *slot, unsigned number)
 {
 	struct client_context context = {
 		.files = options->files, .count = options->count, .slot = slot,
-		.limit = limit, .verify = options->verify,
+		.limit = limit, .turns = turns, .child = number, .verify = options->verify,
 	};
 
 	close(options->listen_fd);
@@ -123,12 +125,16 @@ static bool start_child(int fd, struct address client)
 {
 	struct child *place = clients_free_place();
 	struct client_slot *slot = place->slot;
-	pid_t pid = process_fork_blocked();
+	unsigned number = place->number;
 
+	turns_join(turns, number);
+	pid_t pid = process_fork_blocked();
 	if (pid == 0)
-		run_child(fd, slot);
+		run_child(fd, slot, number);
 	if (pid > 0)
 		clients_add(place, pid, client);
+	else
+		turns_leave(turns, number);
 	return pid > 0;
 }
 
@@ -189,14 +195,15 @@ static void fetcher_ended(int status)
 
 static void reap(void)
 {
+	struct child *child;
 	int status;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (pid == fetcher)
 			fetcher_ended(status);
-		else if (!subscriber_ended(pid, status))
-			clients_ended(pid, status);
+		else if (!subscriber_ended(pid, status) && (child = clients_ended(pid, status)) != NULL)
+			turns_leave(turns, child->number);
 }
 
 static void end_children(void)
@@ -284,7 +291,7 @@ static void leave_files_to_fetcher(void)
 	confinement = confine_prepare(fds, options->count);
 	for (size_t i = 0; i < options->count; i++) {
 		close(fds[i]);
-		datafile_read_only(&options->files[i]);
+		datafile_map_read_only(&options->files[i]);
 	}
 	free(fds);
 }
@@ -292,6 +299,9 @@ static void leave_files_to_fetcher(void)
 static void set_up(void)
 {
 	clients_begin(options->max_clients);
+	turns = turns_new(options->max_clients, options->count);
+	if (turns == NULL)
+		fatal("no memory for the turns of %u clients", options->max_clients);
 	log_never_wait();
 	log_beside_drawn(true);	/* the fetcher redraws its progress */
 	leave_files_to_fetcher();

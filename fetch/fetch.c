@@ -29,7 +29,7 @@
 
 #define ASK_MS 10000		/* between two questions to the tracker, and for its answer */
 #define ASK_SOON_MS 2000	/* from when the last of those that it has named couldn't be reached */
-#define LIST_AGE_LEAST_MS 1500	/* a list that old is asked for again; by who doesn't serve, one of 10 s is */
+#define LIST_AGE_LEAST_MS 1000	/* a list that old is asked for again; by who doesn't serve, one of 10 s is */
 #define LIST_AGE_MS 300000	/* the same, when the download has taken long */
 #define SHARE_MS 1000		/* waited for one file while there are others */
 #define HAND_OVER_MS 2		/* without anything more */
@@ -48,6 +48,7 @@ struct fetch {
 	int64_t begun_ms, asked_ms, listed_ms;	/* 0 until then */
 	int64_t jitter_ms;			/* before it is asked again, more than is said above */
 	int64_t reachable_ms;			/* when it last was to be hoped that a peer can be reached */
+	bool named_new;				/* somebody was, by the last list or since */
 	bool said_tracker_trouble, said_waiting;
 
 	uint64_t start_bytes;		/* held when it began */
@@ -74,12 +75,12 @@ static void give_news(const struct fetch_options *options)
 
 /* ---- the tracker ----------------------------------------------------------- */
 
-/* How old a list may get: as old as the download was when it came. A swarm that
- * is young has new members all the time, and to those who serve they matter. */
+/* How old a list may get: as old as the download was when it came. For those who serve
+ * it is renewed sooner, as long as lists name somebody new: a list has few of many. */
 static int64_t list_age_ms(const struct fetch *f)
 {
-	int64_t ms = f->listed_ms - f->begun_ms;
-	int64_t least = f->options->news >= 0 && f->arrival.held > 0 ? LIST_AGE_LEAST_MS : ASK_MS;
+	int64_t least = f->options->news >= 0 ? LIST_AGE_LEAST_MS : ASK_MS;
+	int64_t ms = f->named_new ? 0 : f->listed_ms - f->begun_ms;
 
 	return ms < least ? least : ms < LIST_AGE_MS ? ms : LIST_AGE_MS;
 }
@@ -125,7 +126,7 @@ static void ask_tracker_if_due(struct fetch *f)
 
 static void take_list(struct fetch *f, const struct tracker_answer *answer)
 {
-	unsigned usable = swarm_add_entries(&f->swarm, answer->entries, (size_t)answer->count);
+	unsigned usable = swarm_add_entries(&f->swarm, answer->entries, (size_t)answer->count, &f->named_new);
 
 	log_debug("%s: the tracker names %u peer%s", f->file->path, usable, usable == 1 ? "" : "s");
 	f->listed_ms = clock_ms();
@@ -160,9 +161,12 @@ static void read_subscription(int news)
 {
 	static struct subscription_answer answer;
 	ssize_t n = read(news, &answer, sizeof answer);
+	bool named_new;
 
-	if (n == sizeof answer && fetches[answer.file].running)
-		swarm_add_entries(&fetches[answer.file].swarm, answer.entries, answer.count);
+	if (n != sizeof answer || !fetches[answer.file].running)
+		return;
+	swarm_add_entries(&fetches[answer.file].swarm, answer.entries, answer.count, &named_new);
+	fetches[answer.file].named_new |= named_new;
 }
 
 /* ---- the loop ------------------------------------------------------------------ */
@@ -188,7 +192,7 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 		next = clock_earlier(next, ask_at_ms(f));
 	if (f->options->give_up_s > 0)
 		next = clock_earlier(next, good_ms + (int64_t)f->options->give_up_s * 1000);
-	return swarm_next_event_ms(&f->swarm, next);
+	return swarm_next_event_ms(&f->swarm, now, next);
 }
 
 /* What is polled for, each kind in places of its own. A place that isn't used has
@@ -202,6 +206,24 @@ struct polled {
 	struct peer *who[SWARM_CONNECTED_MAX];	/* whose the connections are */
 };
 
+static nfds_t poll_connections(struct swarm *s, struct pollfd place[SWARM_CONNECTED_MAX],
+			       struct peer *who[SWARM_CONNECTED_MAX])
+{
+	int64_t now = clock_ms();
+	nfds_t count = 0;
+
+	for (size_t i = 0; i < s->count && count < SWARM_CONNECTED_MAX; i++) {
+		struct peer *p = &s->peers[i];
+		const struct connection *c = &p->connection;
+		if (!connection_is_open(c))
+			continue;
+		bool sends = c->connecting || (c->out_used > 0 && p->rest_until_ms <= now);
+		who[count] = p;
+		place[count++] = (struct pollfd){.fd = c->fd, .events = sends ? POLLIN | POLLOUT : POLLIN};
+	}
+	return count;
+}
+
 static void poll_for_all(struct fetch *f, struct polled *polled)
 {
 	struct pollfd *place = polled->place;
@@ -213,7 +235,7 @@ static void poll_for_all(struct fetch *f, struct polled *polled)
 		place[CHECKERS + i] = (struct pollfd){.fd = runs ? f->arrival.checkers[i].from : -1,
 						      .events = POLLIN};
 	}
-	polled->count = CONNECTIONS + swarm_poll(&f->swarm, place + CONNECTIONS, polled->who);
+	polled->count = CONNECTIONS + poll_connections(&f->swarm, place + CONNECTIONS, polled->who);
 }
 
 /* The time in which this process didn't listen is no peer's silence: it wrote to a
@@ -226,9 +248,7 @@ static void excuse_peers(struct fetch *f)
 	if (ms < OWN_STALL_MS)
 		return;
 	good_ms = clock_earlier(good_ms + ms, now);
-	f->swarm.good_ms = clock_earlier(f->swarm.good_ms + ms, now);
-	for (size_t i = 0; i < f->swarm.count; i++)
-		peer_excuse(&f->swarm.peers[i], ms);
+	swarm_excuse(&f->swarm, ms, now);
 }
 
 static int listen_to_all(struct polled *polled, int ms)
@@ -261,10 +281,10 @@ static bool wait_for_any(struct fetch *f, struct polled *polled, bool share)
 
 static void handle_connection(struct fetch *f, struct peer *p, short revents)
 {
-	if (revents == 0 || p->banned)
+	if (revents == 0 || !connection_is_open(&p->connection))
 		return;
-	if (p->connecting)
-		swarm_connection_made(&f->swarm, p);
+	if (p->connection.connecting)
+		swarm_connection_made(&f->swarm, p, clock_ms());
 	else if (revents & (POLLIN | POLLHUP | POLLERR))
 		arrival_receive(&f->arrival, p);
 }
@@ -310,7 +330,7 @@ static bool gives_up(struct fetch *f)
 
 static void ask_for_all(struct fetch *f)
 {
-	swarm_manage(&f->swarm);
+	swarm_manage(&f->swarm, clock_ms());
 	ask_tracker_if_due(f);
 }
 
@@ -320,7 +340,7 @@ static void fetch_file(struct fetch *f, bool share)
 {
 	excuse_peers(f);
 	f->swarm.good_ms = good_ms;
-	progress_begin("downloading", f->file, held_bytes(f), &f->swarm.wanted);
+	progress_begin("downloading", f->file, held_bytes(f), &f->swarm.choice.wanted);
 	ask_for_all(f);
 	while (!is_complete(f) && !f->arrival.failed && !gives_up(f)) {
 		progress_show(held_bytes(f), (int)swarm_connected(&f->swarm));
@@ -360,7 +380,7 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 	if (!options->verify_whole)
 		return true;
 	progress_begin("verifying", d, 0, NULL);
-	int right = whole_has_its_hash(&d->meta, d->fd, progress_checked, NULL);
+	int right = whole_check(&d->meta, d->fd, progress_checked, NULL);
 	progress_end();
 	if (right == 0)
 		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "
@@ -380,6 +400,23 @@ static void say_begin(const struct fetch *f)
 		log_info("%s: %s of it are verified, %s missing", f->file->path, here, missing);
 	else if (!log_on_terminal())
 		log_info("%s: %s to fetch", f->file->path, missing);
+}
+
+/* Begins with all chunks wanted that aren't held. Returns 0, or -1 with errno. */
+static int begin_swarm(struct swarm *s, const struct datafile *d, const struct fetch_options *options)
+{
+	const struct metafile *m = &d->meta;
+	const struct swarm_options o = {
+		.self = options->self, .peers = options->peers, .peer_count = options->peer_count,
+		.serves = options->news >= 0, .ascending = options->ascending, .time_scale = options->time_scale,
+	};
+
+	if (swarm_begin(s, m->length, m->chunk_size, m->cascade_hash, &o, clock_ms()) < 0)
+		return -1;
+	for (uint64_t chunk = 0; chunk < m->chunks; chunk++)
+		if (held_has(d->held, chunk))
+			choice_take(&s->choice, chunk);
+	return 0;
 }
 
 /* Prepares to fetch what is missing. Returns 0, and f->running tells whether
@@ -403,7 +440,7 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 				 (unsigned long long)d->meta.chunks);
 		return 0;
 	}
-	if (swarm_begin(&f->swarm, &d->meta, d->held, options) < 0) {
+	if (begin_swarm(&f->swarm, d, options) < 0) {
 		log_warn("%s: can't be downloaded", d->path);
 		return -1;
 	}
@@ -463,7 +500,7 @@ static bool finish(struct fetch *f)
 	good = datafile_close(f->file) == 0 && good;
 	if (good)
 		say_complete(f);
-	swarm_end(&f->swarm);
+	swarm_end(&f->swarm, clock_ms());
 	tracker_query_stop(&f->query);
 	f->running = false;
 	return good;

@@ -44,7 +44,7 @@ static atomic_bool *new_flag(void)
 	return &flags[flags_used++];
 }
 
-void datafile_read_only(struct datafile *d)
+void datafile_map_read_only(struct datafile *d)
 {
 	d->held = held_read_only(d->held);
 	d->shared = held_beside(d->held);
@@ -88,14 +88,14 @@ static bool stamp_counts(unsigned phase)
 	return phase % 2 == 1;
 }
 
-/* From here on whoever writes to the file is noticed. No process of ours does. */
+/* No process of ours writes to the file from here on, so any write is noticed. */
 static void put_stamp(struct datafile *d, const struct stat *st)
 {
 	d->shared->stamp = stamp_of(st);
 	atomic_fetch_add(&d->shared->phase, 1);
 }
 
-/* From here on this process writes to the file, and its stamp says nothing. */
+/* This process writes to the file from here on, so the stamp says nothing. */
 static void drop_stamp(struct datafile *d)
 {
 	d->written = true;
@@ -299,7 +299,7 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 	if (scan_file(&d->meta, d->fd, d->held, &plan, &d->checked) == 0)
 		return 0;
 	if (d->meta.error != 0)
-		datafile_lose(d);
+		datafile_give_up(d);
 	else
 		log_warn("%s: can't be checked", d->path);
 	return -1;
@@ -347,7 +347,7 @@ int datafile_end_check(struct datafile *d)
 	if (unwritten == 1)
 		return 0;
 	if (unwritten == 0)
-		datafile_lose(d);
+		datafile_give_up(d);
 	else if (!atomic_exchange(d->lost, true))
 		log_warn("%s: can't be looked at; it is not served any more", d->path);
 	return -1;
@@ -424,7 +424,7 @@ int datafile_close(struct datafile *d)
 
 /* ---- what others do to it --------------------------------------------------------- */
 
-void datafile_lose(struct datafile *d)
+void datafile_give_up(struct datafile *d)
 {
 	int error = d->meta.error;
 
@@ -440,7 +440,7 @@ void datafile_lose(struct datafile *d)
 			  d->meta.path, strerror(error), d->path);
 }
 
-void datafile_miss(struct datafile *d, int error)
+void datafile_say_missing(struct datafile *d, int error)
 {
 	struct stat st;
 
@@ -454,7 +454,7 @@ void datafile_miss(struct datafile *d, int error)
 		log_warnx("%s: can't be opened: %s; it is not served", d->path, strerror(error));
 }
 
-void datafile_damaged(struct datafile *d, uint64_t chunk)
+void datafile_say_damaged(struct datafile *d, uint64_t chunk)
 {
 	if (!atomic_exchange(d->damaged, true))
 		log_warnx("%s: chunk %llu is damaged; such chunks are not served", d->path,

@@ -1,9 +1,9 @@
 /* metafile.c - reading and checking .cascade files, and writing their headers.
  *
- * The chunk hashes stay in the file, which may be larger than memory; some are read at a
- * time. So whoever writes to the metafile could change what counts as right: each time
- * hashes are read, and when a caller asks, its size and times are compared with those of
- * the file that was opened, and if they differ, its bytes are hashed again. */
+ * The chunk hashes stay in the file, which may be larger than memory, and some are read at
+ * a time. Another program could change them there. So each time hashes are read, and when
+ * a caller asks, the metafile's size and times are compared with the last ones known. If
+ * they differ, the whole metafile is hashed again. */
 #include "file/metafile.h"
 
 #include <errno.h>
