@@ -128,8 +128,8 @@ build/fuzz/modules.a: $(FUZZ_MODULES)
 	rm -f $@
 	ar rcs $@ $(FUZZ_MODULES)
 
-build/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h tests/fuzz/plain.c build/fuzz/modules.a
-	$(FUZZ_CC) $(FLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $< $(FUZZ_DRIVER) build/fuzz/modules.a -pthread $(LDLIBS)
+build/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h tests/fuzz/plain.c tests/fuzz/quiet.c build/fuzz/modules.a
+	$(FUZZ_CC) $(FLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $< tests/fuzz/quiet.c $(FUZZ_DRIVER) build/fuzz/modules.a -pthread $(LDLIBS)
 
 fuzzers: $(FUZZERS)
 
