@@ -111,6 +111,10 @@ powerloss: all build/torture/fail.so
 coverage:
 	$(PYTHON) tests/coverage.py $(COVERAGE)
 
+# As in make mutants MUTANTS="--part 10 file/check.c".
+mutants:
+	$(PYTHON) tests/mutate.py $(MUTANTS)
+
 # The fuzzers: with libFuzzer where FUZZ_CC has it, else with tests/fuzz/plain.c. Their own
 # copies of the modules are built with the sanitizers.
 FUZZERS = $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -153,5 +157,5 @@ install: all
 clean:
 	rm -rf $(PROGRAMS) build
 
-.PHONY: all always units benches demo test sim soak torture powerloss coverage fuzzers fuzz bench bench-serve install clean
+.PHONY: all always units benches demo test sim soak torture powerloss coverage mutants fuzzers fuzz bench bench-serve install clean
 .SECONDARY:

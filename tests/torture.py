@@ -596,6 +596,7 @@ def main():
     parser.add_argument("-v", "--verbose", action="store_true")
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     scratch = Path(tempfile.mkdtemp(prefix="cascade-torture-"))
     results = Results()
     stage = Stage(scratch)
@@ -613,8 +614,13 @@ def main():
                 print("\n".join(map(str, points)))
                 continue
             with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-                for point in points:
-                    pool.submit(run_point, stage, scenario, point, results, arguments.verbose)
+                try:
+                    jobs = [pool.submit(run_point, stage, scenario, point, results, arguments.verbose)
+                            for point in points]
+                    concurrent.futures.wait(jobs)
+                except BaseException:
+                    pool.shutdown(cancel_futures=True)  # what runs comes to its end
+                    raise
             print(f"{scenario.name:<18}{results.passed - at} passed, {len(results.wrong) - before} failed"
                   f"{time.monotonic() - begun:10.1f} s", flush=True)
     finally:
