@@ -16,6 +16,7 @@
 
 #include "base/args.h"
 #include "base/clock.h"
+#include "base/exits.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -305,8 +306,10 @@ static void add_operand(const char *text)
 		fatalx("%s: neither a hash of %d digits nor a metafile (NAME" METAFILE_SUFFIX ")",
 		       text, 2 * SHA256_HASH_SIZE);
 	free(data_path);
-	if (metafile_open(&m, text, &why) < 0)
-		fatalx("%s: %s", text, why);
+	if (metafile_open(&m, text, &why) < 0) {
+		log_warnx("%s: %s", text, why);
+		exit(m.error == 0 ? EXIT_METAFILE : EXIT_UNABLE);
+	}
 	policy_track_file(m.cascade_hash);
 	metafile_close(&m);
 }
@@ -368,6 +371,7 @@ static void set_up_signals(void)
 
 int main(int argc, char **argv)
 {
+	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
 	args_program("tracker", usage_text, help_text);
 	struct address self = parse_arguments(argc, argv);
 	set_up_signals();

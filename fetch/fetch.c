@@ -19,6 +19,7 @@
 #include "fetch/arrival.h"
 #include "file/whole.h"
 #include "base/clock.h"
+#include "base/exits.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "base/retry.h"
@@ -62,7 +63,13 @@ static int64_t good_ms;
 static int64_t deaf_since_ms;
 
 static struct fetch *fetches;	/* of all files */
-static bool gave_up;		/* a file, for want of anything that came */
+static int exit_status;		/* what the first failure makes it */
+
+static void fail_with(int status)
+{
+	if (exit_status == EXIT_DONE)
+		exit_status = status;
+}
 
 /* Tells the serving parent that there is more to serve than before. A full
  * socket is as good: it will look. */
@@ -304,7 +311,8 @@ static bool gives_up(struct fetch *f)
 		return false;
 	log_warnx("%s: nothing has arrived for %u s; given up, with %llu bytes missing", f->file->path,
 		  seconds, (unsigned long long)datafile_missing_bytes(f->file));
-	f->arrival.failed = gave_up = true;
+	f->arrival.failed = true;
+	fail_with(EXIT_GAVE_UP);
 	return true;
 }
 
@@ -362,11 +370,13 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 	progress_begin("verifying", d, 0, NULL);
 	int right = whole_has_its_hash(&d->meta, d->fd, progress_checked, NULL);
 	progress_end();
-	if (right == 0)
+	if (right == 0) {
 		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "
 			  "that metafile contradicts itself", d->path, d->meta.path);
-	else if (right < 0)
+		fail_with(EXIT_METAFILE);
+	} else if (right < 0) {
 		log_warn("%s: can't be read back", d->path);
+	}
 	return right == 1;
 }
 
@@ -453,8 +463,8 @@ static void say_complete(struct fetch *f)
 		 format_bytes((double)f->swarm.wasted, wasted));
 }
 
-/* Ends a download that came to an end. Returns whether that was a good one. */
-static bool finish(struct fetch *f)
+/* Ends a download that came to an end, a good one or not. */
+static void finish(struct fetch *f)
 {
 	bool good = is_complete(f) && !f->arrival.failed && datafile_is_intact(f->file) &&
 		    is_whole(f->file, f->options);
@@ -463,17 +473,18 @@ static bool finish(struct fetch *f)
 	good = datafile_close(f->file) == 0 && good;
 	if (good)
 		say_complete(f);
+	else
+		fail_with(exits_for(f->arrival.error));
 	swarm_end(&f->swarm);
 	tracker_query_stop(&f->query);
 	f->running = false;
-	return good;
 }
 
 /* ---- all files ------------------------------------------------------------------- */
 
-enum fetch_result fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
+int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
 {
-	size_t running = 0, failed = 0;
+	size_t running = 0;
 
 	fetches = calloc(count, sizeof *fetches);
 	if (fetches == NULL)
@@ -487,7 +498,8 @@ enum fetch_result fetch_files(struct datafile files[], size_t count, const struc
 		bool good = begin(&fetches[i], &files[i], options) == 0;
 		if (!fetches[i].running)
 			good = datafile_close(&files[i]) == 0 && good;
-		failed += !good;
+		if (!good)
+			fail_with(EXIT_UNABLE);
 		running += fetches[i].running;
 	}
 	good_ms = deaf_since_ms = clock_ms();
@@ -498,10 +510,10 @@ enum fetch_result fetch_files(struct datafile files[], size_t count, const struc
 				continue;
 			fetch_file(f, running > 1);
 			if (is_complete(f) || f->arrival.failed) {
-				failed += !finish(f);
+				finish(f);
 				running--;
 			}
 		}
 	free(fetches);
-	return failed == 0 ? FETCH_COMPLETE : gave_up ? FETCH_GAVE_UP : FETCH_FAILED;
+	return exit_status;
 }

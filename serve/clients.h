@@ -23,6 +23,7 @@ struct child {
 struct clients_counts {
 	unsigned gave_way, died;	/* children, since the last report */
 	uint64_t served, sent_kib;	/* clients, and KiB, of children that have ended */
+	uint64_t chunks;		/* likewise */
 };
 
 /* Makes a table for max children. Ends the program if there is no memory. */
@@ -42,6 +43,10 @@ void clients_add(struct child *place, pid_t pid, struct address client);
 /* Removes from the table the child that has ended with this status from waitpid(2).
  * Does nothing if pid is not in the table. */
 void clients_ended(pid_t pid, int status);
+
+/* Chunks and KiB that were sent to all clients there ever were, as one number that only
+ * grows. Sets whether a chunk is on its way to any. */
+uint64_t clients_sent(bool *busy);
 
 /* Calls act for each child. */
 void clients_for_each(void (*act)(struct child *child));

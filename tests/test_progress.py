@@ -303,7 +303,7 @@ class OnTerminal(Showing):
                     program = self.start_command_on(terminal, command)
                     wait_until(lambda: "checking" in terminal.text, "it is drawn")
                     program.signal(number)
-                    self.assertEqual(program.wait(10), 1)
+                    self.assertEqual(program.wait(10), 5)
                     self.assertEqual(screen_of(terminal.finish()), [""])
 
     def test_where_no_line_was_drawn_none_is_removed(self):
@@ -420,7 +420,7 @@ class Names(Showing):
                 path = self.scratch / f"{name}.cascade"
                 path.write_bytes(b"nothing")
                 program = self.start([PROGRAMS / "cascade", "-c", "--peer", f"{LOOPBACK}:1", path, "-", f"{LOOPBACK}:0"])
-                self.assertEqual(program.wait(), 1)
+                self.assertEqual(program.wait(), 6)
                 self.assert_clean(program.stderr)
 
     def test_letters_beyond_ascii_are_told(self):
@@ -471,7 +471,7 @@ class Elsewhere(Showing):
         file = self.make_description()
         program = self.fetch(file, "-q", "-o", "absent/copy", peers=[(LOOPBACK, 1)], status=1)
         self.assert_one_sentence(program, "absent/copy")
-        program = self.fetch(file, "-q", "--give-up", 1, peers=[(LOOPBACK, 1)], status=1)
+        program = self.fetch(file, "-q", "--give-up", 1, peers=[(LOOPBACK, 1)], status=4)
         self.assert_one_sentence(program, f"{file.path}: nothing has arrived for 1 s")
         self.assertIn(f" {len(file.data)} bytes", program.stderr)
 
