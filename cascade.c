@@ -35,6 +35,7 @@
 #include "fetch/progress.h"
 #include "file/datafile.h"
 #include "file/scan.h"
+#include "file/status.h"
 #include "net/listen.h"
 #include "net/news.h"
 #include "peer_serve.h"
@@ -63,6 +64,7 @@ static const char help_text[] =
 	"                           peer serves (default: never)\n"
 	"      --linger SECONDS     serve until the download has ended and nobody has asked for\n"
 	"                           so long, then exit (default: serve for ever)\n"
+	"      --status FILE        write the state to FILE each second, - for standard output\n"
 	"  -q, --quiet              print only errors and \"listening on\"\n"
 	"  -v, --verbose            print what becomes of each peer\n"
 	"  -h, --help               print this and exit\n"
@@ -80,6 +82,7 @@ static const char help_text[] =
 /* The command line, and the files that it names. */
 struct settings {
 	char *metafiles, *outputs;	/* joined by ':' */
+	const char *status;		/* where to write it; NULL: nowhere */
 	struct datafile *files;
 	size_t count;			/* of files */
 	struct address self;
@@ -150,7 +153,7 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE };
+	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
@@ -166,6 +169,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"timeout", required_argument, NULL, TIMEOUT},
 		{"give-up", required_argument, NULL, GIVE_UP},
 		{"linger", required_argument, NULL, LINGER},
+		{"status", required_argument, NULL, STATUS},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
@@ -209,6 +213,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 				args_misuse("not a number of seconds from 0 to %u: \"%s\"", 1u << 30, optarg);
 			s->serve.linger_s = (int64_t)number;
 			break;
+		case STATUS: s->status = optarg; break;
 		case 'q': log_set_level(LOG_QUIET); break;
 		case 'v': log_set_level(LOG_VERBOSE); break;
 		case 'h': args_help();
@@ -306,13 +311,17 @@ static void open_files(struct settings *s)
 		if (datafile_open(&s->files[i], metafile, output) < 0 && status == EXIT_DONE)
 			status = datafile_metafile_is_bad(&s->files[i]) ? EXIT_METAFILE : EXIT_UNABLE;
 	}
+	if (status == EXIT_DONE)
+		status_files(s->files, s->count);
 	if (status == EXIT_DONE && datafile_overlap(s->files, s->count))
 		status = EXIT_UNABLE;
 	for (size_t i = 0; i < s->count && status == EXIT_DONE; i++)
 		if (claim(&s->files[i], s) < 0)
 			status = EXIT_UNABLE;
-	if (status != EXIT_DONE)
+	if (status != EXIT_DONE) {
+		status_end(status);
 		exit(status);
+	}
 }
 
 /* With --user, becomes another user than root. The files are open, but the children
@@ -347,6 +356,7 @@ static void on_end(int sig)
 {
 	(void)sig;
 	log_erase();
+	status_end(EXIT_INTERRUPTED);
 	_exit(EXIT_INTERRUPTED);
 }
 
@@ -367,7 +377,9 @@ static int fetch_only(struct settings *s)
 	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
-	return fetch_files(s->files, s->count, &s->fetch);
+	int status = fetch_files(s->files, s->count, &s->fetch);
+	status_end(status);
+	return status;
 }
 
 /* Forks the fetcher. The two processes share the map of held chunks of each file, and
@@ -385,6 +397,7 @@ static void fork_fetcher(struct settings *s, int listen_fd)
 	}
 	close(listen_fd);
 	close(s->serve.news);
+	status_leave();
 	s->fetch.self = s->self;
 	exit(fetch_files(s->files, s->count, &s->fetch));
 }
@@ -413,6 +426,8 @@ int main(int argc, char **argv)
 	parse_options(&s, argc, argv);
 	parse_operands(&s, argc - optind, argv + optind);
 	set_up_process();
+	if (s.status != NULL)
+		status_open(s.status);
 	open_files(&s);
 	if (s.client_only) {
 		become_user(&s);

@@ -26,6 +26,7 @@
 #include "base/process.h"
 #include "base/sigpoll.h"
 #include "base/wait.h"
+#include "file/status.h"
 #include "net/listen.h"
 #include "net/news.h"
 #include "net/wire.h"
@@ -183,6 +184,7 @@ static void fetcher_ended(int status)
 		fetcher_status = WEXITSTATUS(status);
 	else if (!ending)	/* ^C ends both at the same time */
 		fetcher_status = EXIT_UNABLE;
+	status_doing(how == NULL ? STATUS_COMPLETE : STATUS_FAILED);
 	if (how != NULL)
 		log_erase();
 	log_beside_drawn(false);
@@ -247,6 +249,7 @@ static int64_t next_event_ms(int64_t accept_at_ms)
 		next_ms = clock_earlier(next_ms, clock_earlier(linger_until_ms(), now + LINGER_LOOK_MS));
 	if (accept_at_ms > now)
 		next_ms = clock_earlier(next_ms, accept_at_ms);
+	next_ms = status_next_ms(next_ms);
 	if (log_tell_lost())
 		next_ms = clock_earlier(next_ms, now + LOST_MS);
 	if (limit != NULL && clients_count() > 0)
@@ -348,6 +351,8 @@ int serve(const struct serve_options *serve_options)
 			break;
 		subscriber_start_if_due(fetcher != 0);
 		report_counts();
+		status_serving(clients_count(), clients_sent_kib() * 1024);
+		status_show();
 		if (status_wanted) {
 			status_wanted = 0;
 			report_status(options->files, options->count);
@@ -357,5 +362,8 @@ int serve(const struct serve_options *serve_options)
 		wait_for_any(&accept_at_ms);
 	}
 	end_children();
-	return exit_status();
+	int status = exit_status();
+	status_serving(clients_count(), clients_sent_kib() * 1024);
+	status_end(status);
+	return status;
 }

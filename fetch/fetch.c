@@ -189,8 +189,7 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 {
 	int64_t now = clock_ms(), next = now + (share ? SHARE_MS : 60000);
 
-	if (log_get_level() != LOG_QUIET)
-		next = clock_earlier(next, progress_next_ms());
+	next = progress_next_ms(next);
 	if (f->options->tracker_host != NULL && f->query.process == 0)
 		next = clock_earlier(next, ask_at_ms(f));
 	if (f->options->give_up_s > 0)

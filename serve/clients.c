@@ -121,6 +121,16 @@ uint64_t clients_sent(bool *busy)
 	return sent;
 }
 
+uint64_t clients_sent_kib(void)
+{
+	uint64_t kib = table->counts.sent_kib;
+
+	for (unsigned i = 0; i < table->max; i++)
+		if (table->child[i].pid != 0)
+			kib += atomic_load(&table->child[i].slot->sent_kib);
+	return kib;
+}
+
 void clients_for_each(void (*act)(struct child *child))
 {
 	for (unsigned i = 0; i < table->max; i++)

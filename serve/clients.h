@@ -48,6 +48,9 @@ void clients_ended(pid_t pid, int status);
  * grows. Sets whether a chunk is on its way to any. */
 uint64_t clients_sent(bool *busy);
 
+/* How many KiB of them there were, alone. */
+uint64_t clients_sent_kib(void);
+
 /* Calls act for each child. */
 void clients_for_each(void (*act)(struct child *child));
 
