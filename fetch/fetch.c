@@ -34,6 +34,7 @@
 #define LIST_AGE_MS 300000	/* the same, when the download has taken long */
 #define SHARE_MS 1000		/* waited for one file while there are others */
 #define HAND_OVER_MS 2		/* without anything more */
+#define NOTHING_MS 3000		/* without a peer that can be reached, before that is said */
 #define OWN_STALL_MS 50		/* that we take ourselves between two polls, and that no peer answers for */
 #define SENDERS_TOLD 8		/* in the summary, each with its chunks */
 
@@ -50,6 +51,7 @@ struct fetch {
 	int64_t jitter_ms;			/* before it is asked again, more than is said above */
 	int64_t reachable_ms;			/* when it last was to be hoped that a peer can be reached */
 	bool said_tracker_trouble, said_waiting;
+	int64_t said_nothing_ms;		/* that nothing comes, and why; 0: never */
 
 	uint64_t start_bytes;		/* held when it began */
 	double seconds;			/* spent on it */
@@ -315,10 +317,24 @@ static bool gives_up(struct fetch *f)
 	return true;
 }
 
+/* Says why nothing comes, once until something does. */
+static void say_if_nothing_comes(struct fetch *f)
+{
+	int64_t now = clock_ms();
+
+	if (f->swarm.trouble[0] == '\0' || now - f->reachable_ms < NOTHING_MS ||
+	    (f->said_nothing_ms != 0 && f->swarm.good_ms <= f->said_nothing_ms))
+		return;
+	log_warnx("%s: no peer %s: %s (1 of %zu); tried again until one is", f->file->path,
+		  f->swarm.unreachable ? "could be reached" : "is of use now", f->swarm.trouble, f->swarm.count);
+	f->said_nothing_ms = now;
+}
+
 static void ask_for_all(struct fetch *f)
 {
 	swarm_manage(&f->swarm);
 	ask_tracker_if_due(f);
+	say_if_nothing_comes(f);
 }
 
 /* Fetches until the file is complete, or can't be; or, if it has to share, until

@@ -3,6 +3,7 @@
 #include "fetch/swarm.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -239,6 +240,8 @@ void swarm_fail(struct swarm *s, struct peer *p, const char *why)
 	int64_t ms = REST_MS << doublings;
 
 	log_debug("%s: %s", swarm_name(p), why);
+	snprintf(s->trouble, sizeof s->trouble, "%s: %s", swarm_name(p), why);
+	s->unreachable = p->connecting || !is_connected(p);
 	swarm_disconnect(s, p);
 	p->failures++;
 	rest(p, clock_jittered(ms < REST_MAX_MS ? ms : REST_MAX_MS));

@@ -26,6 +26,8 @@ struct swarm {
 	struct order order;	/* in which we fetch */
 	uint64_t wasted;	/* bytes that came and were of no use */
 	int64_t good_ms;	/* when the last good chunk came, or it all began */
+	char trouble[ADDRESS_TEXT_SIZE + 128];	/* the last peer that failed, and why */
+	bool unreachable;	/* that was before there was a connection */
 };
 
 /* Begins, with the peers that the options name; wanted is what isn't held.

@@ -12,7 +12,8 @@ import time
 import unicodedata
 import unittest
 
-from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, chunk_response, random_bytes,
+from scripted import Scripted, keep_silent, send
+from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, chunk_response, pause, random_bytes,
                      wait_until)
 
 ERASE = "\x1b[K"
@@ -372,6 +373,35 @@ class OnTerminal(Showing):
     def test_nothing_but_its_own_controls_is_written(self):
         text = self.fetch_on(80, self.make_description())
         self.assertNotRegex(text.replace("\r", "").replace(ERASE, ""), CONTROL)
+
+
+class WhyNothingComes(Case):
+    def setUp(self):
+        super().setUp()
+        self.file = self.describe_file("data", 10_000, 1000)
+
+    def test_no_peer_can_be_reached(self):
+        gone = [self.vacant_address() for _ in range(3)]
+        for options in (("-c",), ("-c", "-q"), ()):
+            with self.subTest(options=options):
+                program = self.start_peer(self.file, *options, "-o", "copy" + "".join(options), peers=gone)
+                program.says("no peer could be reached: 127.0.0.1:")
+                self.assertRegex(program.stderr, r":\d+: Connection refused \(1 of 3\)")
+                pause(2)
+                self.assertEqual(program.stderr.count("could be reached"), 1)
+
+    def test_no_peer_has_the_file(self):
+        other = self.make_file("other", 1000, 1000)
+        seeder = self.start_seeder(other)
+        program = self.start_peer(self.file, "-c", peers=[seeder.address()])
+        program.says("no peer is of use now: %s:%d: doesn't have the file (1 of 1)" % seeder.address())
+
+    def test_one_of_them_can(self):
+        slow = Scripted(self, self.file, send, keep_silent)
+        program = self.start_peer(self.file, "-c", peers=[self.vacant_address(), slow.address])
+        wait_until(lambda: slow.requests, "it has asked")
+        pause(4)
+        self.assertNotIn("no peer", program.stderr)
 
 
 class Names(Showing):
