@@ -496,6 +496,7 @@ int main(int argc, char **argv)
 	const char *out = NULL;
 	int option;
 
+	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
 	args_program("mkcascade", usage_text, help_text);
 	while ((option = getopt_long(argc, argv, "b:o:hV", options, NULL)) != -1)
 		switch (option) {

@@ -174,7 +174,7 @@ class Fetching(Case):
         if content is not None:
             self.file.path.write_bytes(content)
         ended = self.fetch(*self.options)
-        if ended.returncode == 1 and "left alone" in ended.stderr:
+        if ended.returncode != 0 and "left alone" in ended.stderr:
             if self.sync or self.proven:
                 raise Wrong(f"a file of ours is refused: {ended.stderr}")
             if self.file.path.read_bytes() != content:
