@@ -507,6 +507,7 @@ SCENARIOS = [
     Fetch("fetch", "small"),
     Fetch("fetch-large", "large"),
     Fetch("fetch-fsync", "small", options=("--fsync",)),
+    Fetch("fetch-status", "small", options=("--status", "status")),
     Fetch("fetch-tracker", "small", tracker=True),
     Fetch("resume", "small", held=(0, 2)),
     Fetch("check", "small", held=range(5), options=("--verify-whole",)),
