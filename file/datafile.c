@@ -241,6 +241,8 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 		return -1;
 	}
 	d->path = path != NULL ? path : metafile_data_path(metafile_path);
+	if (d->path == NULL)
+		d->meta.error = errno;	/* no memory: that doesn't make it bad */
 	d->held = d->path != NULL ? held_new(d->meta.chunks, sizeof *d->shared) : NULL;
 	d->lost = new_flag();
 	d->missed = new_flag();

@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/exits.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/retry.h"
@@ -210,7 +211,7 @@ static int replace_file(const struct text *t)
 	int fd = retry_open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
 	if (fd < 0)
 		return -1;
-	bool good = write(fd, t->bytes, t->used) == (ssize_t)t->used;
+	bool good = io_write(fd, t->bytes, t->used) == 0;
 	good = close(fd) == 0 && good;
 	if (good && rename(temporary, path) == 0)
 		return 0;
