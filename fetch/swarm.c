@@ -183,12 +183,11 @@ void swarm_answered(struct swarm *s, struct peer *p, int64_t now_ms)
 		swarm_disconnect(s, p, now_ms);	/* as it does; the next connection needn't wait for it */
 }
 
-void swarm_delivered(struct swarm *s, struct peer *p, uint64_t chunks, int64_t now_ms)
+void swarm_delivered(struct peer *p, uint64_t chunks)
 {
 	p->chunks += chunks;
 	p->proven = true;
 	p->failures = 0;
-	s->good_ms = now_ms;
 }
 
 void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes)
@@ -199,7 +198,6 @@ void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes)
 
 void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms)
 {
-	s->good_ms = clock_earlier(s->good_ms + ms, now_ms);
 	for (size_t i = 0; i < s->count; i++)
 		connection_excuse(&s->peers[i].connection, ms, now_ms);
 }
@@ -307,13 +305,13 @@ bool swarm_has_reachable_peer(const struct swarm *s)
 }
 
 int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uint8_t cascade_hash[SHA256_HASH_SIZE],
-		const struct swarm_options *options, int64_t now_ms)
+		const struct swarm_options *options)
 {
 	enum choice_order order = options->ascending ? ORDER_ASCENDING
 		: options->serves && options->self.ip != 0 ? ORDER_BY_CLAIM : ORDER_FROM_ANYWHERE;
 
 	*s = (struct swarm){.options = *options, .length = length, .chunk_size = chunk_size,
-		.cascade_hash = cascade_hash, .good_ms = now_ms};
+		.cascade_hash = cascade_hash};
 	s->peers = calloc(PEERS_MAX, sizeof s->peers[0]);
 	if (s->peers == NULL || choice_begin(&s->choice, (length - 1) / chunk_size + 1, options->self, order) < 0) {
 		free(s->peers);
