@@ -6,9 +6,9 @@
  *                   └─ (fetcher: forked before, reaped here)
  *
  * The parent waits, accepts, forks and reaps. It never blocks anywhere else, and never
- * reads what clients send. A child serves one client. It shares with other processes
- * only the map of held chunks, which it can't write to, its slot, and the upload limit:
- * if it fails, only its own client is affected. */
+ * reads what clients send. A child serves one client: if it fails, only its own client is
+ * affected. It can't write to the map of held chunks. What it can write to, shared with
+ * the parent and the other children, is in serve/confine.h. */
 #include "peer_serve.h"
 
 #include <errno.h>
@@ -287,7 +287,7 @@ static void leave_files_to_fetcher(void)
 	confinement = confine_prepare(fds, options->count);
 	for (size_t i = 0; i < options->count; i++) {
 		close(fds[i]);
-		datafile_read_only(&options->files[i]);
+		datafile_map_read_only(&options->files[i]);
 	}
 	free(fds);
 }

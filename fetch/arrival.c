@@ -79,7 +79,7 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 			swarm_chunk_wasted(a->swarm, chunk, metafile_chunk_length(&a->file->meta, chunk));
 	if (run->metafile_error != 0) {
 		a->file->meta.error = run->metafile_error;
-		datafile_lose(a->file);
+		datafile_give_up(a->file);
 		a->failed = true;
 	} else if (run->error != 0) {
 		errno = run->error;

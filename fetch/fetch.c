@@ -380,7 +380,7 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 	if (!options->verify_whole)
 		return true;
 	progress_begin("verifying", d, 0, NULL);
-	int right = whole_has_its_hash(&d->meta, d->fd, progress_checked, NULL);
+	int right = whole_check(&d->meta, d->fd, progress_checked, NULL);
 	progress_end();
 	if (right == 0)
 		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "

@@ -1,6 +1,7 @@
 /* check.c - compares chunks in the data file with their hashes in the metafile, and puts
  * those that match into the map of held chunks. Run by the workers at the start, and by
- * the checkers after that: no other code calls a chunk held. */
+ * the checkers after that. Only chunks in holes, whose bytes needn't be read, are put into the
+ * map elsewhere (scan.c). */
 #include "file/check.h"
 
 #include <errno.h>

@@ -43,7 +43,7 @@ static atomic_bool *new_flag(void)
 	return &flags[flags_used++];
 }
 
-void datafile_read_only(struct datafile *d)
+void datafile_map_read_only(struct datafile *d)
 {
 	d->held = held_read_only(d->held);
 	d->shared = held_beside(d->held);
@@ -294,7 +294,7 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 	if (scan_file(&d->meta, d->fd, d->held, &plan, &d->checked) == 0)
 		return 0;
 	if (d->meta.error != 0)
-		datafile_lose(d);
+		datafile_give_up(d);
 	else
 		log_warn("%s: can't be checked", d->path);
 	return -1;
@@ -339,7 +339,7 @@ int datafile_end_check(struct datafile *d)
 {
 	if (is_as_opened(d))
 		return 0;
-	datafile_lose(d);
+	datafile_give_up(d);
 	return -1;
 }
 
@@ -406,7 +406,7 @@ int datafile_close(struct datafile *d)
 
 /* ---- what others do to it --------------------------------------------------------- */
 
-void datafile_lose(struct datafile *d)
+void datafile_give_up(struct datafile *d)
 {
 	int error = d->meta.error;
 
@@ -422,7 +422,7 @@ void datafile_lose(struct datafile *d)
 			  d->meta.path, strerror(error), d->path);
 }
 
-void datafile_miss(struct datafile *d, int error)
+void datafile_say_missing(struct datafile *d, int error)
 {
 	struct stat st;
 
@@ -436,7 +436,7 @@ void datafile_miss(struct datafile *d, int error)
 		log_warnx("%s: can't be opened: %s; it is not served", d->path, strerror(error));
 }
 
-void datafile_damaged(struct datafile *d, uint64_t chunk)
+void datafile_say_damaged(struct datafile *d, uint64_t chunk)
 {
 	if (!atomic_exchange(d->damaged, true))
 		log_warnx("%s: chunk %llu is damaged; such chunks are not served", d->path,

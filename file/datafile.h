@@ -113,7 +113,7 @@ int datafile_close(struct datafile *d);
 
 /* Gives up the right to say what is held and who writes, for this process and those that
  * it forks later: see held_read_only. */
-void datafile_read_only(struct datafile *d);
+void datafile_map_read_only(struct datafile *d);
 
 /* Tells all processes that the process that checks the data file and writes to it has ended,
  * in whatever way. If that was before datafile_close, nobody knows how the file should look
@@ -130,20 +130,20 @@ enum datafile_look {
 };
 
 /* Looks at the data file that was opened as fd. While a fetcher of ours writes to it, no
- * change of it is noticed. After DATAFILE_CHANGED call datafile_lose. */
+ * change of it is noticed. After DATAFILE_CHANGED call datafile_give_up. */
 enum datafile_look datafile_look(struct datafile *d, int fd);
 
 /* Tells all processes not to use the file any more: it was changed, or, if d->meta.error
  * is set, the metafile was or can't be read. Says so, unless a process has said it. */
-void datafile_lose(struct datafile *d);
+void datafile_give_up(struct datafile *d);
 
 /* Says that the data file isn't found at its path, unless a process has said it: another file
  * is there (error 0), or it can't be opened (error: the errno). It may come back. */
-void datafile_miss(struct datafile *d, int error);
+void datafile_say_missing(struct datafile *d, int error);
 
 /* A chunk that was held doesn't match its hash any more. Says so, unless a process has
  * said it of any chunk: clients that ask for it again and again must not fill a log. */
-void datafile_damaged(struct datafile *d, uint64_t chunk);
+void datafile_say_damaged(struct datafile *d, uint64_t chunk);
 
 /* ---- how much there is ---- */
 

@@ -251,7 +251,7 @@ static int open_data(struct datafile *file)
 		if (client.data_fd < 0) {
 			int error = errno;
 			log_role("child");
-			datafile_miss(file, error);
+			datafile_say_missing(file, error);
 			return -1;
 		}
 	}
@@ -260,11 +260,11 @@ static int open_data(struct datafile *file)
 		look = DATAFILE_TOUCHED;	/* each chunk will be hashed anyway */
 	if (look == DATAFILE_CHANGED) {
 		log_role("child");
-		datafile_lose(file);
+		datafile_give_up(file);
 	}
 	if (look == DATAFILE_OTHER) {
 		log_role("child");
-		datafile_miss(file, 0);
+		datafile_say_missing(file, 0);
 	}
 	if (look != DATAFILE_SAME && look != DATAFILE_TOUCHED)
 		return -1;
@@ -344,7 +344,7 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 
 /* Returns 1 if the chunk still has its hash; 0, after a message, if it doesn't. Sends
  * first what is in out, because it needs the buffer; returns -1 if it can't. */
-static int has_its_hash(struct datafile *file, uint64_t chunk)
+static int check_hash(struct datafile *file, uint64_t chunk)
 {
 	uint64_t offset = metafile_chunk_offset(&file->meta, chunk);
 	uint64_t left = metafile_chunk_length(&file->meta, chunk);
@@ -372,7 +372,7 @@ static int has_its_hash(struct datafile *file, uint64_t chunk)
 	sha256_final(&ctx, hash);
 	if (left == 0 && memcmp(hash, expected, SHA256_HASH_SIZE) == 0)
 		return 1;
-	datafile_damaged(file, chunk);
+	datafile_say_damaged(file, chunk);
 	return 0;
 }
 
@@ -424,7 +424,7 @@ static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
 	pace_working(&client.pace);
 	if (open_data(file) < 0)
 		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more\n");
-	int right = client.context->verify || client.touched ? has_its_hash(file, request.chunk) : 1;
+	int right = client.context->verify || client.touched ? check_hash(file, request.chunk) : 1;
 	if (right < 0)
 		return -1;
 	if (right == 0)

@@ -322,11 +322,11 @@ static void test_shared(void)
 	pid_t fetcher = unit_fork();
 	if (fetcher == 0) {
 		datafile_set_checked(&d);
-		datafile_lose(&d);
+		datafile_give_up(&d);
 		_exit(datafile_begin_write(&d) != 0);
 	}
 	CHECK(unit_wait(fetcher) == 0);
-	datafile_read_only(&d);
+	datafile_map_read_only(&d);
 	CHECK(datafile_is_checked(&d) && *d.lost && look() == DATAFILE_SAME);
 	end_data();
 }
