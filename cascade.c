@@ -27,6 +27,7 @@
 #include <unistd.h>
 
 #include "base/args.h"
+#include "base/exits.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "csapp.h"
@@ -34,6 +35,7 @@
 #include "fetch/progress.h"
 #include "file/datafile.h"
 #include "file/scan.h"
+#include "file/status.h"
 #include "net/listen.h"
 #include "net/news.h"
 #include "peer_serve.h"
@@ -60,13 +62,18 @@ static const char help_text[] =
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
 	"      --give-up SECONDS    exit when nothing has arrived for so long, even if this\n"
 	"                           peer serves (default: never)\n"
+	"      --linger SECONDS     serve until the download has ended and nobody has asked for\n"
+	"                           so long, then exit (default: serve for ever)\n"
+	"      --status FILE        write the state to FILE each second, - for standard output\n"
 	"  -q, --quiet              print only errors and \"listening on\"\n"
 	"  -v, --verbose            print what becomes of each peer\n"
 	"  -h, --help               print this and exit\n"
 	"  -V, --version            print the version and exit\n"
 	"\n"
-	"Exit status: 0, all files are complete; 1, they are not; 2, wrong usage. SIGTERM\n"
-	"and SIGINT end a peer that serves; SIGUSR1 makes it print what it does.\n";
+	"Exit status: 0, all files are complete; 1, a file can't be read or written; 2, wrong\n"
+	"usage; 3, the disk is full; 4, given up; 5, ended by a signal before all files were\n"
+	"complete; 6, a bad metafile. SIGTERM and SIGINT end a peer; SIGUSR1 makes it print\n"
+	"what it does.\n";
 
 #define FILES_MAX 1024
 #define PEERS_MAX 64
@@ -75,6 +82,7 @@ static const char help_text[] =
 /* The command line, and the files that it names. */
 struct settings {
 	char *metafiles, *outputs;	/* joined by ':' */
+	const char *status;		/* where to write it; NULL: nowhere */
 	struct datafile *files;
 	size_t count;			/* of files */
 	struct address self;
@@ -145,7 +153,7 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE };
+	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
@@ -160,12 +168,15 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"order", required_argument, NULL, ORDER},
 		{"timeout", required_argument, NULL, TIMEOUT},
 		{"give-up", required_argument, NULL, GIVE_UP},
+		{"linger", required_argument, NULL, LINGER},
+		{"status", required_argument, NULL, STATUS},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'V'},
 		{0},
 	};
+	uint64_t number;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "co:fp:m:u:j:qvhV", options, NULL)) != -1)
@@ -197,6 +208,12 @@ static void parse_options(struct settings *s, int argc, char **argv)
 			s->fetch.time_scale = (double)parse_number("seconds", optarg, 86400) / SILENCE_S;
 			break;
 		case GIVE_UP: s->fetch.give_up_s = parse_number("seconds", optarg, 1u << 30); break;
+		case LINGER:
+			if (!args_number(optarg, 0, 1u << 30, &number))
+				args_misuse("not a number of seconds from 0 to %u: \"%s\"", 1u << 30, optarg);
+			s->serve.linger_s = (int64_t)number;
+			break;
+		case STATUS: s->status = optarg; break;
 		case 'q': log_set_level(LOG_QUIET); break;
 		case 'v': log_set_level(LOG_VERBOSE); break;
 		case 'h': args_help();
@@ -239,6 +256,8 @@ static void parse_operands(struct settings *s, int count, char **operands)
 		args_misuse("not an IPv4 address: \"%s\"", ip);
 	if (!args_port(port, 0, &s->self.port))
 		args_misuse("not a port: \"%s\"", port);
+	if (s->client_only && s->serve.linger_s >= 0)
+		args_misuse("--linger needs a peer that serves, without --client-only");
 	if (s->fetch.tracker_host == NULL && s->fetch.peer_count == 0 && s->client_only)
 		args_misuse("without a tracker, --client-only needs a --peer");
 }
@@ -278,7 +297,7 @@ static char *next_part(char **joined)
 static void open_files(struct settings *s)
 {
 	char *metafiles = s->metafiles, *outputs = s->outputs;
-	bool failed = false;
+	int status = EXIT_DONE;
 
 	s->count = count_parts(metafiles);
 	if (outputs != NULL && count_parts(outputs) != s->count)
@@ -289,14 +308,20 @@ static void open_files(struct settings *s)
 	for (size_t i = 0; i < s->count; i++) {
 		char *metafile = next_part(&metafiles);
 		char *output = outputs != NULL ? next_part(&outputs) : NULL;
-		failed |= datafile_open(&s->files[i], metafile, output) < 0;
+		if (datafile_open(&s->files[i], metafile, output) < 0 && status == EXIT_DONE)
+			status = datafile_metafile_is_bad(&s->files[i]) ? EXIT_METAFILE : EXIT_UNABLE;
 	}
-	if (failed || datafile_overlap(s->files, s->count))
-		exit(EXIT_FAILURE);
-	for (size_t i = 0; i < s->count; i++)
-		failed |= claim(&s->files[i], s) < 0;
-	if (failed)
-		exit(EXIT_FAILURE);
+	if (status == EXIT_DONE)
+		status_files(s->files, s->count);
+	if (status == EXIT_DONE && datafile_overlap(s->files, s->count))
+		status = EXIT_UNABLE;
+	for (size_t i = 0; i < s->count && status == EXIT_DONE; i++)
+		if (claim(&s->files[i], s) < 0)
+			status = EXIT_UNABLE;
+	if (status != EXIT_DONE) {
+		status_end(status);
+		exit(status);
+	}
 }
 
 /* With --user, becomes another user than root. The files are open, but the children
@@ -331,7 +356,8 @@ static void on_end(int sig)
 {
 	(void)sig;
 	log_erase();
-	_exit(EXIT_FAILURE);
+	status_end(EXIT_INTERRUPTED);
+	_exit(EXIT_INTERRUPTED);
 }
 
 static void set_up_process(void)
@@ -351,7 +377,9 @@ static int fetch_only(struct settings *s)
 	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
-	return fetch_files(s->files, s->count, &s->fetch) == FETCH_COMPLETE ? EXIT_SUCCESS : EXIT_FAILURE;
+	int status = fetch_files(s->files, s->count, &s->fetch);
+	status_end(status);
+	return status;
 }
 
 /* Forks the fetcher. The two processes share the map of held chunks of each file, and
@@ -369,10 +397,9 @@ static void fork_fetcher(struct settings *s, int listen_fd)
 	}
 	close(listen_fd);
 	close(s->serve.news);
+	status_leave();
 	s->fetch.self = s->self;
-	enum fetch_result result = fetch_files(s->files, s->count, &s->fetch);
-	exit(result == FETCH_COMPLETE ? EXIT_SUCCESS :
-	     result == FETCH_GAVE_UP ? FETCHER_GAVE_UP : EXIT_FAILURE);
+	exit(fetch_files(s->files, s->count, &s->fetch));
 }
 
 /* This process is the serving parent. Returns the exit status. */
@@ -384,14 +411,14 @@ static int serve_all(struct settings *s, int listen_fd)
 	s->serve.tracker_host = s->fetch.tracker_host;
 	s->serve.tracker_port = s->fetch.tracker_port;
 	s->serve.self = s->self;
-	return serve(&s->serve) ? EXIT_SUCCESS : EXIT_FAILURE;
+	return serve(&s->serve);
 }
 
 int main(int argc, char **argv)
 {
 	struct settings s = {
 		.fetch = {.peers = s.peers, .check_workers = cpu_count(), .time_scale = 1},
-		.serve = {.max_clients = MAX_CLIENTS_DEFAULT},
+		.serve = {.max_clients = MAX_CLIENTS_DEFAULT, .linger_s = -1},
 	};
 
 	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
@@ -399,6 +426,8 @@ int main(int argc, char **argv)
 	parse_options(&s, argc, argv);
 	parse_operands(&s, argc - optind, argv + optind);
 	set_up_process();
+	if (s.status != NULL)
+		status_open(s.status);
 	open_files(&s);
 	if (s.client_only) {
 		become_user(&s);

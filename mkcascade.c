@@ -106,7 +106,6 @@ static void start_whole_hasher(struct whole_hasher *w)
 		fatal("can't make a pipe");
 	if (rio_writen(empty[1], tokens, PIECES) != PIECES)
 		fatal("can't write to a pipe");
-	Signal(SIGUSR1, SIG_IGN);	/* only the parent answers it */
 	w->child = process_fork(NULL);
 	if (w->child < 0)
 		fatal("can't fork");
@@ -115,7 +114,6 @@ static void start_whole_hasher(struct whole_hasher *w)
 		close(empty[0]);
 		_exit(hash_whole(w, full[0], empty[1]) ? EXIT_SUCCESS : EXIT_FAILURE);
 	}
-	Signal(SIGUSR1, on_usr1);
 	close(full[0]);
 	close(empty[1]);
 	w->full = full[1];
@@ -506,6 +504,7 @@ int main(int argc, char **argv)
 	const char *out = NULL;
 	int option;
 
+	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
 	args_program("mkcascade", usage_text, help_text);
 	while ((option = getopt_long(argc, argv, "b:o:hV", options, NULL)) != -1)
 		switch (option) {

@@ -21,10 +21,12 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/exits.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "base/sigpoll.h"
 #include "base/wait.h"
+#include "file/status.h"
 #include "net/listen.h"
 #include "net/news.h"
 #include "net/wire.h"
@@ -44,7 +46,7 @@
 
 static const struct serve_options *options;
 static pid_t fetcher;			/* 0: it has ended */
-static bool fetcher_failed, fetcher_gave_up;
+static int fetcher_status;		/* its exit status, when it has ended */
 static struct upload_limit *limit;	/* NULL: there is none */
 static struct turns *turns;
 static int confinement = -1;		/* of the children (serve/confine.h) */
@@ -184,12 +186,15 @@ static void fetcher_ended(int status)
 	fetcher = 0;
 	for (size_t i = 0; i < options->count; i++)
 		datafile_writer_ended(&options->files[i]);
-	fetcher_failed = how != NULL;
-	fetcher_gave_up = WIFEXITED(status) && WEXITSTATUS(status) == FETCHER_GAVE_UP;
-	if (fetcher_failed)
+	if (WIFEXITED(status))
+		fetcher_status = WEXITSTATUS(status);
+	else if (!ending)	/* ^C ends both at the same time */
+		fetcher_status = EXIT_UNABLE;
+	status_doing(how == NULL ? STATUS_COMPLETE : STATUS_FAILED);
+	if (how != NULL)
 		log_erase();
 	log_beside_drawn(false);
-	if (fetcher_failed && !fetcher_gave_up && !ending)	/* ^C ends both at the same time */
+	if (how != NULL && fetcher_status != EXIT_GAVE_UP && !ending)
 		log_warnx("the fetcher has ended: %s; what is held is still served", how);
 }
 
@@ -218,6 +223,28 @@ static void end_children(void)
 		log_erase();
 }
 
+/* ---- lingering ------------------------------------------------------------- */
+
+#define LINGER_LOOK_MS 1000	/* between two looks at what was sent, at most */
+
+/* Returns when --linger ends this peer, if nobody asks until then. */
+static int64_t linger_until_ms(void)
+{
+	static uint64_t sent_before;
+	static int64_t active_ms;
+	bool busy;
+
+	if (options->linger_s < 0 || fetcher != 0)
+		return INT64_MAX;
+	uint64_t sent = clients_sent(&busy);
+	if (active_ms == 0 || busy || sent != sent_before)
+		active_ms = clock_ms();
+	sent_before = sent;
+	if (busy)
+		return active_ms + LINGER_LOOK_MS;
+	return active_ms + options->linger_s * 1000;
+}
+
 /* ---- wait ------------------------------------------------------------------ */
 
 /* When something must be done even if nothing happens. */
@@ -225,8 +252,11 @@ static int64_t next_event_ms(int64_t accept_at_ms)
 {
 	int64_t now = clock_ms(), next_ms = subscriber_next_ms(now + 3600000);
 
+	if (linger_until_ms() != INT64_MAX)
+		next_ms = clock_earlier(next_ms, clock_earlier(linger_until_ms(), now + LINGER_LOOK_MS));
 	if (accept_at_ms > now)
 		next_ms = clock_earlier(next_ms, accept_at_ms);
+	next_ms = status_next_ms(next_ms);
 	if (log_tell_lost())
 		next_ms = clock_earlier(next_ms, now + LOST_MS);
 	if (limit != NULL && clients_count() > 0)
@@ -310,7 +340,15 @@ static void set_up(void)
 	});
 }
 
-bool serve(const struct serve_options *serve_options)
+/* What the exit status is, if this process ends now. Says what is incomplete. */
+static int exit_status(void)
+{
+	int status = fetcher_status == EXIT_GAVE_UP ? EXIT_GAVE_UP : report_end(options->files, options->count);
+
+	return fetcher_status != EXIT_DONE ? fetcher_status : status;
+}
+
+int serve(const struct serve_options *serve_options)
 {
 	int64_t accept_at_ms = 0;	/* not static: each fork would make its page be copied again */
 
@@ -319,10 +357,12 @@ bool serve(const struct serve_options *serve_options)
 	set_up();
 	for (;;) {
 		reap();
-		if (ending || fetcher_gave_up)
+		if (ending || fetcher_status == EXIT_GAVE_UP || clock_ms() >= linger_until_ms())
 			break;
 		subscriber_start_if_due(fetcher != 0);
 		report_counts();
+		status_serving(clients_count(), clients_sent_kib() * 1024);
+		status_show();
 		if (status_wanted) {
 			status_wanted = 0;
 			report_status(options->files, options->count);
@@ -332,5 +372,8 @@ bool serve(const struct serve_options *serve_options)
 		wait_for_any(&accept_at_ms);
 	}
 	end_children();
-	return !fetcher_gave_up && report_complete(options->files, options->count) && !fetcher_failed;
+	int status = exit_status();
+	status_serving(clients_count(), clients_sent_kib() * 1024);
+	status_end(status);
+	return status;
 }

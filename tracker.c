@@ -16,6 +16,7 @@
 
 #include "base/args.h"
 #include "base/clock.h"
+#include "base/exits.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -23,6 +24,7 @@
 #include "csapp.h"
 #include "file/metafile.h"
 #include "net/listen.h"
+#include "net/tracker_client.h"
 #include "net/wire.h"
 #include "track/policy.h"
 #include "track/subscriptions.h"
@@ -34,7 +36,8 @@
 #define PAUSE_MS 100		/* after accept or poll failed: the system is short of something */
 
 static const char usage_text[] =
-	"usage: tracker [-a ADDR] [-p PORT] [-g GOOD_IP]... [--ban-private] [FILE.cascade | HASH]...\n";
+	"usage: tracker [-a ADDR] [-p PORT] [-g GOOD_IP]... [--ban-private] [FILE.cascade | HASH]...\n"
+	"       tracker --list HOST:PORT {FILE.cascade | HASH}...\n";
 
 static const char help_text[] =
 	"Tells peers which other peers are active: for the files named, or for any file.\n"
@@ -43,6 +46,7 @@ static const char help_text[] =
 	"  -p, --port PORT     listen on this port, 0 for any that is free (default 8888)\n"
 	"  -g, --good GOOD_IP  vouch for peers at this address\n"
 	"      --ban-private   refuse peers with a private address\n"
+	"      --list HOST:PORT  print the peers that the tracker there names for FILE, and exit\n"
 	"  -q, --quiet         print only errors and \"listening on\"\n"
 	"  -v, --verbose       print every request\n"
 	"  -h, --help          print this and exit\n"
@@ -290,25 +294,73 @@ static void answer_clients(int listen_fd)
 /* ---- start-up ------------------------------------------------------------ */
 
 /* Reads an operand: a cascade hash, or the path of a metafile. */
-static void add_operand(const char *text)
+static void read_operand(const char *text, uint8_t hash[SHA256_HASH_SIZE])
 {
-	uint8_t hash[SHA256_HASH_SIZE];
 	struct metafile m;
 	const char *why;
 
-	if (args_hash(text, hash)) {
-		policy_track_file(hash);
+	if (args_hash(text, hash))
 		return;
-	}
 	char *data_path = metafile_data_path(text);
 	if (data_path == NULL)
 		fatalx("%s: neither a hash of %d digits nor a metafile (NAME" METAFILE_SUFFIX ")",
 		       text, 2 * SHA256_HASH_SIZE);
 	free(data_path);
-	if (metafile_open(&m, text, &why) < 0)
-		fatalx("%s: %s", text, why);
-	policy_track_file(m.cascade_hash);
+	if (metafile_open(&m, text, &why) < 0) {
+		log_warnx("%s: %s", text, why);
+		exit(m.error == 0 ? EXIT_METAFILE : EXIT_UNABLE);
+	}
+	memcpy(hash, m.cascade_hash, SHA256_HASH_SIZE);
 	metafile_close(&m);
+}
+
+static void add_operand(const char *text)
+{
+	uint8_t hash[SHA256_HASH_SIZE];
+
+	read_operand(text, hash);
+	policy_track_file(hash);
+}
+
+/* ---- asking another tracker --------------------------------------------------- */
+
+#define LIST_MS 10000	/* for an answer */
+
+static void print_entry(const struct tracker_entry *entry)
+{
+	char text[ADDRESS_TEXT_SIZE];
+	long long seconds = (long long)time(NULL) - (long long)entry->last_seen;
+
+	printf("%s\tsubscribed %lld s ago%s\n", address_text(entry->address, text), seconds < 0 ? 0 : seconds,
+	       entry->good ? ", good" : "");
+}
+
+/* --list: prints the peers that the tracker names for each operand. */
+static _Noreturn void list_and_exit(char *tracker, char **operands, int count)
+{
+	static struct tracker_entry entries[TRACKER_ENTRIES_MAX];
+	char why[TRACKER_WHY_SIZE], *port = strrchr(tracker, ':');
+	uint16_t number;
+
+	if (port == NULL || port == tracker || !args_port(port + 1, 1, &number))
+		args_misuse("not HOST:PORT: \"%s\"", tracker);
+	*port++ = '\0';
+	if (!args_host(tracker))
+		args_misuse("not an IPv4 address or a name: \"%s\"", tracker);
+	if (count == 0)
+		args_misuse("--list needs a FILE.cascade or a HASH");
+	for (int i = 0; i < count; i++) {
+		struct tracker_request request = {.command = TRACKER_LIST};
+		read_operand(operands[i], request.cascade_hash);
+		int named = tracker_exchange(tracker, port, request, LIST_MS, entries, why);
+		if (named < 0)
+			fatalx("tracker %s:%s: %s", tracker, port, why);
+		for (int n = 0; n < named; n++)
+			print_entry(&entries[n]);
+	}
+	if (fflush(stdout) != 0)
+		fatal("can't write to standard output");
+	exit(EXIT_DONE);
 }
 
 static uint32_t parse_ip(const char *text)
@@ -322,12 +374,13 @@ static uint32_t parse_ip(const char *text)
 
 static struct address parse_arguments(int argc, char **argv)
 {
-	enum { BAN_PRIVATE = 256 };
+	enum { BAN_PRIVATE = 256, LIST };
 	static const struct option options[] = {
 		{"address", required_argument, NULL, 'a'},
 		{"port", required_argument, NULL, 'p'},
 		{"good", required_argument, NULL, 'g'},
 		{"ban-private", no_argument, NULL, BAN_PRIVATE},
+		{"list", required_argument, NULL, LIST},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
@@ -335,6 +388,7 @@ static struct address parse_arguments(int argc, char **argv)
 		{0},
 	};
 	struct address self = {.ip = INADDR_ANY, .port = DEFAULT_PORT};
+	char *tracker = NULL;
 	int option;
 
 	while ((option = getopt_long(argc, argv, "a:p:g:qvhV", options, NULL)) != -1)
@@ -346,12 +400,15 @@ static struct address parse_arguments(int argc, char **argv)
 			break;
 		case 'g': policy_vouch_for(parse_ip(optarg)); break;
 		case BAN_PRIVATE: policy_ban_private(); break;
+		case LIST: tracker = optarg; break;
 		case 'q': log_set_level(LOG_QUIET); break;
 		case 'v': log_set_level(LOG_VERBOSE); break;
 		case 'h': args_help();
 		case 'V': args_version();
 		default: args_misuse(NULL);
 		}
+	if (tracker != NULL)
+		list_and_exit(tracker, argv + optind, argc - optind);
 	for (; optind < argc; optind++)
 		add_operand(argv[optind]);
 	return self;
@@ -368,6 +425,7 @@ static void set_up_signals(void)
 
 int main(int argc, char **argv)
 {
+	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
 	args_program("tracker", usage_text, help_text);
 	struct address self = parse_arguments(argc, argv);
 	set_up_signals();

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/exits.h"
 #include "base/log.h"
 
 #define VERSION "1.0"
@@ -34,7 +35,7 @@ void args_misuse(const char *format, ...)
 		log_warnx("%s", what);
 	}
 	fprintf(stderr, "%sTry '%s --help' for more.\n", usage_text, program);
-	exit(2);
+	exit(EXIT_USAGE);
 }
 
 ARGS_NORETURN static void end_output(void)

@@ -21,7 +21,7 @@
 void args_program(const char *name, const char *usage, const char *help);
 
 /* Prints what is wrong with the command line (nothing if format is NULL: getopt
- * has printed it), the usage, and a reference to --help. Exits with status 2. */
+ * has printed it), the usage, and a reference to --help. Exits with EXIT_USAGE. */
 ARGS_NORETURN ARGS_FORMAT void args_misuse(const char *format, ...);
 
 /* Print usage and help, or the version, to standard output. Exit with status 0. */

@@ -19,6 +19,7 @@
 #endif
 
 #include "base/clock.h"
+#include "base/exits.h"
 
 #define LINE_SIZE 2048	/* bytes; a longer message is cut. At most PIPE_BUF, so that pipes keep lines whole */
 #define WAIT_MS 1000	/* for a line to be written */
@@ -289,11 +290,12 @@ void log_debug(const char *format, ...)
 void fatal(const char *format, ...)
 {
 	va_list args;
+	int status = exits_for(errno);
 
 	va_start(args, format);
 	say(true, errno, format, args);
 	va_end(args);
-	exit(EXIT_FAILURE);
+	exit(status);
 }
 
 void fatalx(const char *format, ...)
@@ -303,7 +305,7 @@ void fatalx(const char *format, ...)
 	va_start(args, format);
 	say(true, 0, format, args);
 	va_end(args);
-	exit(EXIT_FAILURE);
+	exit(EXIT_UNABLE);
 }
 
 bool log_on_terminal(void)

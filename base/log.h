@@ -55,7 +55,8 @@ LOG_FORMAT void log_debug(const char *format, ...);
 /* What somebody asked for, printed at any level. */
 LOG_FORMAT void log_status(const char *format, ...);
 
-/* Like log_warn and log_warnx. Then the process exits with status 1. */
+/* Like log_warn and log_warnx. Then the process exits: fatal with
+ * exits_for(errno), fatalx with EXIT_UNABLE (base/exits.h). */
 LOG_NORETURN LOG_FORMAT void fatal(const char *format, ...);
 LOG_NORETURN LOG_FORMAT void fatalx(const char *format, ...);
 

@@ -201,6 +201,7 @@ static void end_with_write_error(struct arrival *a, int error)
 {
 	char missing[FORMAT_BYTES_SIZE];
 
+	a->error = error;
 	arrival_flush(a);
 	for (unsigned i = 0; i < a->checker_count; i++)
 		while (a->checkers[i].waiting > 0 && !a->failed)

@@ -22,6 +22,7 @@ struct arrival {
 	struct run unchecked;	/* written, and not yet given to a checker */
 	uint64_t held;		/* chunks */
 	bool failed;		/* it can't go on, and has said why */
+	int error;		/* the errno of a write that failed, or 0 */
 };
 
 /* Begins. There will be so many checkers at most, each from when it is needed. */

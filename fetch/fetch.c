@@ -19,6 +19,7 @@
 #include "fetch/arrival.h"
 #include "file/whole.h"
 #include "base/clock.h"
+#include "base/exits.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "base/retry.h"
@@ -33,6 +34,7 @@
 #define LIST_AGE_MS 300000	/* the same, when the download has taken long */
 #define SHARE_MS 1000		/* waited for one file while there are others */
 #define HAND_OVER_MS 2		/* without anything more */
+#define NOTHING_MS 3000		/* without a peer that can be reached, before that is said */
 #define OWN_STALL_MS 50		/* that we take ourselves between two polls, and that no peer answers for */
 #define SENDERS_TOLD 8		/* in the summary, each with its chunks */
 
@@ -50,6 +52,7 @@ struct fetch {
 	int64_t reachable_ms;			/* when it last was to be hoped that a peer can be reached */
 	bool named_new;				/* somebody was, by the last list or since */
 	bool said_tracker_trouble, said_waiting;
+	int64_t said_nothing_ms;		/* that nothing comes, and why; 0: never */
 
 	uint64_t start_bytes;		/* held when it began */
 	double seconds;			/* spent on it */
@@ -63,7 +66,13 @@ static int64_t good_ms;
 static int64_t deaf_since_ms;
 
 static struct fetch *fetches;	/* of all files */
-static bool gave_up;		/* a file, for want of anything that came */
+static int exit_status;		/* what the first failure makes it */
+
+static void fail_with(int status)
+{
+	if (exit_status == EXIT_DONE)
+		exit_status = status;
+}
 
 /* Tells the serving parent that there is more to serve than before. A full
  * socket is as good: it will look. */
@@ -186,8 +195,7 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 {
 	int64_t now = clock_ms(), next = now + (share ? SHARE_MS : 60000);
 
-	if (log_get_level() != LOG_QUIET)
-		next = clock_earlier(next, progress_next_ms());
+	next = progress_next_ms(next);
 	if (f->options->tracker_host != NULL && f->query.process == 0)
 		next = clock_earlier(next, ask_at_ms(f));
 	if (f->options->give_up_s > 0)
@@ -324,14 +332,29 @@ static bool gives_up(struct fetch *f)
 		return false;
 	log_warnx("%s: nothing has arrived for %u s; given up, with %llu bytes missing", f->file->path,
 		  seconds, (unsigned long long)datafile_missing_bytes(f->file));
-	f->arrival.failed = gave_up = true;
+	f->arrival.failed = true;
+	fail_with(EXIT_GAVE_UP);
 	return true;
+}
+
+/* Says why nothing comes, once until something does. */
+static void say_if_nothing_comes(struct fetch *f)
+{
+	int64_t now = clock_ms();
+
+	if (f->swarm.trouble[0] == '\0' || now - f->reachable_ms < NOTHING_MS ||
+	    (f->said_nothing_ms != 0 && f->swarm.good_ms <= f->said_nothing_ms))
+		return;
+	log_warnx("%s: no peer %s: %s (1 of %zu); tried again until one is", f->file->path,
+		  f->swarm.unreachable ? "could be reached" : "is of use now", f->swarm.trouble, f->swarm.count);
+	f->said_nothing_ms = now;
 }
 
 static void ask_for_all(struct fetch *f)
 {
 	swarm_manage(&f->swarm, clock_ms());
 	ask_tracker_if_due(f);
+	say_if_nothing_comes(f);
 }
 
 /* Fetches until the file is complete, or can't be; or, if it has to share, until
@@ -382,11 +405,13 @@ static bool is_whole(struct datafile *d, const struct fetch_options *options)
 	progress_begin("verifying", d, 0, NULL);
 	int right = whole_check(&d->meta, d->fd, progress_checked, NULL);
 	progress_end();
-	if (right == 0)
+	if (right == 0) {
 		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "
 			  "that metafile contradicts itself", d->path, d->meta.path);
-	else if (right < 0)
+		fail_with(EXIT_METAFILE);
+	} else if (right < 0) {
 		log_warn("%s: can't be read back", d->path);
+	}
 	return right == 1;
 }
 
@@ -490,8 +515,8 @@ static void say_complete(struct fetch *f)
 		 format_bytes((double)f->swarm.wasted, wasted));
 }
 
-/* Ends a download that came to an end. Returns whether that was a good one. */
-static bool finish(struct fetch *f)
+/* Ends a download that came to an end, a good one or not. */
+static void finish(struct fetch *f)
 {
 	bool good = is_complete(f) && !f->arrival.failed && datafile_is_intact(f->file) &&
 		    is_whole(f->file, f->options);
@@ -500,17 +525,18 @@ static bool finish(struct fetch *f)
 	good = datafile_close(f->file) == 0 && good;
 	if (good)
 		say_complete(f);
+	else
+		fail_with(exits_for(f->arrival.error));
 	swarm_end(&f->swarm, clock_ms());
 	tracker_query_stop(&f->query);
 	f->running = false;
-	return good;
 }
 
 /* ---- all files ------------------------------------------------------------------- */
 
-enum fetch_result fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
+int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
 {
-	size_t running = 0, failed = 0;
+	size_t running = 0;
 
 	fetches = calloc(count, sizeof *fetches);
 	if (fetches == NULL)
@@ -524,7 +550,8 @@ enum fetch_result fetch_files(struct datafile files[], size_t count, const struc
 		bool good = begin(&fetches[i], &files[i], options) == 0;
 		if (!fetches[i].running)
 			good = datafile_close(&files[i]) == 0 && good;
-		failed += !good;
+		if (!good)
+			fail_with(EXIT_UNABLE);
 		running += fetches[i].running;
 	}
 	good_ms = deaf_since_ms = clock_ms();
@@ -535,10 +562,10 @@ enum fetch_result fetch_files(struct datafile files[], size_t count, const struc
 				continue;
 			fetch_file(f, running > 1);
 			if (is_complete(f) || f->arrival.failed) {
-				failed += !finish(f);
+				finish(f);
 				running--;
 			}
 		}
 	free(fetches);
-	return failed == 0 ? FETCH_COMPLETE : gave_up ? FETCH_GAVE_UP : FETCH_FAILED;
+	return exit_status;
 }

@@ -22,15 +22,10 @@ struct fetch_options {
 	int news;			/* the fetcher's end (net/news.h); -1: this peer doesn't serve */
 };
 
-enum fetch_result {
-	FETCH_COMPLETE,		/* everything is */
-	FETCH_FAILED,		/* something isn't, and can't be */
-	FETCH_GAVE_UP		/* something isn't: nothing has come for give_up_s */
-};
-
 /* Checks what the data files hold, and fetches what is missing, file after
  * file; held tells other processes how far it is. Runs until all is complete
- * or can't be. Unless everything is complete, it has said why. */
-enum fetch_result fetch_files(struct datafile files[], size_t count, const struct fetch_options *options);
+ * or can't be. Returns an exit status (base/exits.h): EXIT_DONE if everything is
+ * complete; else that of the first failure, and it has said why. */
+int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options);
 
 #endif

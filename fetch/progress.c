@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/format.h"
 #include "base/log.h"
+#include "file/status.h"
 
 #define REDRAW_MS 200		/* on a terminal */
 #define PLAIN_MS 10000		/* elsewhere: a line that often, */
@@ -49,6 +50,7 @@ static unsigned percent(uint64_t bytes)
 void progress_begin(const char *verb, const struct datafile *d, uint64_t had, const struct wanted *wanted)
 {
 	memset(&shown, 0, sizeof shown);
+	status_doing(verb[0] == 'c' ? STATUS_CHECKING : verb[0] == 'v' ? STATUS_VERIFYING : STATUS_DOWNLOADING);
 	shown.verb = verb;
 	shown.file = d;
 	shown.wanted = wanted;
@@ -215,6 +217,11 @@ void progress_show(uint64_t bytes, int peers)
 	bool step = !shown.terminal && percent(bytes) >= shown.next_percent && percent(bytes) < 100 &&
 		    now_ms >= shown.next_ms - PLAIN_MS + PLAIN_STEP_MS;
 
+	if (peers >= 0)
+		status_peers((unsigned)peers);
+	else
+		status_checked(bytes);
+	status_show();
 	if (requested) {
 		requested = 0;
 		report(bytes, current_rate(now_ms, bytes), peers);
@@ -238,9 +245,11 @@ void progress_checked(void *unused, uint64_t bytes)
 	progress_show(bytes, -1);
 }
 
-int64_t progress_next_ms(void)
+int64_t progress_next_ms(int64_t next_ms)
 {
-	return shown.next_ms;
+	if (log_get_level() != LOG_QUIET)
+		next_ms = clock_earlier(next_ms, shown.next_ms);
+	return status_next_ms(next_ms);
 }
 
 double progress_end(void)

@@ -30,7 +30,8 @@ double progress_end(void);
  * line, also if the program is to be quiet. */
 void progress_on_request(int sig);
 
-/* When progress_show will have something to show: for a poll's timeout. */
-int64_t progress_next_ms(void);
+/* When progress_show will have something to show, for a poll's timeout: next_ms, or an
+ * earlier time. */
+int64_t progress_next_ms(int64_t next_ms);
 
 #endif

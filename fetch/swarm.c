@@ -3,6 +3,7 @@
 #include "fetch/swarm.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -106,6 +107,8 @@ static int64_t doubled(int64_t ms, unsigned times, int64_t most_ms)
 void swarm_fail(struct swarm *s, struct peer *p, const char *why, int64_t now_ms)
 {
 	log_debug("%s: %s", swarm_name(p), why);
+	snprintf(s->trouble, sizeof s->trouble, "%s: %s", swarm_name(p), why);
+	s->unreachable = p->connection.connecting || !is_connected(p);
 	swarm_disconnect(s, p, now_ms);
 	choice_forget(&s->choice, &p->holding, p->address);
 	rest(p, doubled(REST_MS, p->failures, REST_MAX_MS), now_ms);

@@ -60,6 +60,8 @@ struct swarm {
 	size_t turn;			/* who is asked first of equals, next time */
 	uint64_t wasted;		/* bytes that came and were of no use */
 	int64_t good_ms;		/* when the last good chunk came, or it all began */
+	char trouble[ADDRESS_TEXT_SIZE + 128];	/* the last peer that failed, and why */
+	bool unreachable;		/* that was before there was a connection */
 };
 
 /* Begins to fetch a file of that length, not 0, with the peers that the options name; all

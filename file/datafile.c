@@ -259,6 +259,11 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	return lock(d, LOCK_SH);
 }
 
+bool datafile_metafile_is_bad(const struct datafile *d)
+{
+	return d->path == NULL && d->meta.error == 0;
+}
+
 bool datafile_overlap(const struct datafile files[], size_t count)
 {
 	struct stat metafile;

@@ -52,6 +52,9 @@ struct datafile {
  * opened is not closed. */
 int datafile_open(struct datafile *d, const char *metafile_path, const char *path);
 
+/* Whether datafile_open failed because the metafile is bad. */
+bool datafile_metafile_is_bad(const struct datafile *d);
+
 /* Whether one file was named for two purposes: as two data files, or as a data file and
  * a metafile. Says so. The files are open. */
 bool datafile_overlap(const struct datafile files[], size_t count);

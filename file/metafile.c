@@ -80,6 +80,13 @@ static const char *decode_header(struct metafile *m, const uint8_t header[METAFI
 	return NULL;
 }
 
+/* The system has failed: records that, and returns its words. */
+static const char *unreadable(struct metafile *m)
+{
+	m->error = errno;
+	return strerror(errno);
+}
+
 /* A data file of one chunk, or none, has the hash of that chunk, or of nothing. Returns what
  * is wrong, or NULL. */
 static const char *check_only_chunk(struct metafile *m)
@@ -93,7 +100,7 @@ static const char *check_only_chunk(struct metafile *m)
 	sha256_init(&ctx);
 	sha256_final(&ctx, empty);
 	if (m->chunks == 1 && (whole = metafile_chunk_hash(m, 0)) == NULL)
-		return strerror(errno);
+		return unreadable(m);
 	if (memcmp(whole, m->data_hash, SHA256_HASH_SIZE) != 0)
 		return "bad metafile: the hash of the whole contradicts that of its only part";
 	return NULL;
@@ -109,7 +116,7 @@ static const char *read_and_check(struct metafile *m)
 	ssize_t n;
 
 	if (fstat(m->fd, &st) < 0)
-		return strerror(errno);
+		return unreadable(m);
 	m->stamp = stamp_of(&st);
 	if (!S_ISREG(st.st_mode))
 		return "not a regular file";
@@ -127,7 +134,7 @@ static const char *read_and_check(struct metafile *m)
 		size += (uint64_t)n;
 	}
 	if (n < 0 || fstat(m->fd, &after) < 0)
-		return strerror(errno);
+		return unreadable(m);
 	struct stamp now = stamp_of(&after);
 	bool changed = size != (uint64_t)st.st_size || !stamp_is_unwritten(&now, &m->stamp);
 	if (changed)
@@ -150,7 +157,7 @@ int metafile_open(struct metafile *m, const char *path, const char **why)
 	free(data_path);
 	m->fd = retry_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);	/* a FIFO must not hold us up */
 	if (m->fd < 0)
-		*why = strerror(errno);
+		*why = unreadable(m);
 	else if ((*why = read_and_check(m)) != NULL)
 		close(m->fd);
 	return *why == NULL ? 0 : -1;

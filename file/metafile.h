@@ -19,7 +19,7 @@ struct metafile {
 	const char *path;			/* the caller's */
 	int fd;					/* open for reading */
 	struct stamp stamp;			/* how it looked when its bytes were hashed last */
-	int error;				/* the errno of the first failure to read it since, or 0 */
+	int error;				/* the errno of the first failure to open or read it, or 0 */
 	uint64_t length;			/* of the data file */
 	uint64_t chunk_size;			/* of every chunk but the last */
 	uint64_t chunks;			/* how many */
@@ -34,7 +34,7 @@ struct metafile {
 /* Opens the metafile at path, which is kept and not copied; checks all that can be
  * checked without the data file, and computes its cascade hash.
  * Returns 0, then metafile_close is to be called; or -1, then *why says what is wrong, in
- * static memory. */
+ * static memory. If m->error is 0 then, the file could be read: it is a bad metafile. */
 int metafile_open(struct metafile *m, const char *path, const char **why);
 
 /* Closes the metafile. m is not used any more. */

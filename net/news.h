@@ -18,9 +18,6 @@ struct subscription_answer {
 	struct tracker_entry entries[TRACKER_ENTRIES_MAX];
 };
 
-/* The fetcher's exit status when --give-up ended it. */
-#define FETCHER_GAVE_UP 3
-
 /* Makes the pair, both ends non-blocking. Returns 0, or -1 with errno. */
 int news_open(int *parents, int *fetchers);
 

@@ -96,11 +96,40 @@ struct child *clients_ended(pid_t pid, int status)
 		table->counts.died++;
 	table->counts.served++;
 	table->counts.sent_kib += atomic_load(&child->slot->sent_kib);
+	table->counts.chunks += atomic_load(&child->slot->chunks);
 	child->pid = 0;
 	table->count--;
 	if (i < table->free_hint)
 		table->free_hint = i;
 	return child;
+}
+
+uint64_t clients_sent(bool *busy)
+{
+	uint64_t sent = table->counts.sent_kib + table->counts.chunks;
+
+	*busy = false;
+	for (unsigned i = 0; i < table->max; i++) {
+		const struct child *child = &table->child[i];
+		if (child->pid == 0)
+			continue;
+		uint64_t to_child = atomic_load(&child->slot->sent_kib) + atomic_load(&child->slot->chunks);
+		uint32_t state = atomic_load(&child->slot->state);
+		/* A child that begins or ends is working, too. */
+		*busy |= state == CLIENT_SLOW || (state == CLIENT_WORKING && to_child > 0);
+		sent += to_child;
+	}
+	return sent;
+}
+
+uint64_t clients_sent_kib(void)
+{
+	uint64_t kib = table->counts.sent_kib;
+
+	for (unsigned i = 0; i < table->max; i++)
+		if (table->child[i].pid != 0)
+			kib += atomic_load(&table->child[i].slot->sent_kib);
+	return kib;
 }
 
 void clients_for_each(void (*act)(struct child *child))

@@ -24,6 +24,7 @@ struct child {
 struct clients_counts {
 	unsigned gave_way, died;	/* children, since the last report */
 	uint64_t served, sent_kib;	/* clients, and KiB, of children that have ended */
+	uint64_t chunks;		/* likewise */
 };
 
 /* Makes a table for max children. Ends the program if there is no memory. */
@@ -43,6 +44,13 @@ void clients_add(struct child *place, pid_t pid, struct address client);
 /* Removes from the table the child that has ended with this status from waitpid(2).
  * Returns its place, which is free now; NULL if pid is not in the table. */
 struct child *clients_ended(pid_t pid, int status);
+
+/* Chunks and KiB that were sent to all clients there ever were, as one number that only
+ * grows. Sets whether a chunk is on its way to any. */
+uint64_t clients_sent(bool *busy);
+
+/* How many KiB of them there were, alone. */
+uint64_t clients_sent_kib(void);
 
 /* Calls act for each child. */
 void clients_for_each(void (*act)(struct child *child));

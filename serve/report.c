@@ -2,6 +2,7 @@
 #include "serve/report.h"
 
 #include "base/clock.h"
+#include "base/exits.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "serve/clients.h"
@@ -53,17 +54,17 @@ void report_counts(void)
 	said_ms = now;
 }
 
-bool report_complete(const struct datafile files[], size_t count)
+int report_end(const struct datafile files[], size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		uint64_t held = held_count(files[i].held);
 		if (atomic_load(files[i].lost))
-			return false;
+			return EXIT_UNABLE;
 		if (held == files[i].meta.chunks)
 			continue;
 		log_warnx("%s: ended with %llu of %llu chunk%s held", files[i].path, (unsigned long long)held,
 			  (unsigned long long)files[i].meta.chunks, FORMAT_S(files[i].meta.chunks));
-		return false;
+		return EXIT_INTERRUPTED;
 	}
-	return true;
+	return EXIT_DONE;
 }

@@ -15,8 +15,9 @@ void report_status(const struct datafile files[], size_t count);
  * killed, if any. Call it as often as you like. */
 void report_counts(void);
 
-/* Returns whether all files are complete. Prints which one isn't, unless that was
- * printed when it was lost (file/datafile.h). */
-bool report_complete(const struct datafile files[], size_t count);
+/* Returns the exit status of a peer that is told to end (base/exits.h): EXIT_DONE if all
+ * files are complete. Prints which one isn't, unless that was printed when it was lost
+ * (file/datafile.h). */
+int report_end(const struct datafile files[], size_t count);
 
 #endif

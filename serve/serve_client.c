@@ -236,6 +236,41 @@ static int answer_not_yet(const struct datafile *file)
 	return answer_message(PEER_NO_CHUNK_YET, message, refusal_write(message, file->held));
 }
 
+static int open_anew(struct datafile *file)
+{
+	if (client.data_fd >= 0)
+		close(client.data_fd);
+	client.open_file = NULL;
+	client.data_fd = retry_open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
+	if (client.data_fd >= 0)
+		return 0;
+	int error = errno;
+	log_role("child");
+	datafile_say_missing(file, error);
+	return -1;
+}
+
+/* Whether a data file that looks like that is served still. */
+static bool may_serve(struct datafile *file, enum datafile_look look)
+{
+	switch (look) {
+	case DATAFILE_SAME:
+	case DATAFILE_TOUCHED:
+		return true;
+	case DATAFILE_CHANGED:
+		if (client.context->verify && file->meta.error == 0)
+			return true;	/* each chunk is hashed anyway */
+		log_role("child");
+		datafile_give_up(file);
+		return false;
+	case DATAFILE_OTHER:
+		log_role("child");
+		datafile_say_missing(file, 0);
+		return false;
+	}
+	return false;
+}
+
 /* Opens the data file, unless it is open already. Returns -1 if it is not the file that
  * was checked, or if somebody has written to it. One such look is enough for all chunks
  * that are sent together. */
@@ -243,33 +278,13 @@ static int open_data(struct datafile *file)
 {
 	if (client.open_file == file && client.out_used > 0)
 		return 0;
-	if (client.open_file != file) {
-		if (client.data_fd >= 0)
-			close(client.data_fd);
-		client.open_file = NULL;
-		client.data_fd = retry_open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
-		if (client.data_fd < 0) {
-			int error = errno;
-			log_role("child");
-			datafile_say_missing(file, error);
-			return -1;
-		}
-	}
+	if (client.open_file != file && open_anew(file) < 0)
+		return -1;
 	enum datafile_look look = datafile_look(file, client.data_fd);
-	if (look == DATAFILE_CHANGED && client.context->verify && file->meta.error == 0)
-		look = DATAFILE_TOUCHED;	/* each chunk will be hashed anyway */
-	if (look == DATAFILE_CHANGED) {
-		log_role("child");
-		datafile_give_up(file);
-	}
-	if (look == DATAFILE_OTHER) {
-		log_role("child");
-		datafile_say_missing(file, 0);
-	}
-	if (look != DATAFILE_SAME && look != DATAFILE_TOUCHED)
+	if (!may_serve(file, look))
 		return -1;
 	client.open_file = file;
-	client.touched = look == DATAFILE_TOUCHED;
+	client.touched = look != DATAFILE_SAME;
 	return 0;
 }
 
@@ -293,26 +308,49 @@ static bool ask_for_turn(const struct datafile *file, uint64_t chunk)
 	return scarce;
 }
 
-/* Sends a chunk that is too large to be put together with others, when it is its turn. */
-static int send_large_chunk(const struct datafile *file, uint64_t chunk, uint64_t offset, uint64_t length)
+/* What is not sent yet of a chunk. */
+struct rest {
+	uint64_t offset, length;	/* in the data file */
+};
+
+static int send_some(struct rest *rest, uint64_t most)
+{
+	uint64_t length = rest->length < most ? rest->length : most;
+
+	if (length > 0 && send_data(rest->offset, length) < 0)
+		return -1;
+	rest->offset += length;
+	rest->length -= length;
+	return 0;
+}
+
+/* Waits for the client's turn. Meanwhile it gets the header, and a little now and then. */
+static int wait_for_turn(struct rest *rest)
 {
 	const struct client_context *context = client.context;
-	bool scarce = ask_for_turn(file, chunk);
-	int result = 0, patience_ms = 0;
 
-	put_header(PEER_OK, length);
+	if (turns_wait(context->turns, context->child, client.fd, 0))
+		return 0;
+	if (flush_out(0) < 0)
+		return -1;
+	while (!turns_wait(context->turns, context->child, client.fd, LIFE_MS))
+		if (send_some(rest, LIFE_BYTES) < 0)
+			return -1;
+	return 0;
+}
+
+/* Sends a chunk that is too large to be copied, when it is the client's turn. */
+static int send_large_chunk(const struct datafile *file, uint64_t chunk, struct rest rest)
+{
+	bool has_to_wait = ask_for_turn(file, chunk);
+
+	put_header(PEER_OK, rest.length);
 	pace_add_chunk(&client.pace);
-	while (result == 0 && scarce && !turns_wait(context->turns, context->child, client.fd, patience_ms)) {
-		uint64_t piece = patience_ms == 0 ? 0 : length < LIFE_BYTES ? length : LIFE_BYTES;
-		result = flush_out(0) < 0 || (piece > 0 && send_data(offset, piece) < 0) ? -1 : 0;
-		offset += piece;
-		length -= piece;
-		patience_ms = LIFE_MS;
-	}
+	int result = has_to_wait ? wait_for_turn(&rest) : 0;
 	if (result == 0)
-		result = flush_out(MSG_MORE) < 0 || (length > 0 && send_data(offset, length) < 0) ? -1 : 0;
-	if (scarce)
-		turns_end(context->turns, context->child);
+		result = flush_out(MSG_MORE) < 0 ? -1 : send_some(&rest, rest.length);
+	if (has_to_wait)
+		turns_end(client.context->turns, client.context->child);
 	if (result == 0)
 		pace_chunks_sent(&client.pace, 1);
 	return result;
@@ -326,7 +364,7 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 	if (length > COPIED_MAX) {
 		if (make_room(PEER_RESPONSE_SIZE) < 0)
 			return -1;
-		return send_large_chunk(file, chunk, offset, length);
+		return send_large_chunk(file, chunk, (struct rest){offset, length});
 	}
 	if (make_room(PEER_RESPONSE_SIZE + (size_t)length) < 0)
 		return -1;

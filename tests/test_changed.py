@@ -268,7 +268,7 @@ class DataFile(Case):
             self.change_bytes(file.path)
             program = self.start_fetch(file, "-v", "--give-up", 1, "-o", f"{file.path}.copy",
                                        peers=[seeder.address()])
-            self.assertEqual(program.wait(), 1)
+            self.assertEqual(program.wait(), 4)
             self.assertNotIn("wrong chunk", program.stderr)
             self.assertNotIn("not asked again", program.stderr)
 

@@ -353,7 +353,7 @@ class Family(Parent):
             with self.subTest(signal=number):
                 peer = self.start_with_all_kinds()
                 peer.signal(number)
-                self.assertEqual(peer.wait(5), 1)  # a file is incomplete
+                self.assertEqual(peer.wait(5), 5)  # a file is incomplete
                 self.assert_leaves_nothing(peer)
                 self.assertEqual(receive_all(self.client), b"")
                 (self.scratch / "absent").unlink()
@@ -367,7 +367,7 @@ class Family(Parent):
         self.ask_anew(peer, self.small, 6)
         self.assertLessEqual(before, {process.pid for process in peer.family()})
         peer.signal(signal.SIGTERM)
-        self.assertEqual(peer.wait(5), 1)
+        self.assertEqual(peer.wait(5), 5)
 
     def test_a_request_for_a_report_ends_no_process(self):
         peer = self.start_with_all_kinds()
@@ -407,7 +407,7 @@ class Family(Parent):
                 peer.address()
                 wait_until(lambda: len(peer.family()) >= 3, "processes check the file")
                 peer.signal(number)
-                self.assertEqual(peer.wait(5), 1 if number == signal.SIGTERM else -number)
+                self.assertEqual(peer.wait(5), 5 if number == signal.SIGTERM else -number)
                 self.assert_leaves_nothing(peer)
                 self.assertNotIn("verified", peer.stderr)
 

@@ -343,7 +343,7 @@ class Signals(FetchCase):
                 if ignored:
                     fetcher.says(f"{self.file.path}: downloading: 0%, 0 B of ")
                     fetcher.signal(signal.SIGTERM)
-                self.assertEqual(fetcher.wait(), 1)
+                self.assertEqual(fetcher.wait(), 5)
                 self.assert_leaves_nothing(fetcher)
 
     def test_a_signal_asks_for_a_report(self):
@@ -358,7 +358,7 @@ class Signals(FetchCase):
                 fetcher.says(" downloading: 3%, 1000 B of 29.8 KiB, ")
                 self.assertRegex(fetcher.stderr, r"KiB, [\d.]+ ?\w+/s, 1 peer\n")
                 fetcher.signal(signal.SIGTERM)
-                self.assertEqual(fetcher.wait(), 1)
+                self.assertEqual(fetcher.wait(), 5)
 
     def test_sigchld_that_is_ignored_from_the_start(self):
         """Else nobody could learn how a checker ended."""
@@ -382,7 +382,7 @@ class Ends(Case):
     def test_a_metafile_that_contradicts_itself(self):
         file = self.make_contradiction()
         peer = Peer(self, file)
-        program = self.fetch(file, "--verify-whole", peers=[peer.address], status=1)
+        program = self.fetch(file, "--verify-whole", peers=[peer.address], status=6)
         self.assert_one_sentence(program, file.metafile_path)
         self.assertNotIn("complete", program.stderr)
         self.assert_same(file.path, file.data)  # every chunk is what the metafile says
@@ -390,7 +390,7 @@ class Ends(Case):
     def test_a_complete_local_file_whose_metafile_contradicts_itself(self):
         file = self.make_contradiction()
         file.path.write_bytes(file.data)
-        program = self.fetch(file, "--verify-whole", peers=[(LOOPBACK, 1)], status=1)
+        program = self.fetch(file, "--verify-whole", peers=[(LOOPBACK, 1)], status=6)
         self.assertIn(str(file.metafile_path), program.stderr)
         self.assertNotIn("complete", program.stderr)
 
@@ -404,7 +404,7 @@ class Ends(Case):
     def test_giving_up(self):
         file = self.describe_file("data", 10_000, 1000)
         silent = Peer(self, file, lambda connection, number: connection.recv(1))
-        program = self.fetch(file, "--give-up", "1", peers=[silent.address], status=1)
+        program = self.fetch(file, "--give-up", "1", peers=[silent.address], status=4)
         self.assert_one_sentence(program, file.path)
         self.assertTrue(silent.requests)
 

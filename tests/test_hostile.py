@@ -80,7 +80,7 @@ class Liars(Bad):
 
     def test_liars_alone_never_complete_a_file(self):
         liars = [Scripted(self, self.file, lie) for _ in range(3)]
-        program = self.fetch(self.file, "--give-up", "1", peers=[liar.address for liar in liars], status=1)
+        program = self.fetch(self.file, "--give-up", "1", peers=[liar.address for liar in liars], status=4)
         self.assertNotIn("complete", program.stderr)
         self.assertEqual([len(liar.requests) for liar in liars], [1, 1, 1])
 

@@ -21,7 +21,7 @@ class BadMetafile(Case):
         """The peer must say why in a sentence, and make no data file."""
         (self.scratch / name).write_bytes(content)
         for options in ((), ("-c",), ("-f",)):
-            program = self.run_program("cascade", *options, name, TRACKER, ME, status=1)
+            program = self.run_program("cascade", *options, name, TRACKER, ME, status=6)
             self.assert_one_sentence(program, name)
         self.assertEqual(os.listdir(self.scratch), [name])
 
@@ -77,13 +77,13 @@ class BadMetafile(Case):
         os.mkfifo(self.scratch / "fifo.cascade")
         for name in ("folder.cascade", "fifo.cascade", "absent.cascade", "absent/data.cascade", ""):
             with self.subTest(name=name):
-                program = self.run_program("cascade", name, TRACKER, ME, status=1)
+                program = self.run_program("cascade", name, TRACKER, ME, status=1 if "absent" in name else 6)
                 self.assert_one_sentence(program, name)
 
     def test_one_of_several(self):
         (self.scratch / "good.cascade").write_bytes(GOOD)
         (self.scratch / "bad.cascade").write_bytes(GOOD[:-1])
-        program = self.run_program("cascade", "good.cascade:bad.cascade", TRACKER, ME, status=1)
+        program = self.run_program("cascade", "good.cascade:bad.cascade", TRACKER, ME, status=6)
         self.assert_one_sentence(program, "bad.cascade")
 
     def test_reserved_bytes_are_ignored(self):

@@ -12,7 +12,8 @@ import time
 import unicodedata
 import unittest
 
-from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, chunk_response, random_bytes,
+from scripted import Scripted, keep_silent, send
+from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, chunk_response, pause, random_bytes,
                      wait_until)
 
 ERASE = "\x1b[K"
@@ -303,7 +304,7 @@ class OnTerminal(Showing):
                     program = self.start_command_on(terminal, command)
                     wait_until(lambda: "checking" in terminal.text, "it is drawn")
                     program.signal(number)
-                    self.assertEqual(program.wait(10), 1)
+                    self.assertEqual(program.wait(10), 5)
                     self.assertEqual(screen_of(terminal.finish()), [""])
 
     def test_where_no_line_was_drawn_none_is_removed(self):
@@ -374,6 +375,35 @@ class OnTerminal(Showing):
         self.assertNotRegex(text.replace("\r", "").replace(ERASE, ""), CONTROL)
 
 
+class WhyNothingComes(Case):
+    def setUp(self):
+        super().setUp()
+        self.file = self.describe_file("data", 10_000, 1000)
+
+    def test_no_peer_can_be_reached(self):
+        gone = [self.vacant_address() for _ in range(3)]
+        for options in (("-c",), ("-c", "-q"), ()):
+            with self.subTest(options=options):
+                program = self.start_peer(self.file, *options, "-o", "copy" + "".join(options), peers=gone)
+                program.says("no peer could be reached: 127.0.0.1:")
+                self.assertRegex(program.stderr, r":\d+: Connection refused \(1 of 3\)")
+                pause(2)
+                self.assertEqual(program.stderr.count("could be reached"), 1)
+
+    def test_no_peer_has_the_file(self):
+        other = self.make_file("other", 1000, 1000)
+        seeder = self.start_seeder(other)
+        program = self.start_peer(self.file, "-c", peers=[seeder.address()])
+        program.says("no peer is of use now: %s:%d: doesn't have the file (1 of 1)" % seeder.address())
+
+    def test_one_of_them_can(self):
+        slow = Scripted(self, self.file, send, keep_silent)
+        program = self.start_peer(self.file, "-c", peers=[self.vacant_address(), slow.address])
+        wait_until(lambda: slow.requests, "it has asked")
+        pause(4)
+        self.assertNotIn("no peer", program.stderr)
+
+
 class Names(Showing):
     """Names made to be taken for commands by a terminal."""
 
@@ -420,7 +450,7 @@ class Names(Showing):
                 path = self.scratch / f"{name}.cascade"
                 path.write_bytes(b"nothing")
                 program = self.start([PROGRAMS / "cascade", "-c", "--peer", f"{LOOPBACK}:1", path, "-", f"{LOOPBACK}:0"])
-                self.assertEqual(program.wait(), 1)
+                self.assertEqual(program.wait(), 6)
                 self.assert_clean(program.stderr)
 
     def test_letters_beyond_ascii_are_told(self):
@@ -471,7 +501,7 @@ class Elsewhere(Showing):
         file = self.make_description()
         program = self.fetch(file, "-q", "-o", "absent/copy", peers=[(LOOPBACK, 1)], status=1)
         self.assert_one_sentence(program, "absent/copy")
-        program = self.fetch(file, "-q", "--give-up", 1, peers=[(LOOPBACK, 1)], status=1)
+        program = self.fetch(file, "-q", "--give-up", 1, peers=[(LOOPBACK, 1)], status=4)
         self.assert_one_sentence(program, f"{file.path}: nothing has arrived for 1 s")
         self.assertIn(f" {len(file.data)} bytes", program.stderr)
 

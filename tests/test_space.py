@@ -97,7 +97,7 @@ class Full(Case):
     def test_a_full_disk(self):
         peer = Peer(self, self.file)
         program = self.start_inside("-c", peer=peer)
-        self.assertEqual(program.wait(), 1, program.stderr)
+        self.assertEqual(program.wait(), 3, program.stderr)
         self.assert_told(program, before=0)
         held = self.held()
         self.assertGreater(len(held), 900 // 16, "the disk has room for 1024 KiB")
@@ -106,7 +106,7 @@ class Full(Case):
         # Nothing has changed: it fails again, and fetches nothing that it holds.
         peer = Peer(self, self.file)
         program = self.start_inside("-c", peer=peer)
-        self.assertEqual(program.wait(), 1, program.stderr)
+        self.assertEqual(program.wait(), 3, program.stderr)
         self.assert_told(program, before=1)  # how much is verified
         self.assertEqual(set(peer.requests) & held, set())
         self.assertLessEqual(held, self.held())
@@ -116,7 +116,7 @@ class Full(Case):
         """Chunks that go from the socket to the file without being looked at."""
         self.file = self.describe_file("large", 3000 * KIB + 5, 200 * KIB)
         program = self.start_inside("-c", peer=Peer(self, self.file))
-        self.assertEqual(program.wait(), 1, program.stderr)
+        self.assertEqual(program.wait(), 3, program.stderr)
         self.assert_told(program, before=0)
         held = self.held()
         self.assertGreater(len(held), 3)
@@ -125,7 +125,7 @@ class Full(Case):
     def test_the_bytes_still_needed_are_exact_when_all_is_verified(self):
         peer = self.one_by_one()
         program = self.start_inside("-c", peer=peer)
-        self.assertEqual(program.wait(), 1, program.stderr)
+        self.assertEqual(program.wait(), 3, program.stderr)
         told = self.assert_told(program, before=0)
         self.assertEqual(told, sum(len(self.file.chunk(n))
                                    for n in set(range(self.file.count)) - self.held()))
@@ -142,7 +142,7 @@ class Full(Case):
             self.assertEqual(status, 0 if number in held else 2, number)
             self.assertTrue(status == 2 or body == self.file.chunk(number))
         program.signal(signal.SIGTERM)
-        self.assertEqual(program.wait(), 1)  # it isn't complete
+        self.assertEqual(program.wait(), 3)  # the disk was full
 
     def test_what_was_written_at_last_is_announced(self):
         """The first chunk is found right when another can't be written; a second file goes on."""

@@ -9,7 +9,7 @@ import unittest
 
 from support import (LIST, LOOPBACK, PROGRAMS, SUBSCRIBE, WAIT, Case, ask_tracker, connect,
                      parse_entries, parse_tracker_response, pause, receive_all, tracker_request,
-                     wait_until)
+                     wait_for_subscription, wait_until)
 
 HASH, OTHER_HASH = bytes(range(32)), bytes(32)
 NOBODY = ("203.0.113.9", 9)
@@ -255,10 +255,37 @@ class KnownFiles(Case):
         (self.scratch / "short.cascade").write_bytes(b"CASCADE1")
         for operand in ("absent.cascade", "short.cascade", "12ab", "z" * 64, "0" * 63, ""):
             with self.subTest(operand=operand):
-                program = self.run_program("tracker", "-p", 0, operand, status=1)
+                program = self.run_program("tracker", "-p", 0, operand, status=6 if operand == "short.cascade" else 1)
                 self.assert_one_sentence(program, operand)
                 self.assertEqual("neither a hash of 64 digits nor a metafile" in program.stderr,
                                  not operand.endswith(".cascade"))
+
+
+class Listing(Case):
+    def test_who_is_known(self):
+        file = self.make_file("data", 10_000, 1000)
+        tracker = self.start_tracker()
+        address = tracker.address()
+        peer = self.start_peer(file, tracker=address)
+        wait_for_subscription(address, file)
+        for operand in (file.metafile_path, file.hash.hex()):
+            listed = self.run_program("tracker", "--list", "%s:%d" % address, operand, status=0)
+            self.assertRegex(listed.stdout, r"^%s:%d\tsubscribed \d+ s ago\n$" % peer.address())
+            self.assertEqual(listed.stderr, "")
+
+    def test_nobody_is_known(self):
+        listed = self.run_program("tracker", "--list", "%s:%d" % self.start_tracker().address(), "0" * 64, status=0)
+        self.assertEqual(listed.stdout + listed.stderr, "")
+
+    def test_a_tracker_that_does_not_answer(self):
+        where = "%s:%d" % self.vacant_address()
+        listed = self.run_program("tracker", "--list", where, "0" * 64, status=1)
+        self.assert_one_sentence(listed, where)
+
+    def test_misuse(self):
+        for arguments in (("--list", f"{LOOPBACK}:1"), ("--list", LOOPBACK, "0" * 64), ("--list", ":1", "0" * 64)):
+            with self.subTest(arguments=arguments):
+                self.assert_misuse(self.run_program("tracker", *arguments))
 
 
 class GoodPeers(Asking):
