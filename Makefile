@@ -77,7 +77,7 @@ build/flags: always
 	@mkdir -p $(@D)
 	@echo '$(COMPILE) $(LDFLAGS) $(LDLIBS)' | cmp -s - $@ || echo '$(COMPILE) $(LDFLAGS) $(LDLIBS)' > $@
 
--include $(wildcard build/*.d build/*/*.d)
+-include $(wildcard build/*.d build/*/*.d build/fuzz/*/*.d)
 
 demo: all
 	sh tests/demo.sh
@@ -93,6 +93,53 @@ sim: build/sim/sim
 soak: all units benches
 	$(PYTHON) tests/soak.py
 	CASCADE_KILLS=200 $(PYTHON) tests/run.py -k Kill
+
+# Linux with glibc only: it stands before the C library's functions.
+build/torture/fail.so: tests/torture/fail.c build/flags
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
+
+# As in make torture TORTURE="--part 20", or TORTURE="fetch/pwrite.3=EIO".
+torture: all build/torture/fail.so
+	$(PYTHON) tests/torture.py $(TORTURE)
+
+# With each change to a file the power fails: what is on the disk then is enough to go on.
+powerloss: all build/torture/fail.so
+	$(PYTHON) tests/powerloss.py $(POWERLOSS)
+
+# As in make coverage COVERAGE="--torture '--part 10'".
+coverage:
+	$(PYTHON) tests/coverage.py $(COVERAGE)
+
+# As in make mutants MUTANTS="--part 10 file/check.c".
+mutants:
+	$(PYTHON) tests/mutate.py $(MUTANTS)
+
+# The fuzzers: with libFuzzer where FUZZ_CC has it, else with tests/fuzz/plain.c. Their own
+# copies of the modules are built with the sanitizers.
+FUZZERS = $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_CC = clang
+FUZZ_CFLAGS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_DRIVER = $(shell echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+	$(FUZZ_CC) -fsanitize=fuzzer -x c -o /dev/null - 2>/dev/null && echo -fsanitize=fuzzer || echo tests/fuzz/plain.c)
+FUZZ_MODULES = $(patsubst %.c,build/fuzz/%.o,$(patsubst build/%.o,%.c,$(MODULES)))
+
+build/fuzz/%.o: %.c build/flags
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(FLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) $(if $(filter -f%,$(FUZZ_DRIVER)),-fsanitize=fuzzer-no-link) -MMD -MP -c -o $@ $<
+
+build/fuzz/modules.a: $(FUZZ_MODULES)
+	rm -f $@
+	ar rcs $@ $(FUZZ_MODULES)
+
+build/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h tests/fuzz/plain.c tests/fuzz/quiet.c build/fuzz/modules.a
+	$(FUZZ_CC) $(FLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $< tests/fuzz/quiet.c $(FUZZ_DRIVER) build/fuzz/modules.a -pthread $(LDLIBS)
+
+fuzzers: $(FUZZERS)
+
+# As in make fuzz FUZZ="--seconds 600 tracker_answer".
+fuzz: fuzzers
+	$(PYTHON) tests/fuzz.py $(FUZZ)
 
 benches: $(BENCHES)
 
@@ -110,5 +157,5 @@ install: all
 clean:
 	rm -rf $(PROGRAMS) build
 
-.PHONY: all always units benches demo test sim soak bench bench-serve install clean
+.PHONY: all always units benches demo test sim soak torture powerloss coverage mutants fuzzers fuzz bench bench-serve install clean
 .SECONDARY:

@@ -268,10 +268,14 @@ static int64_t next_event_ms(int64_t accept_at_ms)
 static void poll_failed(void)
 {
 	static int64_t said_ms;
+	sigset_t none, blocked;
 
 	if (log_may_say(&said_ms))
 		log_warn("can't wait for clients");
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, &blocked);	/* as sigpoll would have done */
 	wait_ms(PAUSE_MS);
+	sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
 /* Waits for a client, for news from the fetcher, for a signal, or for time to pass, and

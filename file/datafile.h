@@ -32,7 +32,8 @@ struct datafile {
 	atomic_bool *damaged;	/* it was said that a chunk is */
 	atomic_bool *writer_ended;	/* the process of ours that might write to it */
 	int fd;			/* the data file; what is served is opened anew */
-	bool writable;		/* fd is open for writing too */
+	int not_writable;	/* why fd is open only for reading (an errno); 0: for writing too */
+	bool sync;		/* the caller's wish: what is called complete is on the disk */
 	bool written;		/* by this process */
 	bool empty;		/* held no byte when it was opened: there is nothing to check */
 	bool too_long;		/* longer than it should be, when it was opened */
@@ -96,7 +97,7 @@ bool datafile_is_checked(const struct datafile *d);
 int datafile_begin_write(struct datafile *d);
 
 /* To be called before bytes are written: marks a file that holds nothing yet that proves
- * it to be ours. Returns 0, or an errno. */
+ * it to be ours. With d->sync the mark is on the disk before they can be. Returns 0, or an errno. */
 int datafile_mark(struct datafile *d);
 
 /* To be called after chunks were verified: removes the mark, if there is one, unless it is
@@ -107,7 +108,8 @@ int datafile_unmark(struct datafile *d, bool complete);
  * else may have cut or removed it. Says so. */
 bool datafile_is_intact(const struct datafile *d);
 
-/* Closes d->fd: what is on the disk then is what others find. From now on changes by
+/* Closes d->fd, with d->sync when its bytes and its name are on the disk: what the file
+ * holds then is what others find. From now on changes by
  * others are noticed. Returns 0; or -1 after a message: bytes that were written may be
  * lost, and the file is. */
 int datafile_close(struct datafile *d);

@@ -96,7 +96,7 @@ static int claim(bool force)
 static void test_open(void)
 {
 	unlink(path);
-	CHECK(open_data() == 0 && d.empty && d.writable && !d.too_long && file_size() == 0);
+	CHECK(open_data() == 0 && d.empty && d.not_writable == 0 && !d.too_long && file_size() == 0);
 	CHECK(d.path == path && held_count(d.held) == 0 && !datafile_is_checked(&d));
 	end_data();
 	memset(&d, 0, sizeof d);
