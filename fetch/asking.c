@@ -42,7 +42,7 @@ static int64_t renew_ms(const struct asking *a)
 	return a->listed_ms + age_ms;
 }
 
-/* The table in asking.h, line for line. */
+/* The table in asking.h. */
 static int64_t due_ms(const struct asking *a)
 {
 	int64_t retry_ms = a->asked_ms + ASK_MS + a->jitter_ms;

@@ -2,10 +2,13 @@
  *
  *   what is known                                    asked again
  *   nothing was asked yet                            at once
- *   the tracker failed, or named nobody              10 s later
+ *   the tracker failed, or no peer is known          10 s later
  *   somebody who may have something for us           when the list is old
- *   only peers that can't be reached                 2 s after the last hope is gone
+ *   only peers that can't be reached                 2 s after the last one failed, once for
+ *                                                    each list; then as in the next line
  *   only peers that have nothing                     10 s later, or when the list is old
+ *
+ * Up to a second is added to the 10 s and 2 s.
  *
  * A list is old when it has the age that the download had when the list came, but not
  * before 10 s, or 1 s where this peer serves: those that were started together with it
@@ -27,7 +30,7 @@ struct asking_options {
 	const uint8_t *cascade_hash;
 	struct address self;		/* where this peer listens, as the tracker knows it */
 	bool serves;			/* others fetch from this peer */
-	double time_scale;		/* of every time limit; 1 is normal */
+	double time_scale;		/* of the time limit for an answer; 1 is normal */
 };
 
 /* Only asking.c uses the fields, but for query.fd, which the caller polls. */

@@ -194,7 +194,7 @@ static void handle_connection(struct fetch *f, struct peer *p, short revents)
 	if (revents == 0 || !connection_is_open(&p->connection))
 		return;
 	if (p->connection.connecting)
-		swarm_connection_made(&f->swarm, p, clock_ms());
+		swarm_connecting_ended(&f->swarm, p, clock_ms());
 	else if (revents & (POLLIN | POLLHUP | POLLERR))
 		arrival_receive(&f->arrival, p);
 }

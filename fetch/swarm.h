@@ -47,7 +47,7 @@ struct swarm_options {
 	size_t peer_count;
 	bool serves;			/* others fetch from this peer meanwhile */
 	bool ascending;			/* in the file's order, from chunk 0 on */
-	double time_scale;		/* of every time limit; 1 is normal */
+	double time_scale;		/* of the time limits for a connection, for silence, and for slowness; 1 is normal */
 };
 
 struct swarm {
@@ -93,7 +93,8 @@ int64_t swarm_next_event_ms(const struct swarm *s, int64_t now_ms, int64_t next_
 size_t swarm_connected(const struct swarm *s);
 bool swarm_is_idle(const struct swarm *s);
 
-/* For so long nobody listened to the peers: that is not their silence. */
+/* This process was busy for ms milliseconds, and read nothing: the peers' time limits move
+ * on by that much. */
 void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms);
 
 /* ---- what becomes of a peer ------------------------------------------------ */
@@ -102,7 +103,7 @@ void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms);
 const char *swarm_name(const struct peer *p);
 
 /* A connection attempt has ended, well or not. */
-void swarm_connection_made(struct swarm *s, struct peer *p, int64_t now_ms);
+void swarm_connecting_ended(struct swarm *s, struct peer *p, int64_t now_ms);
 
 /* Ends the connection; what was asked for over it becomes wanted again. */
 void swarm_disconnect(struct swarm *s, struct peer *p, int64_t now_ms);

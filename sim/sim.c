@@ -598,7 +598,7 @@ static void handle_flow(const struct event *e, struct flow *f)
 	current = n;
 	switch (e->what) {
 	case CONNECTED:
-		swarm_connection_made(&n->swarm, p, now_ms());
+		swarm_connecting_ended(&n->swarm, p, now_ms());
 		break;
 	case REQUEST:
 		if (f->count == QUEUE_MAX)
