@@ -61,6 +61,11 @@ build/unit/%: tests/unit/%.c build/modules.a
 	@mkdir -p $(@D)
 	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -pthread $(LDLIBS)
 
+# The simulation has its own connections in place of those of fetch/dial.c.
+build/sim/%: sim/%.c build/modules.a
+	@mkdir -p $(@D)
+	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -lm $(LDLIBS)
+
 build/exercises/%: tests/exercises/%.c build/modules.a
 	@mkdir -p $(@D)
 	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -pthread $(LDLIBS)
@@ -75,17 +80,69 @@ build/flags: always
 	@mkdir -p $(@D)
 	@echo '$(COMPILE) $(LDFLAGS) $(LDLIBS)' | cmp -s - $@ || echo '$(COMPILE) $(LDFLAGS) $(LDLIBS)' > $@
 
--include $(wildcard build/*.d build/*/*.d)
+-include $(wildcard build/*.d build/*/*.d build/fuzz/*/*.d)
 
 demo: all
 	sh tests/demo.sh
 
-test: all units
+test: all units build/sim/sim
 	$(PYTHON) tests/run.py
+
+# As in make sim SIM=-l, which adds the swarms that take minutes.
+sim: build/sim/sim
+	build/sim/sim $(SIM)
+	build/sim/sim -m 1000
 
 soak: all units benches
 	$(PYTHON) tests/soak.py
 	CASCADE_KILLS=200 $(PYTHON) tests/run.py -k Kill
+
+# Linux with glibc only: it stands before the C library's functions.
+build/torture/fail.so: tests/torture/fail.c build/flags
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
+
+# As in make torture TORTURE="--part 20", or TORTURE="fetch/pwrite.3=EIO".
+torture: all build/torture/fail.so
+	$(PYTHON) tests/torture.py $(TORTURE)
+
+# With each change to a file the power fails: what is on the disk then is enough to go on.
+powerloss: all build/torture/fail.so
+	$(PYTHON) tests/powerloss.py $(POWERLOSS)
+
+# As in make coverage COVERAGE="--torture '--part 10'".
+coverage:
+	$(PYTHON) tests/coverage.py $(COVERAGE)
+
+# As in make mutants MUTANTS="--part 10 file/check.c".
+mutants:
+	$(PYTHON) tests/mutate.py $(MUTANTS)
+
+# The fuzzers: with libFuzzer where FUZZ_CC has it, else with tests/fuzz/plain.c. Their own
+# copies of the modules are built with the sanitizers.
+FUZZERS = $(patsubst tests/fuzz/fuzz_%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZ_CC = clang
+FUZZ_CFLAGS = -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
+FUZZ_DRIVER = $(shell echo 'int LLVMFuzzerTestOneInput(void); int LLVMFuzzerTestOneInput(void) { return 0; }' | \
+	$(FUZZ_CC) -fsanitize=fuzzer -x c -o /dev/null - 2>/dev/null && echo -fsanitize=fuzzer || echo tests/fuzz/plain.c)
+FUZZ_MODULES = $(patsubst %.c,build/fuzz/%.o,$(patsubst build/%.o,%.c,$(MODULES)))
+
+build/fuzz/%.o: %.c build/flags
+	@mkdir -p $(@D)
+	$(FUZZ_CC) $(FLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) $(if $(filter -f%,$(FUZZ_DRIVER)),-fsanitize=fuzzer-no-link) -MMD -MP -c -o $@ $<
+
+build/fuzz/modules.a: $(FUZZ_MODULES)
+	rm -f $@
+	ar rcs $@ $(FUZZ_MODULES)
+
+build/fuzz/%: tests/fuzz/fuzz_%.c tests/fuzz/fuzz.h tests/fuzz/plain.c tests/fuzz/quiet.c build/fuzz/modules.a
+	$(FUZZ_CC) $(FLAGS) $(CPPFLAGS) $(FUZZ_CFLAGS) -o $@ $< tests/fuzz/quiet.c $(FUZZ_DRIVER) build/fuzz/modules.a -pthread $(LDLIBS)
+
+fuzzers: $(FUZZERS)
+
+# As in make fuzz FUZZ="--seconds 600 tracker_answer".
+fuzz: fuzzers
+	$(PYTHON) tests/fuzz.py $(FUZZ)
 
 benches: $(BENCHES)
 
@@ -147,5 +204,6 @@ dist:
 clean:
 	rm -rf $(PROGRAMS) build static cascade-*.tar.gz
 
-.PHONY: all always units benches demo demo-push test soak bench bench-serve install uninstall static dist clean
+.PHONY: all always units benches demo demo-push test sim soak torture powerloss coverage mutants fuzzers fuzz \
+	bench bench-serve install uninstall static dist clean
 .SECONDARY:

@@ -55,6 +55,7 @@ static const char help_text[] =
 	"  -m, --max-clients N      serve at most N clients at a time (default 256)\n"
 	"      --max-upload RATE    send at most RATE bytes a second; K, M, G as in 10M\n"
 	"      --verify-whole       hash a complete file once more, as a whole\n"
+	"      --fsync              put a file onto the disk before it is called complete\n"
 	"      --verify-on-send     hash each chunk again before it is sent\n"
 	"  -u, --user NAME          become this user when the files and the port are open\n"
 	"  -j, --jobs N             check chunks with N processes (default: one for each CPU)\n"
@@ -90,7 +91,7 @@ struct settings {
 	struct address self;
 	struct address peers[PEERS_MAX];
 	const struct passwd *user;	/* to become; NULL: stay the same */
-	bool client_only, force;
+	bool client_only, force, sync;
 	struct fetch_options fetch;
 	struct serve_options serve;
 };
@@ -155,7 +156,7 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE };
+	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
@@ -164,6 +165,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"max-clients", required_argument, NULL, 'm'},
 		{"max-upload", required_argument, NULL, MAX_UPLOAD},
 		{"verify-whole", no_argument, NULL, VERIFY_WHOLE},
+		{"fsync", no_argument, NULL, FSYNC},
 		{"verify-on-send", no_argument, NULL, VERIFY_ON_SEND},
 		{"user", required_argument, NULL, 'u'},
 		{"jobs", required_argument, NULL, 'j'},
@@ -194,6 +196,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 				args_misuse("not a rate from 1K to 1024G: \"%s\"", optarg);
 			break;
 		case VERIFY_WHOLE: s->fetch.verify_whole = true; break;
+		case FSYNC: s->sync = true; break;
 		case VERIFY_ON_SEND: s->serve.verify = true; break;
 		case 'u':
 			s->user = getpwnam(optarg);
@@ -310,6 +313,7 @@ static void open_files(struct settings *s)
 	for (size_t i = 0; i < s->count; i++) {
 		char *metafile = next_part(&metafiles);
 		char *output = outputs != NULL ? next_part(&outputs) : NULL;
+		s->files[i].sync = s->sync;
 		if (datafile_open(&s->files[i], metafile, output) < 0 && status == EXIT_DONE)
 			status = datafile_metafile_is_bad(&s->files[i]) ? EXIT_METAFILE : EXIT_UNABLE;
 	}

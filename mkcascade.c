@@ -24,6 +24,7 @@
 #include "base/retry.h"
 #include "csapp.h"
 #include "file/metafile.h"
+#include "file/sync.h"
 #include "sha256.h"
 
 #define DEFAULT_CHUNK_SIZE (UINT64_C(1) << 20)
@@ -106,7 +107,6 @@ static void start_whole_hasher(struct whole_hasher *w)
 		fatal("can't make a pipe");
 	if (rio_writen(empty[1], tokens, PIECES) != PIECES)
 		fatal("can't write to a pipe");
-	Signal(SIGUSR1, SIG_IGN);	/* only the parent answers it */
 	w->child = process_fork(NULL);
 	if (w->child < 0)
 		fatal("can't fork");
@@ -115,7 +115,6 @@ static void start_whole_hasher(struct whole_hasher *w)
 		close(empty[0]);
 		_exit(hash_whole(w, full[0], empty[1]) ? EXIT_SUCCESS : EXIT_FAILURE);
 	}
-	Signal(SIGUSR1, on_usr1);
 	close(full[0]);
 	close(empty[1]);
 	w->full = full[1];
@@ -132,9 +131,13 @@ static void wait_for_child(struct whole_hasher *w)
 		fatalx("the process that hashes the whole: %s", why);
 }
 
-/* A pipe has failed: so the child has ended. */
-static _Noreturn void fail_with_child(struct whole_hasher *w)
+/* A pipe has failed, most likely because the child has ended; else it ends now. */
+static _Noreturn void fail_with_child(struct whole_hasher *w, bool by_error)
 {
+	if (by_error && errno != EPIPE)
+		fatal("can't talk to the process that hashes the whole");
+	close(w->full);
+	close(w->empty);
 	wait_for_child(w);
 	fatalx("the process that hashes the whole: ended early");
 }
@@ -145,8 +148,9 @@ static uint8_t *next_piece(struct whole_hasher *w)
 	uint8_t *piece = w->shared->bytes + w->next * PIECE_SIZE;
 	char token;
 
-	if (rio_readn(w->empty, &token, 1) != 1)
-		fail_with_child(w);
+	ssize_t n = rio_readn(w->empty, &token, 1);
+	if (n != 1)
+		fail_with_child(w, n < 0);
 	w->next = (w->next + 1) % PIECES;
 	return piece;
 }
@@ -155,7 +159,7 @@ static uint8_t *next_piece(struct whole_hasher *w)
 static void hand_over(struct whole_hasher *w, size_t length)
 {
 	if (rio_writen(w->full, &length, sizeof length) != sizeof length)
-		fail_with_child(w);
+		fail_with_child(w, true);
 }
 
 /* Waits for the hash of all bytes. */
@@ -412,21 +416,6 @@ static void check_output(const char *path, const struct input *in)
 	}
 }
 
-/* Makes sure that the new name is on the disk. */
-static void sync_folder(const char *path)
-{
-	char folder[sizeof temporary];
-
-	snprintf(folder, sizeof folder, "%.*s.", (int)folder_length(path), path);
-	int fd = retry_open(folder, O_RDONLY | O_CLOEXEC, 0);
-	if (fd < 0 && errno == EACCES)
-		return;		/* files may be made in it, but it may not be read */
-	/* EINVAL: this file system can't. */
-	if (fd < 0 || (fsync(fd) < 0 && errno != EINVAL))
-		fatal("%s: its name may not be on the disk yet", path);
-	close(fd);
-}
-
 static void make_metafile(const char *path, const char *out_path, uint64_t chunk_size)
 {
 	uint8_t header[METAFILE_HEADER_SIZE] = {0}, data_hash[SHA256_HASH_SIZE];
@@ -444,14 +433,15 @@ static void make_metafile(const char *path, const char *out_path, uint64_t chunk
 	write_output(&out, header, sizeof header);
 	/* The bytes are on the disk before the file gets its name: the name never belongs
 	 * to half a metafile. */
-	if (fsync(out.fd) < 0 || close(out.fd) < 0)
+	if (sync_file(out.fd) < 0 || close(out.fd) < 0)
 		fatal("%s: can't be written", out_path);
 	check_output(out_path, &in);	/* the first check may be hours ago */
 	check_unchanged(&in);
 	if (rename(temporary, out_path) < 0)
 		fatal("%s: can't be made", out_path);
 	temporary[0] = '\0';
-	sync_folder(out_path);
+	if (sync_folder(out_path) < 0)
+		fatal("%s: its name may not be on the disk yet", out_path);
 	close(in.fd);		/* it was only read */
 }
 
@@ -468,12 +458,12 @@ static void check_name(const char *path)
 
 static void make_metafile_beside(const char *path, uint64_t chunk_size)
 {
-	char out[sizeof temporary], *data_path = metafile_data_path(path);
+	char out[sizeof temporary];
 	int n = snprintf(out, sizeof out, "%s" METAFILE_SUFFIX, path);
 
 	if (n < 0 || (size_t)n >= sizeof out)
 		fatalx("%s: its name is too long", path);
-	if (data_path != NULL)
+	if (metafile_is_named(path))
 		fatalx("%s: looks like a metafile; use -o to make a metafile of it", path);
 	check_name(path);
 	make_metafile(path, out, chunk_size);

@@ -6,9 +6,9 @@
  *                   └─ (fetcher: forked before, reaped here)
  *
  * The parent waits, accepts, forks and reaps. It never blocks anywhere else, and never
- * reads what clients send. A child serves one client. It shares with other processes
- * only the map of held chunks, which it can't write to, its slot, and the upload limit:
- * if it fails, only its own client is affected. */
+ * reads what clients send. A child serves one client: if it fails, only its own client is
+ * affected. It can't write to the map of held chunks. What it can write to, shared with
+ * the parent and the other children, is in serve/confine.h. */
 #include "peer_serve.h"
 
 #include <errno.h>
@@ -37,6 +37,7 @@
 #include "serve/report.h"
 #include "serve/serve_client.h"
 #include "serve/subscriber.h"
+#include "serve/turns.h"
 
 #define PAUSE_MS 100		/* after accept or fork failed: the system is short of something */
 #define FULL_PAUSE_MS 20	/* while there is no free place and no client gives way */
@@ -47,6 +48,7 @@ static const struct serve_options *options;
 static pid_t fetcher;			/* 0: it has ended */
 static int fetcher_status;		/* its exit status, when it has ended */
 static struct upload_limit *limit;	/* NULL: there is none */
+static struct turns *turns;
 static int confinement = -1;		/* of the children (serve/confine.h) */
 
 /* ---- signals --------------------------------------------------------------- */
@@ -100,11 +102,11 @@ static void turn_away(int fd)
 }
 
 /* All that a child does. */
-static _Noreturn void run_child(int fd, struct client_slot *slot)
+static _Noreturn void run_child(int fd, struct client_slot *slot, unsigned number)
 {
 	struct client_context context = {
 		.files = options->files, .count = options->count, .slot = slot,
-		.limit = limit, .verify = options->verify,
+		.limit = limit, .turns = turns, .child = number, .verify = options->verify,
 	};
 
 	close(options->listen_fd);
@@ -125,12 +127,16 @@ static bool start_child(int fd, struct address client)
 {
 	struct child *place = clients_free_place();
 	struct client_slot *slot = place->slot;
-	pid_t pid = process_fork_blocked();
+	unsigned number = place->number;
 
+	turns_join(turns, number);
+	pid_t pid = process_fork_blocked();
 	if (pid == 0)
-		run_child(fd, slot);
+		run_child(fd, slot, number);
 	if (pid > 0)
 		clients_add(place, pid, client);
+	else
+		turns_leave(turns, number);
 	return pid > 0;
 }
 
@@ -194,14 +200,15 @@ static void fetcher_ended(int status)
 
 static void reap(void)
 {
+	struct child *child;
 	int status;
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
 		if (pid == fetcher)
 			fetcher_ended(status);
-		else if (!subscriber_ended(pid, status))
-			clients_ended(pid, status);
+		else if (!subscriber_ended(pid, status) && (child = clients_ended(pid, status)) != NULL)
+			turns_leave(turns, child->number);
 }
 
 static void end_children(void)
@@ -261,10 +268,14 @@ static int64_t next_event_ms(int64_t accept_at_ms)
 static void poll_failed(void)
 {
 	static int64_t said_ms;
+	sigset_t none, blocked;
 
 	if (log_may_say(&said_ms))
 		log_warn("can't wait for clients");
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, &blocked);	/* as sigpoll would have done */
 	wait_ms(PAUSE_MS);
+	sigprocmask(SIG_SETMASK, &blocked, NULL);
 }
 
 /* Waits for a client, for news from the fetcher, for a signal, or for time to pass, and
@@ -310,7 +321,7 @@ static void leave_files_to_fetcher(void)
 	confinement = confine_prepare(fds, options->count);
 	for (size_t i = 0; i < options->count; i++) {
 		close(fds[i]);
-		datafile_read_only(&options->files[i]);
+		datafile_map_read_only(&options->files[i]);
 	}
 	free(fds);
 }
@@ -318,6 +329,9 @@ static void leave_files_to_fetcher(void)
 static void set_up(void)
 {
 	clients_begin(options->max_clients);
+	turns = turns_new(options->max_clients, options->count);
+	if (turns == NULL)
+		fatal("no memory for the turns of %u clients", options->max_clients);
 	log_never_wait();
 	log_beside_drawn(true);	/* the fetcher redraws its progress */
 	leave_files_to_fetcher();

@@ -301,11 +301,9 @@ static void read_operand(const char *text, uint8_t hash[SHA256_HASH_SIZE])
 
 	if (args_hash(text, hash))
 		return;
-	char *data_path = metafile_data_path(text);
-	if (data_path == NULL)
+	if (!metafile_is_named(text))
 		fatalx("%s: neither a hash of %d digits nor a metafile (NAME" METAFILE_SUFFIX ")",
 		       text, 2 * SHA256_HASH_SIZE);
-	free(data_path);
 	if (metafile_open(&m, text, &why) < 0) {
 		log_warnx("%s: %s", text, why);
 		exit(m.error == 0 ? EXIT_METAFILE : EXIT_UNABLE);

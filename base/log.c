@@ -164,9 +164,14 @@ static bool put(const char *bytes, size_t size, int wait_ms)
 		int ready = poll(&p, 1, wait_ms == 0 ? 0 : clock_poll_timeout(deadline_ms));
 		if (ready == 0)
 			return false;
+		n = -1;
+		if (ready < 0 && errno == EINTR)
+			continue;
+		/* poll fails for want of memory, too. Then the line is written all the same: it
+		 * may be the one that says so. */
 		if (cut && write_at_once("\n", 1) == 1)
 			cut = false;
-		n = ready < 0 ? -1 : write_at_once(bytes, size);
+		n = write_at_once(bytes, size);
 	} while (n < 0 && (errno == EINTR || errno == EAGAIN) && clock_ms() < deadline_ms);
 	if (n > 0)
 		cut = (size_t)n < size;

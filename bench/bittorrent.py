@@ -1,11 +1,14 @@
 """As much of BitTorrent as its programs ask for before they talk to each other:
 a .torrent file, and a tracker.
+
+    bittorrent.py IP PORT     a tracker that names everybody to everybody
 """
 
 import hashlib
 import http.server
 import socket
 import struct
+import sys
 import threading
 import urllib.parse
 
@@ -38,9 +41,11 @@ class Tracker(http.server.ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address):
-        super().__init__((address, 0), Announcement)
-        self.seeders = {}  # of each swarm, as (IP, port)
+    def __init__(self, address, port=0, names_all=False):
+        super().__init__((address, port), Announcement)
+        self.names_all = names_all
+        self.interval = 2 if names_all else 1800
+        self.named = {}  # of each swarm, as (IP, port)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def torrent(self, swarm, description):
@@ -56,12 +61,12 @@ class Announcement(http.server.BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         said = urllib.parse.parse_qs(query, encoding="latin1")
         complete = said["left"] == ["0"]
-        seeders = self.server.seeders.setdefault(path[1:], set())
-        if complete and said.get("event") == ["started"]:
-            seeders.add((self.client_address[0], int(said["port"][0])))
+        named = self.server.named.setdefault(path[1:], set())
         peers = b"" if complete else b"".join(
-            socket.inet_aton(ip) + struct.pack(">H", port) for ip, port in seeders)
-        body = bencode({"interval": 1800, "peers": peers})
+            socket.inet_aton(ip) + struct.pack(">H", port) for ip, port in named)
+        if self.server.names_all or (complete and said.get("event") == ["started"]):
+            named.add((self.client_address[0], int(said["port"][0])))
+        body = bencode({"interval": self.server.interval, "peers": peers})
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -69,3 +74,12 @@ class Announcement(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def main():
+    Tracker(sys.argv[1], int(sys.argv[2]), names_all=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

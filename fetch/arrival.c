@@ -4,10 +4,13 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/format.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -69,23 +72,22 @@ static void tell_chunks(const struct arrival *a, const struct run *run, const st
 /* What didn't match is wanted again, from somebody else. */
 static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 {
+	char why[64];
+
 	for (uint64_t chunk = run->first; chunk < run->first + run->count; chunk++)
-		if (!held_has(a->file->held, chunk)) {
-			wanted_give_back(&a->swarm->wanted, chunk);
-			a->swarm->wasted += metafile_chunk_length(&a->file->meta, chunk);
-		}
+		if (!held_has(a->file->held, chunk))
+			swarm_chunk_wasted(a->swarm, chunk, metafile_chunk_length(&a->file->meta, chunk));
 	if (run->metafile_error != 0) {
 		a->file->meta.error = run->metafile_error;
-		datafile_lose(a->file);
+		datafile_give_up(a->file);
 		a->failed = true;
 	} else if (run->error != 0) {
 		errno = run->error;
 		log_warn("%s: was cut by somebody else, or can't be read back", a->file->path);
 		a->failed = true;
-	} else if (!p->banned) {
-		log_warnx("%s: sent a wrong chunk (%llu); it is not asked again", swarm_name(p),
-			  (unsigned long long)run->first);
-		p->banned = true;	/* disconnected by swarm_manage */
+	} else {
+		snprintf(why, sizeof why, "sent a wrong chunk (%llu)", (unsigned long long)run->first);
+		swarm_ban(a->swarm, p, why, clock_ms());
 	}
 }
 
@@ -97,7 +99,7 @@ static void take_result(struct arrival *a, const struct run *run)
 	p->unchecked--;
 	a->held += good;
 	if (good > 0)
-		swarm_delivered(a->swarm, p, good);
+		swarm_delivered(p, good);
 	tell_chunks(a, run, p);
 	if (run->bad > 0)
 		take_bad(a, run, p);
@@ -266,99 +268,125 @@ static void add_chunk(struct unwritten *u, uint64_t chunk)
 
 /* ---- responses ----------------------------------------------------------------- */
 
+static bool is_open(const struct peer *p)
+{
+	return connection_is_open(&p->connection);
+}
+
+/* What is wrong with the response whose header has come; NULL: nothing. */
+static const char *find_fault(const struct arrival *a, const struct connection *c)
+{
+	bool chunk_comes = c->response.status == PEER_OK;
+
+	if (c->asked_count == 0)
+		return "answers what it wasn't asked";
+	if (chunk_comes && c->response.length != metafile_chunk_length(&a->file->meta, connection_awaited(c)))
+		return "sends a chunk of the wrong length";
+	if (c->response.status > PEER_BAD_REQUEST)
+		return "answers with an unknown status";
+	if (!chunk_comes && c->response.length > MESSAGE_MAX)
+		return "sends an error message without end";
+	return NULL;
+}
+
 /* Looks at the response's header, which has come. The peer may be disconnected
  * for it. */
 static void begin_response(struct arrival *a, struct peer *p)
 {
-	struct swarm *s = a->swarm;
+	struct connection *c = &p->connection;
+	const char *fault;
 
-	peer_response_decode(&p->response, p->header);
-	p->body_got = 0;
-	bool chunk_comes = p->response.status == PEER_OK;
-	if (p->asked_count == 0 && !chunk_comes)
-		swarm_fail(s, p, "has too much to do");
-	else if (p->asked_count == 0)
-		swarm_ban(s, p, "answers what it wasn't asked");
-	else if (chunk_comes && p->response.length != metafile_chunk_length(&a->file->meta, peer_awaited(p)))
-		swarm_ban(s, p, "sends a chunk of the wrong length");
-	else if (p->response.status > PEER_BAD_REQUEST)
-		swarm_ban(s, p, "answers with an unknown status");
-	else if (!chunk_comes && p->response.length > MESSAGE_MAX)
-		swarm_ban(s, p, "sends an error message without end");
-	else if (chunk_comes)
-		swarm_has_chunk(p);
+	peer_response_decode(&c->response, c->header);
+	c->body_got = 0;
+	if (c->asked_count == 0 && c->response.status != PEER_OK)
+		swarm_fail(a->swarm, p, "has too much to do", clock_ms());
+	else if ((fault = find_fault(a, c)) != NULL)
+		swarm_ban(a->swarm, p, fault, clock_ms());
+	else if (c->response.status == PEER_OK)
+		swarm_chunk_begins(p);
 }
 
 /* Takes what is missing of a header. Returns how many bytes it took. */
 static size_t take_header(struct arrival *a, struct peer *p, const uint8_t *bytes, size_t size)
 {
-	size_t missing = PEER_RESPONSE_SIZE - p->header_got, n = missing < size ? missing : size;
+	struct connection *c = &p->connection;
+	size_t missing = PEER_RESPONSE_SIZE - c->header_got, n = missing < size ? missing : size;
 
-	memcpy(p->header + p->header_got, bytes, n);
-	p->header_got += (unsigned)n;
+	memcpy(c->header + c->header_got, bytes, n);
+	c->header_got += (unsigned)n;
 	if (n == missing)
 		begin_response(a, p);
 	return n;
 }
 
-/* Takes a piece of a chunk, or of a message, which nobody reads. */
+/* Takes a piece of a message, whose beginning is looked at. */
+static void take_message(struct connection *c, const uint8_t *bytes, size_t size)
+{
+	if (c->message == NULL && (c->message = malloc(CONNECTION_MESSAGE_MAX)) == NULL)
+		return;
+	for (size_t i = 0; i < size && c->body_got + i < CONNECTION_MESSAGE_MAX; i++)
+		c->message[c->body_got + i] = (char)bytes[i];
+}
+
+/* Takes a piece of a chunk, or of a message. */
 static size_t take_body(struct arrival *a, struct peer *p, struct unwritten *u, uint8_t *bytes, size_t size)
 {
-	uint64_t missing = p->response.length - p->body_got;
+	struct connection *c = &p->connection;
+	uint64_t missing = c->response.length - c->body_got;
 	size_t n = missing < size ? (size_t)missing : size;
 
-	if (p->response.status == PEER_OK)
+	if (c->response.status == PEER_OK)
 		add_bytes(a, p, u, bytes, n,
-			  metafile_chunk_offset(&a->file->meta, peer_awaited(p)) + p->body_got);
-	p->body_got += n;
+			  metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got);
+	else
+		take_message(c, bytes, n);
+	c->body_got += n;
 	return n;
 }
 
-static bool has_whole_response(const struct peer *p)
+static bool has_whole_response(const struct connection *c)
 {
-	return p->header_got == PEER_RESPONSE_SIZE && p->body_got == p->response.length;
+	return c->header_got == PEER_RESPONSE_SIZE && c->body_got == c->response.length;
+}
+
+static void take_refusal(struct swarm *s, struct peer *p)
+{
+	const struct connection *c = &p->connection;
+	struct region_set held;
+	bool told = c->message != NULL && c->body_got <= CONNECTION_MESSAGE_MAX &&
+		    region_set_decode(&held, s->choice.wanted.regions, c->message, (size_t)c->body_got);
+
+	swarm_chunk_refused(s, p, told ? &held : NULL, clock_ms());
 }
 
 static void finish_error(struct swarm *s, struct peer *p)
 {
-	uint64_t chunk = peer_awaited(p);
-
-	switch (p->response.status) {
+	switch (p->connection.response.status) {
 	case PEER_NO_CHUNK_YET:
-		wanted_give_back(&s->wanted, chunk);
-		peer_forget_awaited(p);
-		swarm_lacks_chunk(s, p, chunk);
+		take_refusal(s, p);
 		break;
 	case PEER_NO_FILE:
-		swarm_lacks_file(s, p);
+		swarm_lacks_file(s, p, clock_ms());
 		break;
 	case PEER_BAD_REQUEST:
-		if (p->one_at_a_time || (p->asked_count == 1 && p->answers == 0)) {
-			swarm_ban(s, p, "can't parse a request");
-		} else {
-			log_debug("%s: takes one request at a time", swarm_name(p));
-			swarm_disconnect(s, p);
-			p->one_at_a_time = true;
-		}
+		swarm_cannot_parse(s, p, clock_ms());
 		break;
 	default:
-		swarm_ban(s, p, "denies that there is such a chunk");
+		swarm_ban(s, p, "denies that there is such a chunk", clock_ms());
 	}
 }
 
 static void finish_response(struct arrival *a, struct peer *p, struct unwritten *u)
 {
-	p->header_got = 0;
-	if (p->response.status == PEER_OK) {
-		add_chunk(u, peer_awaited(p));
-		peer_forget_awaited(p);
+	p->connection.header_got = 0;
+	if (p->connection.response.status == PEER_OK) {
+		add_chunk(u, connection_awaited(&p->connection));
+		swarm_chunk_arrived(p, clock_ms());
 	} else {
 		finish_error(a->swarm, p);
 	}
-	if (++p->answers > 1)
-		p->closings = 0;
-	else if (peer_closes_always(p) && p->fd >= 0)
-		swarm_disconnect(a->swarm, p);	/* as it does; the next connection needn't wait for it */
+	if (is_open(p))
+		swarm_answered(a->swarm, p, clock_ms());
 }
 
 /* Takes apart what has come: headers, bodies, in any pieces. */
@@ -366,12 +394,12 @@ static void take_bytes(struct arrival *a, struct peer *p, uint8_t *bytes, size_t
 {
 	struct unwritten u = {0};
 
-	while (size > 0 && p->fd >= 0 && !a->failed) {
-		size_t n = p->header_got < PEER_RESPONSE_SIZE ? take_header(a, p, bytes, size)
-							      : take_body(a, p, &u, bytes, size);
+	while (size > 0 && is_open(p) && !a->failed) {
+		size_t n = p->connection.header_got < PEER_RESPONSE_SIZE ? take_header(a, p, bytes, size)
+									 : take_body(a, p, &u, bytes, size);
 		bytes += n;
 		size -= n;
-		if (p->fd >= 0 && has_whole_response(p))
+		if (is_open(p) && has_whole_response(&p->connection))
 			finish_response(a, p, &u);
 	}
 	if (!a->failed)
@@ -380,45 +408,34 @@ static void take_bytes(struct arrival *a, struct peer *p, uint8_t *bytes, size_t
 
 static void handle_end(struct swarm *s, struct peer *p, const char *why)
 {
-	if (p->asked_count == 0) {
-		log_debug("%s: closed the connection", swarm_name(p));
-		swarm_disconnect(s, p);
-	} else if (p->answers > 0 && p->header_got == 0) {
-		/* Its right, after a response; what was asked for is asked again. */
-		p->closings += p->answers == 1;
-		swarm_disconnect(s, p);
-	} else {
-		swarm_fail(s, p, why);
-	}
-}
+	const struct connection *c = &p->connection;
 
-/* How many bytes of a chunk are still to come. */
-static uint64_t missing_of_chunk(const struct peer *p)
-{
-	bool comes = p->header_got == PEER_RESPONSE_SIZE && p->response.status == PEER_OK;
-
-	return comes ? p->response.length - p->body_got : 0;
+	/* After a response it is a peer's right; what was asked for is asked again. */
+	if (c->asked_count == 0 || (c->answers > 0 && c->header_got == 0))
+		swarm_hung_up(s, p, clock_ms());
+	else
+		swarm_fail(s, p, why, clock_ms());
 }
 
 /* How much to take from the socket: where chunks are large, so little that the
  * next one can go straight to the file. */
-static size_t receive_size(const struct arrival *a, const struct peer *p)
+static size_t receive_size(const struct arrival *a, const struct connection *c)
 {
 	if (a->file->meta.chunk_size < TRANSFER_MIN)
 		return RECEIVE_SIZE;
-	if (p->header_got < PEER_RESPONSE_SIZE)
-		return PEER_RESPONSE_SIZE - p->header_got;
-	uint64_t rest = p->response.length - p->body_got + PEER_RESPONSE_SIZE;
+	if (c->header_got < PEER_RESPONSE_SIZE)
+		return PEER_RESPONSE_SIZE - c->header_got;
+	uint64_t rest = c->response.length - c->body_got + PEER_RESPONSE_SIZE;
 	return rest < RECEIVE_SIZE ? (size_t)rest : RECEIVE_SIZE;
 }
 
 static ssize_t receive_bytes(struct arrival *a, struct peer *p)
 {
 	static uint8_t buffer[RECEIVE_SIZE];
-	ssize_t n = recv(p->fd, buffer, receive_size(a, p), 0);
+	ssize_t n = recv(p->connection.fd, buffer, receive_size(a, &p->connection), 0);
 
 	if (n > 0) {
-		peer_heard(p, (size_t)n);
+		swarm_heard(p, (size_t)n, clock_ms());
 		take_bytes(a, p, buffer, (size_t)n);
 	}
 	return n;
@@ -427,8 +444,9 @@ static ssize_t receive_bytes(struct arrival *a, struct peer *p)
 /* The same, for the middle of a large chunk. */
 static ssize_t receive_to_file(struct arrival *a, struct peer *p)
 {
-	uint64_t missing = missing_of_chunk(p);
-	uint64_t offset = metafile_chunk_offset(&a->file->meta, peer_awaited(p)) + p->body_got;
+	struct connection *c = &p->connection;
+	uint64_t missing = connection_missing_of_chunk(c);
+	uint64_t offset = metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got;
 	struct unwritten none = {0};
 	int error;
 
@@ -440,17 +458,17 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p)
 		end_with_write_error(a, error);
 		return 1;
 	}
-	ssize_t n = transfer_from_socket(p->fd, missing < SSIZE_MAX ? (size_t)missing : SSIZE_MAX, a->file->fd,
+	ssize_t n = transfer_from_socket(c->fd, missing < SSIZE_MAX ? (size_t)missing : SSIZE_MAX, a->file->fd,
 					 offset, &error);
 	if (n <= 0)
 		return n;
-	peer_heard(p, (size_t)n);
+	swarm_heard(p, (size_t)n, clock_ms());
 	if (error != 0) {
 		end_with_write_error(a, error);
 		return n;
 	}
-	p->body_got += (uint64_t)n;
-	if (has_whole_response(p))
+	c->body_got += (uint64_t)n;
+	if (has_whole_response(c))
 		finish_response(a, p, &none);
 	write_out(a, p, &none);
 	return n;
@@ -460,7 +478,7 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p)
  * fast, not each packet. */
 static size_t enough(const struct peer *p)
 {
-	uint64_t missing = missing_of_chunk(p);
+	uint64_t missing = connection_missing_of_chunk(&p->connection);
 
 	if (missing == 0 || p->rate < (double)WAKE_MIN * 1000 / WAKE_MS)
 		return 1;
@@ -469,14 +487,14 @@ static size_t enough(const struct peer *p)
 
 void arrival_receive(struct arrival *a, struct peer *p)
 {
-	ssize_t n = missing_of_chunk(p) >= TRANSFER_MIN ? receive_to_file(a, p) : receive_bytes(a, p);
+	ssize_t n = connection_missing_of_chunk(&p->connection) >= TRANSFER_MIN ? receive_to_file(a, p) : receive_bytes(a, p);
 
-	if (n > 0 && p->fd >= 0)
-		peer_set_enough(p, enough(p));
+	if (n > 0 && is_open(p))
+		connection_wake_at(&p->connection, enough(p));
 	if (n == 0)
 		handle_end(a->swarm, p, "closed the connection before it answered");
 	else if (n < 0 && errno == ECONNRESET)
 		handle_end(a->swarm, p, strerror(errno));
 	else if (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)
-		swarm_fail(a->swarm, p, strerror(errno));	/* ENOMEM too: a rest is what helps */
+		swarm_fail(a->swarm, p, strerror(errno), clock_ms());	/* ENOMEM too: a rest is what helps */
 }

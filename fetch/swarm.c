@@ -1,5 +1,5 @@
-/* swarm.c - what is known of peers, and the choice among them; used by the
- * fetcher. */
+/* swarm.c - what is known of peers, who is connected to, and how much is asked of
+ * whom; used by the fetcher. */
 #include "fetch/swarm.h"
 
 #include <errno.h>
@@ -16,15 +16,23 @@
 #define STALL_MS 2000		/* the same, while others deliver */
 #define SLOW_MS 1000		/* a response may take, before its peer can be found too slow */
 #define LOOK_MS 250		/* between two looks at who is slow, when all is asked for */
+#define QUEUE_MS 2000		/* with no more than so many bytes: what was asked for waits in a queue */
+#define QUEUE_BYTES 8192
+#define HOPELESS_RATE 1024	/* bytes a second: less, */
+#define HOPELESS_S 60		/* and so long to go, and it is left though nobody is known to have the chunk */
 #define PATIENCE_MS 500		/* of ours, for many bytes at a time; then any are enough */
 
 #define REST_MS 1000		/* after a failure; twice as long after each more, up to */
 #define REST_MAX_MS 60000
 #define NO_FILE_REST_MS 60000	/* for a peer that doesn't have the file */
-#define REFUSED_REST_MS 50	/* after so many times "not yet" that nothing can be hoped for; */
-#define REFUSED_REST_MAX_MS 5000	/* twice as long after each more, up to this */
+#define REFUSED_REST_MS 50	/* for one that has nothing for us now; twice as long after each more refusal, */
+#define REFUSED_REST_MAX_MS 200	/* up to this, */
+#define SILENT_REST_MAX_MS 5000	/* or this, if it doesn't say what it has */
+#define PROBES 4		/* of a peer that doesn't say what it has, between two rests */
+#define REFUSALS_MAX 64		/* in a row: it is of no use now */
 
 #define PEERS_MAX 192		/* known at a time */
+#define CLOSINGS_ALWAYS 2	/* one may have been by chance */
 #define OVERDUE_S 660		/* not heard of by the tracker; every 600 s a peer subscribes again */
 
 /* Bytes that a peer is asked for ahead of what it sends: what it can deliver in a
@@ -38,162 +46,20 @@
 #define WINDOW_MAX (64u << 20)
 #define ROUND_TRIPS 8
 
-/* Where others share: so many parts of a second. What is asked of one can't be had
- * from another, and what is where changes fast. */
-#define AHEAD_OF_PARTIAL 4
-#define AHEAD_OF_FULL 8
-
-/* A peer that says "not yet" so many times rests; twice as many after each rest. */
-#define PROBES 4u
-#define PROBES_MAX 64u
-#define REFUSALS_MAX 64		/* in a row: it is of no use now */
-#define MISSES_MAX 8		/* in its order, in a row: then only one chunk in so many is asked in it */
+/* Where others share, little is asked for ahead: what is asked of one can't be had from
+ * another, and a chunk that waits in a long queue is passed on late. */
+#define AHEAD_MS 250		/* of what the peer, or all that hold parts, deliver; */
+#define AHEAD_CHUNKS 6		/* and so many chunks, of all that hold parts together */
+#define PEACE 8			/* times as long as its last answer took, who holds everything is left in peace */
 
 static int scaled(const struct swarm *s, int ms)
 {
-	return (int)(ms * s->options->time_scale);
-}
-
-static uint64_t random_below(uint64_t n)
-{
-	return (((uint64_t)random() << 31) ^ (uint64_t)random()) % n;
+	return (int)(ms * s->options.time_scale);
 }
 
 static bool is_connected(const struct peer *p)
 {
-	return p->fd >= 0;
-}
-
-/* ---- which chunk ----------------------------------------------------------- */
-
-/* What is known of which chunks a peer holds is known of regions: each is one
- * chunk, or as many as make SHARES_REGIONS of them cover the file. */
-static uint64_t region_size(const struct swarm *s)
-{
-	return (s->meta->chunks - 1) / SHARES_REGIONS + 1;
-}
-
-static size_t region_count(const struct swarm *s)
-{
-	return (size_t)((s->meta->chunks - 1) / region_size(s) + 1);
-}
-
-static bool lacks_region(const struct peer *p, uint64_t region)
-{
-	return p->lacks[region / 8] >> region % 8 & 1;
-}
-
-/* Peers that have refused a chunk hold parts of the file, as we do. */
-static bool is_like_us(const struct peer *p)
-{
-	return p->partial && !p->banned && p->failures == 0;
-}
-
-/* Whether others fetch from us, and expect the order that follows from our address. */
-static bool is_shared_with(const struct swarm *s)
-{
-	return s->options->news >= 0 && s->options->self.ip != 0 && !s->options->ascending;
-}
-
-/* Shares the file out among us and those like us. */
-static void share_out(struct swarm *s)
-{
-	struct address sharers[PEERS_MAX + 1];
-	size_t count = 0;
-
-	if (is_shared_with(s))
-		sharers[count++] = s->options->self;
-	for (size_t i = 0; i < s->count; i++)
-		if (is_like_us(&s->peers[i]))
-			sharers[count++] = s->peers[i].address;
-	if (shares_digest(sharers, count) == s->shares.digest)
-		return;
-	shares_work_out(&s->shares, sharers, count, region_count(s));
-	if (is_shared_with(s))
-		shares_order(&s->shares, s->options->self, &s->order);
-}
-
-/* The first wanted chunk, not before that one, of a region that the peer isn't
- * known to lack. False: there is none. */
-static bool find_in_region(const struct swarm *s, const struct peer *p, size_t region, uint64_t from,
-			   uint64_t *wanted)
-{
-	uint64_t size = region_size(s), first = region * size, end = first + size;
-
-	if (end > s->meta->chunks)
-		end = s->meta->chunks;
-	if (from < first)
-		from = first;
-	return !lacks_region(p, region) && (*wanted = wanted_next(&s->wanted, from, end)) < end;
-}
-
-/* The same, of the first region in that order that has any, and to which its
- * owner stands so well. */
-static bool find_in_order(const struct swarm *s, const struct peer *p, struct order *order,
-			  struct address whose, enum standing worst, uint64_t *wanted)
-{
-	if (order->given_back != s->wanted.given_back) {
-		order->given_back = s->wanted.given_back;
-		order->place = 0;
-		order->chunk = 0;
-	}
-	for (; order->place < s->shares.regions; order->place++, order->chunk = 0) {
-		size_t region = order->region[order->place];
-		if (shares_standing(&s->shares, whose, region) > worst)
-			return false;
-		if (find_in_region(s, p, region, order->chunk, wanted)) {
-			order->chunk = *wanted;
-			return true;
-		}
-	}
-	return false;
-}
-
-/* The same, from p->next on, or anywhere in a region after that: a region's first
- * chunks may be just those that the peer lacks. */
-static bool find_anywhere(const struct swarm *s, const struct peer *p, uint64_t *wanted)
-{
-	uint64_t size = region_size(s), from = p->next, skipped = random_below(size);
-	size_t regions = s->shares.regions, first = (size_t)(from / size) % regions;
-
-	for (size_t i = 0; i <= regions; i++) {
-		size_t region = (first + i) % regions;
-		if (find_in_region(s, p, region, from, wanted) || find_in_region(s, p, region, 0, wanted))
-			return true;
-		from = (region + 1) % regions * size + skipped;
-	}
-	return false;
-}
-
-/* Whether those like us are delivering, together, as much as the peer does. */
-static bool others_do_as_well(const struct swarm *s, const struct peer *p)
-{
-	int64_t now = clock_ms();
-	double rate = 0;
-
-	for (size_t i = 0; i < s->count; i++) {
-		const struct peer *other = &s->peers[i];
-		if (is_like_us(other) && other->asked_count > 0 && now - other->heard_ms < scaled(s, STALL_MS))
-			rate += peer_rate_now(other);
-	}
-	return p->rate > 0 && rate >= p->rate;
-}
-
-/* Finds a chunk to ask the peer for. One that seems to hold everything is asked in
- * our order, and left in peace with what is neither our share nor next to it while
- * others do as well. One that holds parts is asked in its own order, as long as it
- * seems to have one. False: there is none. */
-static bool find_for(struct swarm *s, struct peer *p, uint64_t *wanted)
-{
-	if (!p->partial)
-		return find_in_order(s, p, &s->order, s->options->self, others_do_as_well(s, p) ? ITS_NEXT : NOT_ITS,
-				     wanted);
-	p->anywhere = p->probes >= PROBES / 2 || (p->misses >= MISSES_MAX && p->streak % MISSES_MAX != MISSES_MAX - 1);
-	if (p->anywhere)
-		return find_anywhere(s, p, wanted);
-	if (p->order.digest != s->shares.digest)
-		shares_order(&s->shares, p->address, &p->order);
-	return find_in_order(s, p, &p->order, p->address, NOT_ITS, wanted);
+	return connection_is_open(&p->connection);
 }
 
 /* ---- what becomes of a peer ------------------------------------------------ */
@@ -205,92 +71,135 @@ const char *swarm_name(const struct peer *p)
 	return address_text(p->address, text);
 }
 
-void swarm_disconnect(struct swarm *s, struct peer *p)
+void swarm_disconnect(struct swarm *s, struct peer *p, int64_t now_ms)
 {
-	if (p->asked_count > 0 && p->header_got == PEER_RESPONSE_SIZE && p->response.status == PEER_OK)
-		s->wasted += p->body_got;
-	while (p->asked_count > 0) {
-		wanted_give_back(&s->wanted, peer_awaited(p));
-		peer_forget_awaited(p);
-	}
-	peer_disconnect(p);
+	struct connection *c = &p->connection;
+
+	if (!is_connected(p))
+		return;
+	if (connection_missing_of_chunk(c) > 0)
+		s->wasted += c->body_got;
+	for (; c->asked_count > 0; connection_forget_awaited(c, now_ms))
+		choice_give_back(&s->choice, connection_awaited(c));
+	connection_close(c);
 }
 
-static void rest(struct peer *p, int64_t ms)
+void swarm_hung_up(struct swarm *s, struct peer *p, int64_t now_ms)
 {
-	p->rest_until_ms = clock_ms() + ms;
+	log_debug("%s: closed the connection", swarm_name(p));
+	p->closings += p->connection.answers == 1 && p->connection.asked_count > 0;
+	swarm_disconnect(s, p, now_ms);
 }
 
-/* The peer has nothing that is wanted, now; after a rest it may. */
-static void rest_refused(struct peer *p)
+static void rest(struct peer *p, int64_t ms, int64_t now_ms)
 {
-	int64_t ms = REFUSED_REST_MS << (p->rests < 7 ? p->rests : 7);
-
-	p->rests++;
-	p->probes = 0;
-	memset(p->lacks, 0, sizeof p->lacks);
-	p->order.place = 0;
-	p->order.chunk = 0;
-	rest(p, clock_jittered(ms < REFUSED_REST_MAX_MS ? ms : REFUSED_REST_MAX_MS));
+	p->rest_until_ms = now_ms + clock_jittered(ms);
+	p->rests = true;
 }
 
-void swarm_fail(struct swarm *s, struct peer *p, const char *why)
+/* Twice as long after each more, up to a limit. */
+static int64_t doubled(int64_t ms, unsigned times, int64_t most_ms)
 {
-	unsigned doublings = p->failures < 6 ? p->failures : 6;
-	int64_t ms = REST_MS << doublings;
+	ms <<= times < 10 ? times : 10;
+	return ms < most_ms ? ms : most_ms;
+}
 
+void swarm_fail(struct swarm *s, struct peer *p, const char *why, int64_t now_ms)
+{
 	log_debug("%s: %s", swarm_name(p), why);
 	snprintf(s->trouble, sizeof s->trouble, "%s: %s", swarm_name(p), why);
-	s->unreachable = p->connecting || !is_connected(p);
-	swarm_disconnect(s, p);
+	s->unreachable = p->connection.connecting || !is_connected(p);
+	swarm_disconnect(s, p, now_ms);
+	choice_forget(&s->choice, &p->holding, p->address);
+	rest(p, doubled(REST_MS, p->failures, REST_MAX_MS), now_ms);
 	p->failures++;
-	rest(p, clock_jittered(ms < REST_MAX_MS ? ms : REST_MAX_MS));
 }
 
-void swarm_lacks_file(struct swarm *s, struct peer *p)
+void swarm_lacks_file(struct swarm *s, struct peer *p, int64_t now_ms)
 {
-	swarm_fail(s, p, "doesn't have the file");
-	rest(p, clock_jittered(NO_FILE_REST_MS));
+	swarm_fail(s, p, "doesn't have the file", now_ms);
+	rest(p, NO_FILE_REST_MS, now_ms);
 }
 
-void swarm_ban(struct swarm *s, struct peer *p, const char *why)
+void swarm_ban(struct swarm *s, struct peer *p, const char *why, int64_t now_ms)
 {
-	log_warnx("%s: %s; it is not asked again", swarm_name(p), why);
-	swarm_disconnect(s, p);
+	if (!p->banned)
+		log_warnx("%s: %s; it is not asked again", swarm_name(p), why);
 	p->banned = true;
+	swarm_disconnect(s, p, now_ms);
+	choice_forget(&s->choice, &p->holding, p->address);
 }
 
-/* Remembers that the peer lacks the chunk, and looks elsewhere for what it may
- * have; if it seems to have nothing, later. */
-void swarm_lacks_chunk(struct swarm *s, struct peer *p, uint64_t chunk)
+void swarm_cannot_parse(struct swarm *s, struct peer *p, int64_t now_ms)
 {
-	uint64_t region = chunk / region_size(s);
+	if (p->one_at_a_time || (p->connection.asked_count == 1 && p->connection.answers == 0)) {
+		swarm_ban(s, p, "can't parse a request", now_ms);
+	} else {
+		log_debug("%s: takes one request at a time", swarm_name(p));
+		swarm_disconnect(s, p, now_ms);
+		p->one_at_a_time = true;
+	}
+}
+
+void swarm_heard(struct peer *p, size_t bytes, int64_t now_ms)
+{
+	connection_heard(&p->connection, bytes, now_ms);
+	p->rate = connection_rate(&p->connection, now_ms);
+}
+
+void swarm_chunk_begins(struct peer *p)
+{
+	p->refusals = 0;
+}
+
+void swarm_chunk_arrived(struct peer *p, int64_t now_ms)
+{
+	int64_t ms = now_ms - p->connection.due_ms + 1;
+
+	p->answer_ms = p->answer_ms > 0 ? (3 * p->answer_ms + ms) / 4 : ms;
+	connection_forget_awaited(&p->connection, now_ms);
+}
+
+/* Whatever else it may have is asked for at once. If that is nothing, it rests: meanwhile
+ * it may get something. */
+void swarm_chunk_refused(struct swarm *s, struct peer *p, const struct region_set *held, int64_t now_ms)
+{
+	uint64_t chunk = connection_awaited(&p->connection);
 
 	log_debug("%s: doesn't have chunk %llu yet", swarm_name(p), (unsigned long long)chunk);
-	p->partial = true;
-	p->lacks[region / 8] |= (uint8_t)(1u << region % 8);
-	p->next = random_below(s->meta->chunks);
-	p->misses += !p->anywhere;
-	p->streak = 0;
+	choice_give_back(&s->choice, chunk);
+	connection_forget_awaited(&p->connection, now_ms);
+	choice_refused(&s->choice, &p->holding, chunk, held);
 	p->refusals++;
-	if (++p->probes >= (p->rests < 4 && p->misses < MISSES_MAX ? PROBES << p->rests : PROBES_MAX))
-		rest_refused(p);
+	if (held == NULL && p->refusals % PROBES == 0)
+		rest(p, doubled(REFUSED_REST_MS, p->refusals / PROBES - 1, SILENT_REST_MAX_MS), now_ms);
 }
 
-void swarm_has_chunk(struct peer *p)
+void swarm_answered(struct swarm *s, struct peer *p, int64_t now_ms)
 {
-	if (!p->anywhere)
-		p->misses = 0;
-	p->streak++;
-	p->refusals = p->probes = p->rests = 0;
+	if (++p->connection.answers > 1)
+		p->closings = 0;
+	else if (p->closings >= CLOSINGS_ALWAYS)
+		swarm_disconnect(s, p, now_ms);	/* as it does; the next connection needn't wait for it */
 }
 
-void swarm_delivered(struct swarm *s, struct peer *p, uint64_t chunks)
+void swarm_delivered(struct peer *p, uint64_t chunks)
 {
 	p->chunks += chunks;
 	p->proven = true;
 	p->failures = 0;
-	s->good_ms = clock_ms();
+}
+
+void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes)
+{
+	choice_give_back(&s->choice, chunk);
+	s->wasted += bytes;
+}
+
+void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms)
+{
+	for (size_t i = 0; i < s->count; i++)
+		connection_excuse(&s->peers[i].connection, ms, now_ms);
 }
 
 /* ---- who is known ------------------------------------------------------------ */
@@ -327,15 +236,14 @@ static struct peer *find_room(struct swarm *s)
 	return worst;
 }
 
-/* The peer at that address, known before or from now on; NULL: there is no room. */
+/* Adds a peer at that address, which is not known. NULL: there is no room. */
 static struct peer *add_peer(struct swarm *s, struct address a)
 {
-	struct peer *p = find_peer(s, a);
+	struct peer *p = find_room(s);
 
-	if (p == NULL && (p = find_room(s)) != NULL) {
-		memset(p, 0, sizeof *p);
-		p->address = a;
-		p->fd = -1;
+	if (p != NULL) {
+		choice_forget(&s->choice, &p->holding, p->address);
+		*p = (struct peer){.address = a, .connection.fd = -1};
 	}
 	return p;
 }
@@ -349,26 +257,28 @@ static bool is_loopback(uint32_t ip)
  * 127.0.0.1 for a peer on its own machine; elsewhere it means something else. */
 static bool is_usable(const struct swarm *s, struct address a)
 {
-	const struct address self = s->options->self;
+	const struct address self = s->options.self;
 
 	return a.port != 0 && a.ip >> 24 != 0 && a.ip >> 28 < 14 &&
 	       (a.ip != self.ip || a.port != self.port) &&
 	       (!is_loopback(a.ip) || is_loopback(self.ip) || self.ip == 0);
 }
 
-unsigned swarm_add_entries(struct swarm *s, const struct tracker_entry entries[], size_t count)
+unsigned swarm_add_entries(struct swarm *s, const struct tracker_entry entries[], size_t count, bool *news)
 {
 	uint32_t latest = 0;	/* by the tracker's clock, which may not be ours */
 	unsigned usable = 0;
 
+	*news = false;
 	for (size_t i = 0; i < count; i++)
 		if (entries[i].last_seen > latest)
 			latest = entries[i].last_seen;
 	for (size_t i = 0; i < count; i++) {
 		const struct tracker_entry *entry = &entries[i];
-		struct peer *p = is_usable(s, entry->address) ? add_peer(s, entry->address) : NULL;
-		if (p == NULL)
+		struct peer *known = find_peer(s, entry->address), *p = known;
+		if (!is_usable(s, entry->address) || (p == NULL && (p = add_peer(s, entry->address)) == NULL))
 			continue;
+		*news = *news || known == NULL;
 		p->good = entry->good;
 		p->overdue = latest - entry->last_seen > OVERDUE_S;
 		usable++;
@@ -394,100 +304,207 @@ bool swarm_has_reachable_peer(const struct swarm *s)
 	return false;
 }
 
-int swarm_begin(struct swarm *s, const struct metafile *m, const struct held *held,
-		const struct fetch_options *options)
+int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uint8_t cascade_hash[SHA256_HASH_SIZE],
+		const struct swarm_options *options)
 {
-	*s = (struct swarm){.meta = m, .options = options, .good_ms = clock_ms()};
+	enum choice_order order = options->ascending ? ORDER_ASCENDING
+		: options->serves && options->self.ip != 0 ? ORDER_BY_CLAIM : ORDER_FROM_ANYWHERE;
+
+	*s = (struct swarm){.options = *options, .length = length, .chunk_size = chunk_size,
+		.cascade_hash = cascade_hash};
 	s->peers = calloc(PEERS_MAX, sizeof s->peers[0]);
-	if (s->peers == NULL || wanted_init(&s->wanted, m->chunks) < 0) {
+	if (s->peers == NULL || choice_begin(&s->choice, (length - 1) / chunk_size + 1, options->self, order) < 0) {
 		free(s->peers);
 		return -1;
 	}
-	for (uint64_t chunk = 0; chunk < m->chunks; chunk++)
-		if (held_has(held, chunk))
-			wanted_take(&s->wanted, chunk);
-	shares_work_out(&s->shares, NULL, 0, region_count(s));
-	size_t from = options->ascending ? 0 : (size_t)random_below(s->shares.regions);
-	shares_file_order(&s->shares, from, &s->order);
 	for (size_t i = 0; i < options->peer_count; i++) {
-		struct peer *p = add_peer(s, options->peers[i]);
-		if (p != NULL)
+		struct peer *p = find_peer(s, options->peers[i]);
+		if (p != NULL || (p = add_peer(s, options->peers[i])) != NULL)
 			p->direct = true;
 	}
 	return 0;
 }
 
-void swarm_end(struct swarm *s)
+void swarm_end(struct swarm *s, int64_t now_ms)
 {
 	for (size_t i = 0; i < s->count; i++)
-		swarm_disconnect(s, &s->peers[i]);
-	wanted_free(&s->wanted);
+		swarm_disconnect(s, &s->peers[i], now_ms);
+	choice_end(&s->choice);
 	free(s->peers);
 }
 
-/* ---- asking ------------------------------------------------------------------ */
+/* ---- how much of whom -------------------------------------------------------- */
 
-/* How many chunks the peer may be asked for ahead of what it sends. */
-static uint64_t window(const struct swarm *s, const struct peer *p)
+/* Counts those among whom the file is shared out, beside us. */
+static size_t share_out(struct swarm *s)
 {
-	double rate = p->rate, far = rate * ROUND_TRIPS * (double)p->round_trip_ms / 1000;
+	size_t count = 0;
+
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[i];
+		bool shares = p->holding.partial && !p->banned && p->failures == 0;
+		choice_share(&s->choice, &p->holding, p->address, shares);
+		count += shares;
+	}
+	return count;
+}
+
+/* How many chunks a peer may be asked for ahead of what it sends, if nobody shares. */
+static uint64_t window_alone(const struct swarm *s, const struct peer *p)
+{
+	double rate = p->rate, far = rate * ROUND_TRIPS * (double)p->connection.round_trip_ms / 1000;
 	double most = far < WINDOW_NEAR ? WINDOW_NEAR : far > WINDOW_MAX ? WINDOW_MAX : far;
 	double bytes = rate < WINDOW_FIRST ? WINDOW_FIRST : rate > most ? most : rate;
-	uint64_t chunk_size = s->meta->chunk_size, chunks;
+	uint64_t chunks = (uint64_t)bytes / s->chunk_size;
 
-	if (p->partial) {
-		chunks = 1 + (uint64_t)(rate / AHEAD_OF_PARTIAL) / chunk_size;
-		return chunks < 2 * (p->streak + 1) ? chunks : 2 * (p->streak + 1);
-	}
-	if (others_do_as_well(s, p))
-		return 1 + (uint64_t)(rate / AHEAD_OF_FULL) / chunk_size;
-	chunks = (uint64_t)bytes / chunk_size;
-	return chunks > 2 ? chunks : 2;
+	if (chunks < 2)
+		chunks = 2;
+	/* Others may have begun just now, and are not known yet. */
+	return s->options.serves && chunks > p->chunks ? p->chunks : chunks;
 }
 
-/* How many more it may be asked for. Until a peer has shown that it delivers, one:
- * a liar's chunks are wasted. */
-static uint64_t window_left(const struct swarm *s, const struct peer *p)
+/* Chunks that come in AHEAD_MS at that rate. */
+static uint64_t ahead(const struct swarm *s, double rate)
 {
+	return (uint64_t)(rate * AHEAD_MS / 1000) / s->chunk_size;
+}
+
+/* What the peers that hold parts may be asked for together, beyond what they were asked
+ * for, and what they deliver. Who is late counts for nothing: it would keep us from
+ * asking others. */
+static uint64_t budget_left(const struct swarm *s, double *rate, int64_t now_ms)
+{
+	uint64_t asked = 0, budget;
+
+	*rate = 0;
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *p = &s->peers[i];
+		if (!p->holding.partial || p->connection.asked_count == 0)
+			continue;
+		*rate += connection_rate(&p->connection, now_ms);
+		if (now_ms - p->connection.heard_ms < scaled(s, SLOW_MS))
+			asked += p->connection.asked_count;
+	}
+	budget = AHEAD_CHUNKS + ahead(s, *rate);
+	return asked < budget ? budget - asked : 0;
+}
+
+/* How many more chunks the peer may be asked for. Until it has shown that it delivers,
+ * one: a liar's chunks are wasted. */
+static uint64_t window_left(const struct swarm *s, const struct peer *p, bool others_share, uint64_t part)
+{
+	uint64_t asked = p->connection.asked_count, chunks;
+
 	if (!p->proven && p->refusals == 0)
-		return p->asked_count + p->unchecked == 0;
+		return asked + p->unchecked == 0;
 	if (p->one_at_a_time || p->closings > 0)
-		return p->asked_count == 0;
+		return asked == 0;
+	chunks = p->holding.partial || others_share ? 1 + ahead(s, p->rate) : window_alone(s, p);
 	/* Nobody is asked for more than its part of what is left: at the end, those who turn
 	 * out to be slow hold little. */
-	uint64_t chunks = window(s, p), part = s->wanted.count / swarm_connected(s) + 1;
 	if (chunks > part)
 		chunks = part;
-	return p->asked_count < chunks ? chunks - p->asked_count : 0;
+	return asked < chunks ? chunks - asked : 0;
 }
 
-static void ask_for_chunks(struct swarm *s, struct peer *p)
+/* Whether a peer that seems to hold everything is to be asked only for what nobody else
+ * fetches from it: while the others, together, deliver faster than it does, it has more
+ * to do than they. After a while it is tried again: it may have less to do by now. */
+static bool is_left_in_peace(const struct swarm *s, const struct peer *p, double others_rate, int64_t now_ms)
 {
-	uint64_t chunk, left = window_left(s, p);
+	return !p->holding.partial && p->answer_ms > 0 &&
+	       others_rate * (double)p->answer_ms > (double)s->chunk_size * 1000 &&
+	       now_ms - p->connection.heard_ms < PEACE * p->answer_ms;
+}
 
-	if (p->partial && p->asked_count == 0 && s->wanted.count > 0 && !find_for(s, p, &chunk)) {
-		rest_refused(p);	/* it lacks all that is left */
-		return;
-	}
+/* Asks for up to that many chunks. Returns how many it asked for. */
+static uint64_t ask_for_chunks(struct swarm *s, struct peer *p, uint64_t left, bool only_ours, int64_t now_ms)
+{
+	struct connection *c = &p->connection;
+	uint64_t chunk, asked = 0;
+
 	/* Many requests in one go, rather than one for each chunk that came. */
-	if (p->asked_count > 0 && left < p->asked_count / 2 && p->out_used == 0)
-		return;
+	if (c->asked_count > 0 && left < c->asked_count / 2 && c->out_used == 0)
+		return 0;
 	for (;;) {
-		while (left > 0 && peer_can_ask(p) && find_for(s, p, &chunk)) {
-			wanted_take(&s->wanted, chunk);
-			peer_ask(p, chunk, s->meta->cascade_hash);
-			p->next = chunk + 1;
-			left--;
+		while (asked < left && connection_can_ask(c) && choice_find(&s->choice, &p->holding, only_ours, &chunk)) {
+			choice_take(&s->choice, chunk);
+			connection_ask(c, chunk, s->cascade_hash, now_ms);
+			asked++;
 		}
-		if (p->out_used == 0)
-			return;
-		int error = peer_send(p);
+		if (c->out_used == 0)
+			return asked;
+		int error = connection_send(c);
 		if (error != 0) {
-			swarm_fail(s, p, strerror(error));
-			return;
+			swarm_fail(s, p, strerror(error), now_ms);
+			return 0;
 		}
-		if (p->out_used > 0)
-			return;		/* the socket is full: poll tells when it isn't */
+		if (c->out_used > 0)
+			return asked;	/* the socket is full: poll tells when it isn't */
+	}
+}
+
+/* A peer that has nothing for us may have something after a rest. Then it is asked for
+ * what it isn't known to have, and tells what it has. */
+static void rest_refused(struct peer *p, int64_t now_ms)
+{
+	rest(p, doubled(REFUSED_REST_MS, p->refusals, REFUSED_REST_MAX_MS), now_ms);
+}
+
+/* Who seems to hold everything comes before who holds parts, and who answered sooner of
+ * late before who took longer: it has less to do. */
+static int compare_in_turn(const void *a, const void *b)
+{
+	const struct peer *p = *(struct peer *const *)a, *q = *(struct peer *const *)b;
+
+	if (p->holding.partial != q->holding.partial)
+		return p->holding.partial ? 1 : -1;
+	if (p->answer_ms != q->answer_ms)
+		return p->answer_ms < q->answer_ms ? -1 : 1;
+	return p->turn < q->turn ? -1 : p->turn > q->turn;
+}
+
+/* Puts those that may be asked into the order in which they are. Among equals that is
+ * another one each time. Returns how many they are. */
+static size_t put_in_turn(struct swarm *s, struct peer *in_turn[PEERS_MAX], int64_t now_ms)
+{
+	size_t count = 0, first = s->turn++;
+
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[(first + i) % s->count];
+		if (!is_connected(p) || p->connection.connecting || p->rest_until_ms > now_ms)
+			continue;
+		p->turn = count;
+		in_turn[count++] = p;
+	}
+	qsort(in_turn, count, sizeof in_turn[0], compare_in_turn);
+	return count;
+}
+
+static void ask_all(struct swarm *s, int64_t now_ms)
+{
+	double others_rate;
+	bool others_share = share_out(s) > 0;
+	uint64_t budget = budget_left(s, &others_rate, now_ms);
+	size_t connected = swarm_connected(s);
+	uint64_t part = s->choice.wanted.count / (connected > 0 ? connected : 1) + 1;
+	struct peer *in_turn[PEERS_MAX];
+	size_t count = put_in_turn(s, in_turn, now_ms);
+
+	for (size_t i = 0; i < count; i++) {
+		struct peer *p = in_turn[i];
+		bool partial = p->holding.partial;
+		if (p->rests)
+			choice_forget_lacks(&p->holding);
+		p->rests = false;
+		uint64_t left = window_left(s, p, others_share, part);
+		if (partial && left > budget)
+			left = budget;
+		uint64_t asked = ask_for_chunks(s, p, left, is_left_in_peace(s, p, others_rate, now_ms), now_ms);
+		if (partial)
+			budget -= asked;
+		if (partial && left > 0 && p->connection.asked_count == 0 && s->choice.wanted.count > 0 && is_connected(p))
+			rest_refused(p, now_ms);
 	}
 }
 
@@ -508,28 +525,29 @@ static bool is_better(const struct peer *p, const struct peer *q)
 	return p->good && !q->good;
 }
 
-/* Whether somebody is connected to, or about to be, who has not been found to be slow. */
-static bool has_quick_peer(const struct swarm *s)
+/* Whether somebody is connected to, or about to be, who has something for us, and is
+ * quicker than that slow peer, or of unknown speed. */
+static bool has_quicker_peer(const struct swarm *s, const struct peer *slow)
 {
-	for (size_t i = 0; i < s->count; i++)
-		if (is_connected(&s->peers[i]) && !s->peers[i].slow)
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *p = &s->peers[i];
+		if (is_connected(p) && p->refusals == 0 && (p->rate > slow->rate || (p->rate == 0 && !p->slow)))
 			return true;
+	}
 	return false;
 }
 
 /* The best of the peers that may be connected to; among equals, any. A slow one is better
  * than none. */
-static struct peer *choose_peer(struct swarm *s)
+static struct peer *choose_peer(struct swarm *s, int64_t now_ms)
 {
 	struct peer *best = NULL;
-	int64_t now = clock_ms();
-	bool quick = has_quick_peer(s);
 	size_t start = s->count > 0 ? (size_t)random() % s->count : 0;
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[(start + i) % s->count];
-		bool may_be = !is_connected(p) && !p->banned && p->rest_until_ms <= now &&
-			      (p->proven || p->unchecked == 0) && !(p->slow && quick);
+		bool may_be = !is_connected(p) && !p->banned && p->rest_until_ms <= now_ms &&
+			      (p->proven || p->unchecked == 0) && !(p->slow && has_quicker_peer(s, p));
 		if (may_be && (best == NULL || is_better(p, best)))
 			best = p;
 	}
@@ -547,162 +565,192 @@ size_t swarm_connected(const struct swarm *s)
 
 /* Every peer that may have something for us is connected to, as far as there is room:
  * then one that delivers drop by drop keeps nobody else from being asked. */
-static void connect_to_all(struct swarm *s)
+static void connect_to_all(struct swarm *s, int64_t now_ms)
 {
 	size_t connected = swarm_connected(s);
 	struct peer *p;
 
-	while (s->wanted.count > 0 && connected < SWARM_CONNECTED_MAX && (p = choose_peer(s)) != NULL)
-		if (peer_connect(p) < 0)
-			swarm_fail(s, p, strerror(errno));
+	while (s->choice.wanted.count > 0 && connected < SWARM_CONNECTED_MAX && (p = choose_peer(s, now_ms)) != NULL)
+		if (connection_open(&p->connection, p->address, now_ms) < 0)
+			swarm_fail(s, p, strerror(errno), now_ms);
 		else
 			connected++;
 }
 
-void swarm_connection_made(struct swarm *s, struct peer *p)
+void swarm_connection_made(struct swarm *s, struct peer *p, int64_t now_ms)
 {
-	int error = peer_connected(p);
+	int error = connection_made(&p->connection, now_ms);
 
 	if (error != 0)
-		swarm_fail(s, p, strerror(error));
+		swarm_fail(s, p, strerror(error), now_ms);
 	else
 		log_debug("%s: connected", swarm_name(p));
 }
 
 /* ---- what takes too long --------------------------------------------------------- */
 
-/* How many bytes are still to come of all that the peer was asked for. */
-static double bytes_left(const struct swarm *s, const struct peer *p)
-{
-	bool comes = p->header_got == PEER_RESPONSE_SIZE && p->response.status == PEER_OK;
-
-	return (double)p->asked_count * (double)s->meta->chunk_size - (comes ? (double)p->body_got : 0);
-}
-
-/* How long the peer needs for that at its present rate, in seconds. A byte now and then
- * is a rate like any other: it takes very long. */
+/* How long the peer needs for all that it was asked for at its present rate, in seconds.
+ * A byte now and then is a rate like any other: it takes very long. */
 static double seconds_left(const struct swarm *s, const struct peer *p, int64_t now_ms)
 {
-	bool stalls = now_ms - p->heard_ms >= scaled(s, SLOW_MS);
-	double rate = stalls ? 0 : peer_rate_now(p);
+	const struct connection *c = &p->connection;
+	bool stalls = now_ms - c->heard_ms >= scaled(s, SLOW_MS);
+	double rate = stalls ? 0 : connection_rate(c, now_ms);
+	double came = connection_missing_of_chunk(c) > 0 ? (double)c->body_got : 0;
 
-	return rate > 0 ? bytes_left(s, p) / rate : 1e9;
+	return rate > 0 ? ((double)c->asked_count * (double)s->chunk_size - came) / rate : 1e9;
 }
 
 /* What the peer was asked for is wanted again; it is not asked while there is another. */
-static void leave_slow(struct swarm *s, struct peer *p)
+static void leave_slow(struct swarm *s, struct peer *p, int64_t now_ms)
 {
 	p->slow = true;
-	swarm_fail(s, p, "too slow for the rest");
+	swarm_fail(s, p, "too slow for the rest", now_ms);
 }
 
-/* Whether it may be asked for what another was asked for. One that has refused a chunk
- * since it last had one may do so again. */
-static bool can_relieve(const struct peer *p, int64_t now_ms)
+/* Whether the peer has nothing to do, and may be asked for that chunk. One that has
+ * refused a chunk since it last had one may do so again; one that isn't connected to must
+ * have delivered something. */
+static bool can_relieve(const struct swarm *s, const struct peer *p, uint64_t chunk, int64_t now_ms)
 {
-	return is_connected(p) && !p->connecting && !p->banned && p->asked_count == 0 && p->unchecked == 0 &&
-	       p->rest_until_ms <= now_ms && p->refusals == 0;
+	size_t region = wanted_region(&s->choice.wanted, chunk);
+
+	return (is_connected(p) || p->rate > 0) && !p->connection.connecting && !p->banned &&
+	       p->connection.asked_count == 0 && p->unchecked == 0 && p->rest_until_ms <= now_ms &&
+	       !region_set_has(&p->holding.lacks, region) &&
+	       (p->refusals == 0 || region_set_has(&p->holding.has, region));
 }
 
-/* The fastest that has nothing to do. One that has delivered nothing yet comes last. */
-static struct peer *find_idle(const struct swarm *s, int64_t now_ms)
+/* The best of those. */
+static struct peer *find_idle(const struct swarm *s, uint64_t chunk, int64_t now_ms)
 {
 	struct peer *idle = NULL;
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		if (can_relieve(p, now_ms) && (idle == NULL || p->rate > idle->rate))
+		if (can_relieve(s, p, chunk, now_ms) && (idle == NULL || is_better(p, idle)))
 			idle = p;
 	}
 	return idle;
 }
 
+/* Whether anybody is as good as the peer, for what it was asked for: the others may have it
+ * by now. */
+static bool is_hopeless(const struct swarm *s, const struct peer *p, int64_t now_ms)
+{
+	const struct connection *c = &p->connection;
+
+	return s->count > 1 && now_ms - c->due_ms >= scaled(s, SILENCE_MS) &&
+	       connection_rate(c, now_ms) < HOPELESS_RATE && seconds_left(s, p, now_ms) > HOPELESS_S;
+}
+
 /* When everything that is left has been asked for, and somebody has nothing to do, those
  * that would take far longer than that one lose what they were asked for. */
-static void relieve_slow(struct swarm *s)
+static void relieve_slow(struct swarm *s, int64_t now_ms)
 {
-	int64_t now = clock_ms();
-	struct peer *idle = s->wanted.count > 0 ? NULL : find_idle(s, now);
-
-	for (size_t i = 0; idle != NULL && i < s->count; i++) {
-		struct peer *p = &s->peers[i];
-		if (p->asked_count == 0 || now - p->due_ms < scaled(s, SLOW_MS))
-			continue;
-		double by_idle = (double)p->asked_count * (double)s->meta->chunk_size / (idle->rate > 0 ? idle->rate : WINDOW_FIRST);
-		if (seconds_left(s, p, now) > 1 + 2 * by_idle)
-			leave_slow(s, p);
-	}
-}
-
-void swarm_manage(struct swarm *s)
-{
-	int64_t now = clock_ms();
-
-	share_out(s);
-	for (size_t i = 0; i < s->count; i++)
-		if (is_connected(&s->peers[i]) && now - s->peers[i].heard_ms >= PATIENCE_MS)
-			peer_set_enough(&s->peers[i], 1);
-	relieve_slow(s);
+	if (s->choice.wanted.count > 0)
+		return;
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		int64_t silent = now - p->heard_ms;
-		if (!is_connected(p))
+		const struct connection *c = &p->connection;
+		if (c->asked_count == 0 || now_ms - c->due_ms < scaled(s, SLOW_MS))
 			continue;
-		if (p->banned)
-			swarm_disconnect(s, p);
-		else if (p->connecting && silent >= scaled(s, CONNECT_MS))
-			swarm_fail(s, p, "can't be connected to in time");
-		else if (p->asked_count > 0 && silent >= scaled(s, SILENCE_MS))
-			swarm_fail(s, p, "has been silent for too long");
-		else if (!p->connecting && p->rest_until_ms <= now)
-			ask_for_chunks(s, p);
+		const struct peer *idle = find_idle(s, connection_awaited(c), now_ms);
+		double rate = idle == NULL || idle->rate <= 0 ? WINDOW_FIRST : idle->rate;
+		double by_idle = (double)c->asked_count * (double)s->chunk_size / rate;
+		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * by_idle) || is_hopeless(s, p, now_ms))
+			leave_slow(s, p, now_ms);
 	}
-	connect_to_all(s);
 }
 
-int64_t swarm_next_event_ms(const struct swarm *s, int64_t next_ms)
+/* Whether somebody who has nothing to do is known to have the chunk. */
+static bool has_idle_holder(const struct swarm *s, uint64_t chunk)
 {
-	int64_t now = clock_ms();
+	size_t region = wanted_region(&s->choice.wanted, chunk);
 
 	for (size_t i = 0; i < s->count; i++) {
 		const struct peer *p = &s->peers[i];
-		if (p->connecting)
-			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, CONNECT_MS));
-		else if (p->asked_count > 0 && p->enough > 1)
-			next_ms = clock_earlier(next_ms, p->heard_ms + PATIENCE_MS);
-		else if (p->asked_count > 0 && s->wanted.count == 0)
-			next_ms = clock_earlier(next_ms, now + LOOK_MS);
-		else if (p->asked_count > 0 && now - p->heard_ms < scaled(s, STALL_MS))
-			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, STALL_MS));
-		else if (p->asked_count > 0)
-			next_ms = clock_earlier(next_ms, p->heard_ms + scaled(s, SILENCE_MS));
-		if (!p->banned && p->rest_until_ms > now)
+		if (is_connected(p) && p->connection.asked_count == 0 && p->unchecked == 0 &&
+		    region_set_has(&p->holding.has, region) && !region_set_has(&p->holding.lacks, region))
+			return true;
+	}
+	return false;
+}
+
+/* What waits at a busy peer is asked of somebody else, if somebody is known to have it.
+ * The protocol has no way to take a request back but to hang up. */
+static void leave_queues(struct swarm *s, int64_t now_ms)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[i];
+		const struct connection *c = &p->connection;
+		if (c->asked_count == 0 || now_ms - c->due_ms < scaled(s, QUEUE_MS) || c->body_got > QUEUE_BYTES ||
+		    !has_idle_holder(s, connection_awaited(c)))
+			continue;
+		log_debug("%s: makes us wait", swarm_name(p));
+		swarm_disconnect(s, p, now_ms);
+		rest(p, REST_MS, now_ms);
+	}
+}
+
+static void end_what_takes_too_long(struct swarm *s, int64_t now_ms)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[i];
+		struct connection *c = &p->connection;
+		int64_t silent = now_ms - c->heard_ms;
+		if (!is_connected(p))
+			continue;
+		if (c->connecting && silent >= scaled(s, CONNECT_MS))
+			swarm_fail(s, p, "can't be connected to in time", now_ms);
+		else if (c->asked_count > 0 && silent >= scaled(s, SILENCE_MS))
+			swarm_fail(s, p, "has been silent for too long", now_ms);
+		else if (silent >= PATIENCE_MS)
+			connection_wake_at(c, 1);
+	}
+}
+
+void swarm_manage(struct swarm *s, int64_t now_ms)
+{
+	end_what_takes_too_long(s, now_ms);
+	relieve_slow(s, now_ms);
+	leave_queues(s, now_ms);
+	ask_all(s, now_ms);
+	connect_to_all(s, now_ms);
+}
+
+/* When the peer's silence will be looked at next. */
+static int64_t next_look_ms(const struct swarm *s, const struct connection *c, int64_t now_ms)
+{
+	if (c->connecting)
+		return c->heard_ms + scaled(s, CONNECT_MS);
+	if (c->wake_bytes > 1)
+		return c->heard_ms + PATIENCE_MS;
+	if (s->choice.wanted.count == 0)
+		return now_ms + LOOK_MS;
+	if (now_ms - c->due_ms < scaled(s, QUEUE_MS))
+		return c->due_ms + scaled(s, QUEUE_MS);
+	if (now_ms - c->heard_ms < scaled(s, STALL_MS))
+		return c->heard_ms + scaled(s, STALL_MS);
+	return c->heard_ms + scaled(s, SILENCE_MS);
+}
+
+int64_t swarm_next_event_ms(const struct swarm *s, int64_t now_ms, int64_t next_ms)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *p = &s->peers[i];
+		if (p->connection.connecting || p->connection.asked_count > 0)
+			next_ms = clock_earlier(next_ms, next_look_ms(s, &p->connection, now_ms));
+		if (!p->banned && p->rest_until_ms > now_ms)
 			next_ms = clock_earlier(next_ms, p->rest_until_ms);
 	}
 	return next_ms;
 }
 
-nfds_t swarm_poll(const struct swarm *s, struct pollfd polled[SWARM_CONNECTED_MAX],
-		  struct peer *who[SWARM_CONNECTED_MAX])
-{
-	int64_t now = clock_ms();
-	nfds_t count = 0;
-
-	for (size_t i = 0; i < s->count && count < SWARM_CONNECTED_MAX; i++) {
-		struct peer *p = &s->peers[i];
-		if (!is_connected(p))
-			continue;
-		bool sends = p->connecting || (p->out_used > 0 && p->rest_until_ms <= now);
-		who[count] = p;
-		polled[count++] = (struct pollfd){.fd = p->fd, .events = sends ? POLLIN | POLLOUT : POLLIN};
-	}
-	return count;
-}
-
 bool swarm_is_idle(const struct swarm *s)
 {
 	for (size_t i = 0; i < s->count; i++)
-		if (s->peers[i].connecting || s->peers[i].asked_count > 0)
+		if (s->peers[i].connection.connecting || s->peers[i].connection.asked_count > 0)
 			return false;
 	return true;
 }

@@ -1,19 +1,26 @@
-/* wanted.h - the chunks of a file that nobody has been asked for yet. */
+/* wanted.h - the chunks of a file that nobody has been asked for yet. They are counted
+ * by region. */
 #ifndef WANTED_H
 #define WANTED_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+
+#include "net/regions.h"
 
 struct wanted {
 	uint64_t chunks;	/* of the file */
-	uint64_t count;		/* of them wanted */
-	uint64_t given_back;	/* chunks, so far: where nothing was found there may be something again */
+	uint64_t region_size;	/* chunks in a region; the last may have fewer */
+	size_t regions;
+	uint64_t count;		/* chunks wanted, */
+	uint64_t *in_region;	/* of them in each region, */
+	struct region_set some;	/* and the regions that have any */
 	uint64_t *taken;	/* a bit for each chunk that isn't: held, asked for, or arrived */
 };
 
-/* All of that many chunks are wanted. Returns 0, or -1 with errno if there is
- * no memory. wanted_free gives back what was taken. */
+/* All of that many chunks (at least one) are wanted. Returns 0, or -1 with errno if
+ * there is no memory. wanted_free gives back what was taken. */
 int wanted_init(struct wanted *w, uint64_t chunks);
 void wanted_free(struct wanted *w);
 
@@ -23,7 +30,11 @@ bool wanted_has(const struct wanted *w, uint64_t chunk);
 void wanted_take(struct wanted *w, uint64_t chunk);
 void wanted_give_back(struct wanted *w, uint64_t chunk);
 
-/* The first wanted chunk from `from` up to end, or end if there is none. */
-uint64_t wanted_next(const struct wanted *w, uint64_t from, uint64_t end);
+/* The region that the chunk is in. */
+size_t wanted_region(const struct wanted *w, uint64_t chunk);
+
+/* A wanted chunk of a region that has one: the first one that isn't before so many others
+ * of the region's chunks, wanted or not; or, if there is none, the first one. */
+uint64_t wanted_in_region(const struct wanted *w, size_t region, uint64_t after);
 
 #endif

@@ -1,6 +1,7 @@
 /* check.c - compares chunks in the data file with their hashes in the metafile, and puts
  * those that match into the map of held chunks. Run by the workers at the start, and by
- * the checkers after that: no other code calls a chunk held. */
+ * the checkers after that. Only chunks in holes, whose bytes needn't be read, are put into the
+ * map elsewhere (scan.c). */
 #include "file/check.h"
 
 #include <errno.h>
@@ -30,6 +31,7 @@ struct group {
 	struct lane lane[LANES_MAX];
 };
 
+/* Whether the chunk, which matches, proves that the file belongs to the metafile. */
 static bool is_proof(const struct check *c, uint64_t chunk, const struct lane *lane)
 {
 	return lane->varied && metafile_chunk_length(c->m, chunk) >= PROOF_MIN;

@@ -23,6 +23,7 @@
 #include "base/retry.h"
 #include "file/holes.h"
 #include "file/scan.h"
+#include "file/sync.h"
 
 /* ---- flags in shared memory ------------------------------------------------------ */
 
@@ -43,7 +44,7 @@ static atomic_bool *new_flag(void)
 	return &flags[flags_used++];
 }
 
-void datafile_read_only(struct datafile *d)
+void datafile_map_read_only(struct datafile *d)
 {
 	d->held = held_read_only(d->held);
 	d->shared = held_beside(d->held);
@@ -87,14 +88,14 @@ static bool stamp_counts(unsigned phase)
 	return phase % 2 == 1;
 }
 
-/* From here on whoever writes to the file is noticed. No process of ours does. */
+/* No process of ours writes to the file from here on, so any write is noticed. */
 static void put_stamp(struct datafile *d, const struct stat *st)
 {
 	d->shared->stamp = stamp_of(st);
 	atomic_fetch_add(&d->shared->phase, 1);
 }
 
-/* From here on this process writes to the file, and its stamp says nothing. */
+/* This process writes to the file from here on, so the stamp says nothing. */
 static void drop_stamp(struct datafile *d)
 {
 	d->written = true;
@@ -102,13 +103,13 @@ static void drop_stamp(struct datafile *d)
 		atomic_fetch_add(&d->shared->phase, 1);
 }
 
-/* Whether nobody has written to the file since it was opened. */
-static bool is_as_opened(const struct datafile *d)
+/* 1 if nobody has written to the file since it was opened, 0 if somebody has; -1 with errno. */
+static int is_as_opened(const struct datafile *d)
 {
 	struct stat st;
 
 	if (fstat(d->fd, &st) < 0)
-		return false;
+		return -1;
 	struct stamp now = stamp_of(&st);
 	return stamp_is_unwritten(&now, &d->stamp);
 }
@@ -163,7 +164,7 @@ int datafile_mark(struct datafile *d)
 	if (error != 0 && error != EFBIG && error != EINVAL)
 		return error;
 	d->marked = true;
-	return 0;
+	return d->sync && error == 0 && (sync_file(d->fd) < 0 || sync_folder(d->path) < 0) ? errno : 0;
 }
 
 /* Gives the file its final length. 0, or -1 with errno. */
@@ -183,6 +184,11 @@ int datafile_unmark(struct datafile *d, bool complete)
 
 	if (!d->marked || needed)
 		return 0;
+	/* What proves the file to be ours is on the disk before the mark goes. */
+	if (d->sync && sync_file(d->fd) < 0) {
+		log_warn("%s: can't be put onto the disk", d->path);
+		return -1;
+	}
 	if (set_length(d) < 0) {
 		log_warn("%s: can't be given its length", d->path);
 		return -1;
@@ -200,18 +206,17 @@ static int open_file(struct datafile *d)
 {
 	const int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 
-	d->writable = true;
+	d->not_writable = 0;
 	d->fd = retry_open(d->path, O_RDWR | O_CREAT | flags, 0666);
 	if (d->fd >= 0)
 		return 0;
 	if (errno != EACCES && errno != EROFS && errno != EPERM && errno != ETXTBSY)
 		return -1;
-	int why_not_writable = errno;
-	d->writable = false;
+	d->not_writable = errno;
 	d->fd = retry_open(d->path, O_RDONLY | flags, 0);
 	if (d->fd >= 0)
 		return 0;
-	errno = why_not_writable;
+	errno = d->not_writable;
 	return -1;
 }
 
@@ -299,7 +304,7 @@ int datafile_check(struct datafile *d, unsigned workers, bool until_proven,
 	if (scan_file(&d->meta, d->fd, d->held, &plan, &d->checked) == 0)
 		return 0;
 	if (d->meta.error != 0)
-		datafile_lose(d);
+		datafile_give_up(d);
 	else
 		log_warn("%s: can't be checked", d->path);
 	return -1;
@@ -342,9 +347,14 @@ int datafile_claim(struct datafile *d, bool force, unsigned workers,
 
 int datafile_end_check(struct datafile *d)
 {
-	if (is_as_opened(d))
+	int unwritten = is_as_opened(d);
+
+	if (unwritten == 1)
 		return 0;
-	datafile_lose(d);
+	if (unwritten == 0)
+		datafile_give_up(d);
+	else if (!atomic_exchange(d->lost, true))
+		log_warn("%s: can't be looked at; it is not served any more", d->path);
 	return -1;
 }
 
@@ -354,14 +364,20 @@ int datafile_begin_write(struct datafile *d)
 {
 	uint64_t missing = datafile_missing_bytes(d);
 
-	if (!d->writable) {
-		log_warnx("%s: %llu bytes are missing, and it can't be written", d->path,
-			  (unsigned long long)missing);
+	if (d->not_writable != 0) {
+		errno = d->not_writable;
+		log_warn("%s: %llu bytes are missing, and it can't be written", d->path,
+			 (unsigned long long)missing);
 		return -1;
 	}
 	if (lock(d, LOCK_EX) < 0)
 		return -1;
-	if (!is_as_opened(d)) {
+	int unwritten = is_as_opened(d);
+	if (unwritten < 0) {
+		log_warn("%s", d->path);
+		return -1;
+	}
+	if (unwritten == 0) {
 		log_warnx("%s: left alone: somebody else has written to it just now", d->path);
 		return -1;
 	}
@@ -395,10 +411,12 @@ bool datafile_is_intact(const struct datafile *d)
  * when the last bytes go there. */
 int datafile_close(struct datafile *d)
 {
+	int why = d->sync && (sync_file(d->fd) < 0 || sync_folder(d->path) < 0) ? errno : 0;
 	struct stat st;
 
-	if (close(d->fd) < 0) {
-		int why = errno;
+	if (close(d->fd) < 0)
+		why = errno;
+	if (why != 0) {
 		if (!atomic_exchange(d->lost, true))
 			log_warnx("%s: what was written to it may be lost: %s; it is not served any more",
 				  d->path, strerror(why));
@@ -411,7 +429,7 @@ int datafile_close(struct datafile *d)
 
 /* ---- what others do to it --------------------------------------------------------- */
 
-void datafile_lose(struct datafile *d)
+void datafile_give_up(struct datafile *d)
 {
 	int error = d->meta.error;
 
@@ -427,7 +445,7 @@ void datafile_lose(struct datafile *d)
 			  d->meta.path, strerror(error), d->path);
 }
 
-void datafile_miss(struct datafile *d, int error)
+void datafile_say_missing(struct datafile *d, int error)
 {
 	struct stat st;
 
@@ -441,7 +459,7 @@ void datafile_miss(struct datafile *d, int error)
 		log_warnx("%s: can't be opened: %s; it is not served", d->path, strerror(error));
 }
 
-void datafile_damaged(struct datafile *d, uint64_t chunk)
+void datafile_say_damaged(struct datafile *d, uint64_t chunk)
 {
 	if (!atomic_exchange(d->damaged, true))
 		log_warnx("%s: chunk %llu is damaged; such chunks are not served", d->path,

@@ -32,7 +32,8 @@ struct datafile {
 	atomic_bool *damaged;	/* it was said that a chunk is */
 	atomic_bool *writer_ended;	/* the process of ours that might write to it */
 	int fd;			/* the data file; what is served is opened anew */
-	bool writable;		/* fd is open for writing too */
+	int not_writable;	/* why fd is open only for reading (an errno); 0: for writing too */
+	bool sync;		/* the caller's wish: what is called complete is on the disk */
 	bool written;		/* by this process */
 	bool empty;		/* held no byte when it was opened: there is nothing to check */
 	bool too_long;		/* longer than it should be, when it was opened */
@@ -96,7 +97,7 @@ bool datafile_is_checked(const struct datafile *d);
 int datafile_begin_write(struct datafile *d);
 
 /* To be called before bytes are written: marks a file that holds nothing yet that proves
- * it to be ours. Returns 0, or an errno. */
+ * it to be ours. With d->sync the mark is on the disk before they can be. Returns 0, or an errno. */
 int datafile_mark(struct datafile *d);
 
 /* To be called after chunks were verified: removes the mark, if there is one, unless it is
@@ -107,7 +108,8 @@ int datafile_unmark(struct datafile *d, bool complete);
  * else may have cut or removed it. Says so. */
 bool datafile_is_intact(const struct datafile *d);
 
-/* Closes d->fd: what is on the disk then is what others find. From now on changes by
+/* Closes d->fd, with d->sync when its bytes and its name are on the disk: what the file
+ * holds then is what others find. From now on changes by
  * others are noticed. Returns 0; or -1 after a message: bytes that were written may be
  * lost, and the file is. */
 int datafile_close(struct datafile *d);
@@ -116,7 +118,7 @@ int datafile_close(struct datafile *d);
 
 /* Gives up the right to say what is held and who writes, for this process and those that
  * it forks later: see held_read_only. */
-void datafile_read_only(struct datafile *d);
+void datafile_map_read_only(struct datafile *d);
 
 /* Tells all processes that the process that checks the data file and writes to it has ended,
  * in whatever way. If that was before datafile_close, nobody knows how the file should look
@@ -133,20 +135,20 @@ enum datafile_look {
 };
 
 /* Looks at the data file that was opened as fd. While a fetcher of ours writes to it, no
- * change of it is noticed. After DATAFILE_CHANGED call datafile_lose. */
+ * change of it is noticed. After DATAFILE_CHANGED call datafile_give_up. */
 enum datafile_look datafile_look(struct datafile *d, int fd);
 
 /* Tells all processes not to use the file any more: it was changed, or, if d->meta.error
  * is set, the metafile was or can't be read. Says so, unless a process has said it. */
-void datafile_lose(struct datafile *d);
+void datafile_give_up(struct datafile *d);
 
 /* Says that the data file isn't found at its path, unless a process has said it: another file
  * is there (error 0), or it can't be opened (error: the errno). It may come back. */
-void datafile_miss(struct datafile *d, int error);
+void datafile_say_missing(struct datafile *d, int error);
 
 /* A chunk that was held doesn't match its hash any more. Says so, unless a process has
  * said it of any chunk: clients that ask for it again and again must not fill a log. */
-void datafile_damaged(struct datafile *d, uint64_t chunk);
+void datafile_say_damaged(struct datafile *d, uint64_t chunk);
 
 /* ---- how much there is ---- */
 

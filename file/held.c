@@ -131,6 +131,19 @@ bool held_has(const struct held *held, uint64_t chunk)
 	return atomic_load_explicit(&held->bits[chunk / 8], memory_order_acquire) >> chunk % 8 & 1;
 }
 
+bool held_has_all(const struct held *held, uint64_t first, uint64_t end)
+{
+	while (first < end)
+		if (first % 8 == 0 && end - first >= 8 &&
+		    atomic_load_explicit(&held->bits[first / 8], memory_order_acquire) == UINT8_MAX)
+			first += 8;
+		else if (held_has(held, first))
+			first++;
+		else
+			return false;
+	return true;
+}
+
 void held_add(struct held *held, uint64_t chunk)
 {
 	atomic_fetch_or_explicit(&held->bits[chunk / 8], (unsigned char)(1u << chunk % 8),

@@ -40,9 +40,12 @@ void *held_beside(struct held *held);
  * Returns the map to use from now on, in place of held. */
 struct held *held_read_only(struct held *held);
 
-/* Whether the chunk is held. Who sees that also sees the chunk's bytes in the file.
+/* Whether the chunk is held. A process that sees that also sees its bytes in the file.
  * chunk < held->chunks. */
 bool held_has(const struct held *held, uint64_t chunk);
+
+/* Whether all chunks from first on, and before end, are held. end <= held->chunks. */
+bool held_has_all(const struct held *held, uint64_t first, uint64_t end);
 
 /* Adds the chunk. Its bytes are in the file, and were verified. chunk < held->chunks. */
 void held_add(struct held *held, uint64_t chunk);

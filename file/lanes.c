@@ -25,16 +25,18 @@ size_t lanes_best_count(void)
 	return sha256_lanes();
 }
 
-/* Whether the file goes as far as the lanes' chunks do. In a mapping, zeros follow the
- * end of the file up to the end of the page. */
-static bool is_long_enough(const struct lane lanes[], size_t count, uint64_t length, int fd)
+/* 0 if the file goes as far as the lanes' chunks do, else an errno. In a mapping, zeros
+ * follow the end of the file up to the end of the page. */
+static int check_size(const struct lane lanes[], size_t count, uint64_t length, int fd)
 {
 	uint64_t last = 0;
 	struct stat st;
 
 	for (size_t l = 0; l < count; l++)
 		last = lanes[l].offset > last ? lanes[l].offset : last;
-	return fstat(fd, &st) == 0 && (uint64_t)st.st_size >= last + length;
+	if (fstat(fd, &st) < 0)
+		return errno;
+	return (uint64_t)st.st_size >= last + length ? 0 : EIO;
 }
 
 /* The arguments of lanes_hash, for window_try. */
@@ -76,10 +78,10 @@ static int hash_all(void *arg)
 		}
 		sha256_update_lanes(ctxs, data, piece, t->count);
 	}
-	if (!is_long_enough(t->lanes, t->count, t->length, t->fd))
-		return EIO;
-	sha256_final_lanes(ctxs, hashes, t->count);
-	return 0;
+	int error = check_size(t->lanes, t->count, t->length, t->fd);
+	if (error == 0)
+		sha256_final_lanes(ctxs, hashes, t->count);
+	return error;
 }
 
 int lanes_hash(struct lane lanes[], size_t count, uint64_t length, int fd, unsigned look)

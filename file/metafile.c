@@ -1,14 +1,13 @@
 /* metafile.c - reading and checking .cascade files, and writing their headers.
  *
- * The chunk hashes stay in the file, which may be larger than memory; some are read at a
- * time. So whoever writes to the metafile could change what counts as right: each time
- * hashes are read, and when a caller asks, its size and times are compared with those of
- * the file that was opened, and if they differ, its bytes are hashed again. */
+ * The chunk hashes stay in the file, which may be larger than memory, and some are read at
+ * a time. Another program could change them there. So each time hashes are read, and when
+ * a caller asks, the metafile's size and times are compared with the last ones known. If
+ * they differ, the whole metafile is hashed again. */
 #include "file/metafile.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -37,14 +36,16 @@ uint64_t metafile_chunk_length(const struct metafile *m, uint64_t chunk)
 	return left < m->chunk_size ? left : m->chunk_size;
 }
 
-char *metafile_data_path(const char *path)
+bool metafile_is_named(const char *path)
 {
 	size_t len = strlen(path), suffix = strlen(METAFILE_SUFFIX);
 
-	if (len <= suffix || strcmp(path + len - suffix, METAFILE_SUFFIX) != 0 ||
-	    path[len - suffix - 1] == '/')
-		return NULL;
-	return strndup(path, len - suffix);
+	return len > suffix && strcmp(path + len - suffix, METAFILE_SUFFIX) == 0 && path[len - suffix - 1] != '/';
+}
+
+char *metafile_data_path(const char *path)
+{
+	return metafile_is_named(path) ? strndup(path, strlen(path) - strlen(METAFILE_SUFFIX)) : NULL;
 }
 
 /* Byte 0: magic; 8: reserved; 16: length; 24: chunk size; 32: hash. */
@@ -145,16 +146,13 @@ static const char *read_and_check(struct metafile *m)
 
 int metafile_open(struct metafile *m, const char *path, const char **why)
 {
-	char *data_path = metafile_data_path(path);
-
 	memset(m, 0, sizeof *m);
 	m->path = path;
 	*why = NULL;
-	if (data_path == NULL) {
+	if (!metafile_is_named(path)) {
 		*why = "its name doesn't end in " METAFILE_SUFFIX;
 		return -1;
 	}
-	free(data_path);
 	m->fd = retry_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);	/* a FIFO must not hold us up */
 	if (m->fd < 0)
 		*why = unreadable(m);

@@ -3,6 +3,7 @@
 #ifndef METAFILE_H
 #define METAFILE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -39,6 +40,9 @@ int metafile_open(struct metafile *m, const char *path, const char **why);
 
 /* Closes the metafile. m is not used any more. */
 void metafile_close(struct metafile *m);
+
+/* Whether path ends in a name with the suffix, as a metafile's has to. */
+bool metafile_is_named(const char *path);
 
 /* The data file's path: the metafile's without its suffix, for the caller to free. NULL if
  * path doesn't end in a name with the suffix, or if memory ran out. */

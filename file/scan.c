@@ -153,6 +153,7 @@ static int check_batch(const struct scan *s, uint64_t first, uint64_t end, struc
 
 /* ---- workers -------------------------------------------------------------------- */
 
+/* Adds a report to the tally, and tells the caller of the scan how far it is. */
 static void count_report(struct tally *t, const struct scan *s, const struct report *r)
 {
 	t->batches[r->worker] += r->metafile_error == 0;

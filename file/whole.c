@@ -7,7 +7,7 @@
 
 #include "base/io.h"
 
-int whole_has_its_hash(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes),
+int whole_check(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes),
 		       void *arg)
 {
 	static uint8_t buffer[192 << 10];

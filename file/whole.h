@@ -9,7 +9,7 @@
 /* Whether the data file, which fd can read, has the metafile's hash of the whole. Calls
  * progress(arg, bytes) with the bytes read so far every now and then.
  * Returns 1 or 0; or -1 with errno if the file can't be read: EIO if it is too short. */
-int whole_has_its_hash(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes),
+int whole_check(const struct metafile *m, int fd, void (*progress)(void *arg, uint64_t bytes),
 		       void *arg);
 
 #endif

@@ -20,7 +20,7 @@ struct window {
 	uint64_t offset;	/* in the file */
 	size_t size;		/* 0: there is nothing in the window */
 	bool mapped;
-	uint64_t used;		/* by the look of that number, last */
+	uint64_t used;		/* number of the look that used it last */
 };
 
 static struct window windows[WINDOWS_MAX];

@@ -79,7 +79,7 @@ static int read_answer(int fd, int64_t deadline_ms, struct tracker_entry entries
 			memcpy(why, bytes, (size_t)n);
 			why[n] = '\0';
 			log_clean(why);
-			if (n == 0)
+			if (why[0] == '\0')	/* or it begins with a NUL */
 				snprintf(why, TRACKER_WHY_SIZE, "it refuses without a reason");
 			return -1;
 		}

@@ -34,7 +34,7 @@ void clients_begin(unsigned max)
 		fatal("no memory for %u clients", max);
 	table->max = max;
 	for (unsigned i = 0; i < max; i++)
-		table->child[i].slot = &shared->slot[i];
+		table->child[i] = (struct child){.slot = &shared->slot[i], .number = i};
 	log_share_lost(&shared->lost_lines);
 }
 
@@ -81,14 +81,14 @@ static void tell_exit_status(int error)
 		log_warn("a child can't confine itself; its client was turned away");
 }
 
-void clients_ended(pid_t pid, int status)
+struct child *clients_ended(pid_t pid, int status)
 {
 	unsigned i = 0;
 
 	while (i < table->max && table->child[i].pid != pid)
 		i++;
 	if (i == table->max)
-		return;
+		return NULL;
 	struct child *child = &table->child[i];
 	if (WIFEXITED(status))
 		tell_exit_status(WEXITSTATUS(status));
@@ -101,6 +101,7 @@ void clients_ended(pid_t pid, int status)
 	table->count--;
 	if (i < table->free_hint)
 		table->free_hint = i;
+	return child;
 }
 
 uint64_t clients_sent(bool *busy)

@@ -17,6 +17,7 @@ struct child {
 	int64_t start_ms;	/* as of clock_ms */
 	bool leaving;		/* it was killed to give way (give_way.h) */
 	struct client_slot *slot;	/* shared with the child */
+	unsigned number;	/* of this place in the table, from 0 */
 };
 
 /* Counters for reports (report.h). */
@@ -41,8 +42,8 @@ struct child *clients_free_place(void);
 void clients_add(struct child *place, pid_t pid, struct address client);
 
 /* Removes from the table the child that has ended with this status from waitpid(2).
- * Does nothing if pid is not in the table. */
-void clients_ended(pid_t pid, int status);
+ * Returns its place, which is free now; NULL if pid is not in the table. */
+struct child *clients_ended(pid_t pid, int status);
 
 /* Chunks and KiB that were sent to all clients there ever were, as one number that only
  * grows. Sets whether a chunk is on its way to any. */

@@ -1,6 +1,6 @@
 /* confine.h - taking rights from a process that it doesn't need. If an attacker takes
- * the process over through a bug, he gains little. Without it the peer serves just the
- * same. */
+ * the process over through a bug, he gains little. Where the system can't confine, a peer
+ * serves without; where it can but fails to, the client is turned away. */
 #ifndef CONFINE_H
 #define CONFINE_H
 
@@ -20,9 +20,12 @@
  *
  * As far as its user may, it still can: look at files by name, and change their mode,
  * owner, times and attributes; connect to a Unix socket that has a name; use UDP and
- * other kinds of socket; and use all descriptors and memory mappings that it has. One
- * mapping holds the slots of all clients (slot.h): a child that was taken over can
- * make other clients look idle. It can't make a chunk count as held.
+ * other kinds of socket; and use all descriptors and memory mappings that it has. In
+ * memory that the children share with the parent are the slots of all clients (slot.h),
+ * the upload limit (limit.h), the turns (turns.h), and the flags of each data file
+ * (datafile.c): a child that was taken over can make other clients look idle, let them
+ * wait, exceed the limit, and stop the serving of a file. It can't make a chunk count as
+ * held. The parent takes no address and no index from that memory.
  *
  * Returns a value for confine_self; -1 if the system can't confine. Only Linux with
  * Landlock can. */

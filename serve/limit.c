@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -16,11 +17,13 @@
 #define TOKEN_BYTES_MIN UINT64_C(1024)
 #define TOKEN_BYTES_MAX (UINT64_C(1) << 30)
 
+/* Each process has a copy, but for *unused, which they share: what a child writes there
+ * is no more than a number to the others. */
 struct upload_limit {
 	int tokens[2];			/* the pipe; only the writing end is non-blocking */
 	size_t token_bytes;
-	_Atomic size_t unused;		/* bytes that ended children have left to others */
-	/* The parent's own: */
+	_Atomic size_t *unused;		/* bytes that ended children have left to others */
+	/* Of use to the parent: */
 	double bytes_per_second;
 	int64_t since_ms;
 	uint64_t given;			/* tokens since then; those that didn't fit, too */
@@ -29,10 +32,10 @@ struct upload_limit {
 struct upload_limit *limit_new(uint64_t bytes_per_second)
 {
 	uint64_t bytes = bytes_per_second / TOKENS_PER_SECOND;
-	struct upload_limit *l = memory_shared(sizeof *l);
+	struct upload_limit *l = calloc(1, sizeof *l);
 
-	if (l == NULL)
-		fatal("no memory to share the upload limit");
+	if (l == NULL || (l->unused = memory_shared(sizeof *l->unused)) == NULL)
+		fatal("no memory for the upload limit");
 	if (pipe(l->tokens) < 0 || fcntl(l->tokens[1], F_SETFL, O_NONBLOCK) < 0)
 		fatal("can't make a pipe");
 	bytes = bytes < TOKEN_BYTES_MIN ? TOKEN_BYTES_MIN : bytes > TOKEN_BYTES_MAX ? TOKEN_BYTES_MAX : bytes;
@@ -66,19 +69,19 @@ bool limit_take(struct upload_limit *l, size_t *allowed, size_t least)
 {
 	char token;
 
-	*allowed += atomic_exchange(&l->unused, 0);
+	*allowed += atomic_exchange(l->unused, 0);
 	while (*allowed < least) {
 		ssize_t n = read(l->tokens[0], &token, 1);
 		if (n == 1)
 			*allowed += l->token_bytes;
 		else if (n == 0 || errno != EINTR)
 			return false;
-		*allowed += atomic_exchange(&l->unused, 0);
+		*allowed += atomic_exchange(l->unused, 0);
 	}
 	return true;
 }
 
 void limit_give_back(struct upload_limit *l, size_t allowed)
 {
-	atomic_fetch_add(&l->unused, allowed);
+	atomic_fetch_add(l->unused, allowed);
 }

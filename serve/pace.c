@@ -58,13 +58,13 @@ static uint64_t bytes_taken(struct pace *p)
  * buffer takes data in bursts, so this may lie in the future. */
 static int64_t slow_until_ms(const struct pace *p, uint64_t taken)
 {
-	return p->slow_ms + (int64_t)((taken - p->slow_start) * 1000 / CLIENT_RATE);
+	return p->slow_start_ms + (int64_t)((taken - p->slow_start_bytes) * 1000 / CLIENT_RATE);
 }
 
 /* Leaves out the time in which the child was busy: the client is not to blame for it. */
 static void skip_own_time(struct pace *p, int64_t now)
 {
-	p->slow_ms += now - p->waited_ms;
+	p->slow_start_ms += now - p->waited_ms;
 	p->floor_start_ms += now - p->waited_ms;
 	p->waited_ms = now;
 }
@@ -77,10 +77,10 @@ static void end_slow_answers(struct pace *p)
 	uint64_t taken = bytes_taken(p);
 
 	skip_own_time(p, now);
-	p->slow_ms = p->new_chunks > 0 ? clock_earlier(slow_until_ms(p, taken), now) : now;
-	p->slow_start = taken;
+	p->slow_start_ms = p->new_chunks > 0 ? clock_earlier(slow_until_ms(p, taken), now) : now;
+	p->slow_start_bytes = taken;
 	if (p->new_chunks > 0)
-		p->active_ms = p->slow_ms;
+		p->active_ms = p->slow_start_ms;
 	p->new_chunks = 0;
 }
 
@@ -115,38 +115,34 @@ int pace_wait_to_send(struct pace *p)
 {
 	int64_t now = clock_ms();
 	uint64_t taken = bytes_taken(p);
-	bool ready, again;
-
-	if (p->slow_ms == 0) {
-		p->slow_ms = p->floor_start_ms = p->waited_ms = now;
-		p->floor_start = taken;
-		p->slow_start = p->batch_start < taken ? p->batch_start : taken;
+	if (p->slow_start_ms == 0) {
+		p->slow_start_ms = p->floor_start_ms = p->waited_ms = now;
+		p->slow_start_bytes = p->batch_start < taken ? p->batch_start : taken;
+		/* A large buffer of the client's has taken much by now, and takes nothing for long. */
+		p->floor_start = p->slow_start_bytes;
 	}
 	skip_own_time(p, now);
-	do {
-		if (now - p->floor_start_ms >= FLOOR_MS) {
-			if (taken - p->floor_start < FLOOR_BYTES)
-				return -1;
-			p->floor_start_ms = now;
-			p->floor_start = taken;
-		}
-		if (p->new_chunks > 0)
-			set_waiting(p, CLIENT_SLOW, slow_until_ms(p, taken), now);
-		else
-			set_waiting(p, CLIENT_SILENT, p->active_ms, now);
-		ready = wait_ready(p->fd, POLLOUT, now + LOOK_MS) == 0;
-		again = !ready && errno == ETIMEDOUT;
-		now = p->waited_ms = clock_ms();
-		taken = bytes_taken(p);
-	} while (again);
+	if (now - p->floor_start_ms >= FLOOR_MS) {
+		if (taken - p->floor_start < FLOOR_BYTES)
+			return -1;
+		p->floor_start_ms = now;
+		p->floor_start = taken;
+	}
 	if (p->new_chunks > 0)
+		set_waiting(p, CLIENT_SLOW, slow_until_ms(p, taken), now);
+	else
+		set_waiting(p, CLIENT_SILENT, p->active_ms, now);
+	int result = wait_ready(p->fd, POLLOUT, now + LOOK_MS);
+	bool again = result < 0 && errno == ETIMEDOUT;
+	p->waited_ms = clock_ms();
+	if (!again && p->new_chunks > 0)
 		set_state(p, CLIENT_WORKING);
-	return ready ? 0 : -1;
+	return again ? 1 : result;
 }
 
 void pace_answers_sent(struct pace *p)
 {
-	if (p->slow_ms != 0)
+	if (p->slow_start_ms != 0)
 		end_slow_answers(p);
 	p->batch_start = p->sent;
 }
@@ -158,7 +154,7 @@ void pace_silent(struct pace *p)
 	if (p->new_chunks > 0)
 		p->active_ms = now;
 	p->new_chunks = 0;
-	p->slow_ms = 0;
+	p->slow_start_ms = 0;
 	set_waiting(p, CLIENT_SILENT, p->active_ms, now);
 }
 

@@ -23,8 +23,9 @@ struct pace {
 	uint64_t sent, taken;	/* bytes, in all; taken: acknowledged by the client's kernel */
 	uint64_t batch_start;	/* value of sent before the present answers */
 	int64_t active_ms;	/* until when the client was active; at first, its beginning */
-	int64_t slow_ms;	/* since when the answers wait for the client; 0: they don't */
-	uint64_t slow_start;	/* bytes that the client had taken by then */
+	int64_t slow_start_ms;	/* when the answers began to wait for the client, less the time that it was
+				 * not waited for; 0: they don't wait */
+	uint64_t slow_start_bytes;	/* bytes that the client had taken by then */
 	int64_t waited_ms;	/* when the child last waited for the client */
 	int64_t floor_start_ms;	/* when the present period began in which it must take enough */
 	uint64_t floor_start;	/* bytes that the client had taken by then */
@@ -46,8 +47,9 @@ void pace_delayed(struct pace *p);
 void pace_sent(struct pace *p, size_t bytes);
 void pace_chunks_sent(struct pace *p, unsigned chunks);
 
-/* Waits until the client takes more. Returns 0; or -1 if the connection has failed, or if
- * the client has taken less than 30 KiB in 30 s. */
+/* Waits until the client takes more. Returns 0; 1 if it has taken nothing for a quarter of
+ * a second, and is to be waited for again; or -1 if the connection has failed, or if the
+ * client has taken less than 30 KiB in 30 s. */
 int pace_wait_to_send(struct pace *p);
 
 /* All present answers were sent. */

@@ -8,6 +8,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -25,6 +27,8 @@
 #include "base/wait.h"
 #include "net/wire.h"
 #include "serve/pace.h"
+#include "serve/refusal.h"
+#include "serve/turns.h"
 
 #define IDLE_MS 30000		/* until the next request begins */
 #define REQUEST_MS 10000	/* from the first byte of a request to its last */
@@ -40,6 +44,11 @@
 #define COPIED_MAX ((size_t)32 << 10)		/* larger chunks go by sendfile */
 #define SEND_MAX ((size_t)1 << 30)		/* passed to one sendfile */
 
+#define LIFE_MS 4000		/* a client that waits for its turn gets, in every such time, */
+#define LIFE_BYTES 4096		/* so many bytes: else it would take this peer for dead */
+#define STALL_WAITS 4		/* quarters of a second without progress, after which a client loses its turn */
+#define UNSENT_MAX (64 << 10)	/* bytes that the system may hold back for a client, where others wait */
+
 /* The child's only client. Each page that a new child writes to costs a page fault,
  * which is most of the cost of a fork. So all state is in one block, whose first 4096
  * bytes are enough for a small request and its answer. */
@@ -53,6 +62,7 @@ static _Alignas(4096) struct {
 	size_t in_used;
 	size_t out_used;
 	bool failed;				/* a send has failed: nothing may be sent after it */
+	bool shares_line;			/* others may wait: the system is given little ahead */
 	unsigned unsent_chunks;			/* in out */
 	size_t allowed;				/* bytes that may be sent before the next token */
 	int64_t begun_ms;			/* when the incomplete request began */
@@ -67,7 +77,13 @@ static int after_refused_send(void)
 {
 	if (errno == EINTR)
 		return 0;
-	return errno == EAGAIN || errno == EWOULDBLOCK ? pace_wait_to_send(&client.pace) : -1;
+	if (errno != EAGAIN && errno != EWOULDBLOCK)
+		return -1;
+	int result, waits = 0;
+	while ((result = pace_wait_to_send(&client.pace)) > 0)
+		if (++waits == STALL_WAITS && client.context->turns != NULL)
+			turns_end(client.context->turns, client.context->child);
+	return result;
 }
 
 /* Returns how many of size bytes may be sent now; waits until some may. 0: none, ever. */
@@ -89,6 +105,8 @@ static size_t allowance(uint64_t size)
 static void account(ssize_t n)
 {
 	pace_sent(&client.pace, (size_t)n);
+	if (client.context->turns != NULL)
+		turns_count(client.context->turns, (size_t)n);
 	if (client.context->limit != NULL)
 		client.allowed -= (size_t)n;
 }
@@ -194,17 +212,63 @@ static int make_room(size_t size)
 	return client.out_used + size <= OUT_SIZE ? 0 : flush_out(0);
 }
 
-/* Adds an answer with a message, which ends with a newline: some clients read a line. */
-static int answer_error(enum peer_status status, const char *message)
+static int answer_message(enum peer_status status, const char *message, size_t length)
 {
-	size_t length = strlen(message);
-
 	if (make_room(PEER_RESPONSE_SIZE + length) < 0)
 		return -1;
 	put_header((uint8_t)status, length);
 	memcpy(client.out + client.out_used, message, length);
 	client.out_used += length;
 	return 0;
+}
+
+/* Adds an answer with a message, which ends with a newline: some clients read a line. */
+static int answer_error(enum peer_status status, const char *message)
+{
+	return answer_message(status, message, strlen(message));
+}
+
+/* The message tells what is held, so that the client can ask for that. */
+static int answer_not_yet(const struct datafile *file)
+{
+	char message[REFUSAL_MAX];
+
+	return answer_message(PEER_NO_CHUNK_YET, message, refusal_write(message, file->held));
+}
+
+static int open_anew(struct datafile *file)
+{
+	if (client.data_fd >= 0)
+		close(client.data_fd);
+	client.open_file = NULL;
+	client.data_fd = retry_open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
+	if (client.data_fd >= 0)
+		return 0;
+	int error = errno;
+	log_role("child");
+	datafile_say_missing(file, error);
+	return -1;
+}
+
+/* Whether a data file that looks like that is served still. */
+static bool may_serve(struct datafile *file, enum datafile_look look)
+{
+	switch (look) {
+	case DATAFILE_SAME:
+	case DATAFILE_TOUCHED:
+		return true;
+	case DATAFILE_CHANGED:
+		if (client.context->verify && file->meta.error == 0)
+			return true;	/* each chunk is hashed anyway */
+		log_role("child");
+		datafile_give_up(file);
+		return false;
+	case DATAFILE_OTHER:
+		log_role("child");
+		datafile_say_missing(file, 0);
+		return false;
+	}
+	return false;
 }
 
 /* Opens the data file, unless it is open already. Returns -1 if it is not the file that
@@ -214,34 +278,82 @@ static int open_data(struct datafile *file)
 {
 	if (client.open_file == file && client.out_used > 0)
 		return 0;
-	if (client.open_file != file) {
-		if (client.data_fd >= 0)
-			close(client.data_fd);
-		client.open_file = NULL;
-		client.data_fd = retry_open(file->path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0);
-		if (client.data_fd < 0) {
-			int error = errno;
-			log_role("child");
-			datafile_miss(file, error);
-			return -1;
-		}
-	}
+	if (client.open_file != file && open_anew(file) < 0)
+		return -1;
 	enum datafile_look look = datafile_look(file, client.data_fd);
-	if (look == DATAFILE_CHANGED && client.context->verify && file->meta.error == 0)
-		look = DATAFILE_TOUCHED;	/* each chunk will be hashed anyway */
-	if (look == DATAFILE_CHANGED) {
-		log_role("child");
-		datafile_lose(file);
-	}
-	if (look == DATAFILE_OTHER) {
-		log_role("child");
-		datafile_miss(file, 0);
-	}
-	if (look != DATAFILE_SAME && look != DATAFILE_TOUCHED)
+	if (!may_serve(file, look))
 		return -1;
 	client.open_file = file;
-	client.touched = look == DATAFILE_TOUCHED;
+	client.touched = look != DATAFILE_SAME;
 	return 0;
+}
+
+/* Asks for a turn where others may be waiting. Then the system must hold back little:
+ * what it has taken is sent in any order. */
+static bool ask_for_turn(const struct datafile *file, uint64_t chunk)
+{
+	const struct client_context *context = client.context;
+	bool scarce = context->turns != NULL && turns_are_scarce(context->turns);
+	uint64_t region_size = regions_size(file->meta.chunks);
+
+#ifdef TCP_NOTSENT_LOWAT
+	int bytes = scarce ? UNSENT_MAX : 0;	/* 0: as usual */
+	if (scarce != client.shares_line)
+		(void)!setsockopt(client.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof bytes);
+#endif
+	client.shares_line = scarce;
+	if (scarce)
+		turns_ask(context->turns, context->child, (size_t)(file - context->files),
+			  (size_t)(chunk / region_size), region_size);
+	return scarce;
+}
+
+/* What is not sent yet of a chunk. */
+struct rest {
+	uint64_t offset, length;	/* in the data file */
+};
+
+static int send_some(struct rest *rest, uint64_t most)
+{
+	uint64_t length = rest->length < most ? rest->length : most;
+
+	if (length > 0 && send_data(rest->offset, length) < 0)
+		return -1;
+	rest->offset += length;
+	rest->length -= length;
+	return 0;
+}
+
+/* Waits for the client's turn. Meanwhile it gets the header, and a little now and then. */
+static int wait_for_turn(struct rest *rest)
+{
+	const struct client_context *context = client.context;
+
+	if (turns_wait(context->turns, context->child, client.fd, 0))
+		return 0;
+	if (flush_out(0) < 0)
+		return -1;
+	while (!turns_wait(context->turns, context->child, client.fd, LIFE_MS))
+		if (send_some(rest, LIFE_BYTES) < 0)
+			return -1;
+	return 0;
+}
+
+/* Sends a chunk that is too large to be copied, when it is the client's turn. */
+static int send_large_chunk(const struct datafile *file, uint64_t chunk, struct rest rest)
+{
+	bool has_to_wait = ask_for_turn(file, chunk);
+
+	put_header(PEER_OK, rest.length);
+	pace_add_chunk(&client.pace);
+	int result = has_to_wait ? wait_for_turn(&rest) : 0;
+	if (result == 0)
+		result = flush_out(MSG_MORE) < 0 ? -1 : send_some(&rest, rest.length);
+	if (has_to_wait)
+		turns_end(client.context->turns, client.context->child);
+	if (result == 0)
+		pace_chunks_sent(&client.pace, 1);
+	return result;
 }
 
 static int answer_chunk(const struct datafile *file, uint64_t chunk)
@@ -252,12 +364,7 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 	if (length > COPIED_MAX) {
 		if (make_room(PEER_RESPONSE_SIZE) < 0)
 			return -1;
-		put_header(PEER_OK, length);
-		pace_add_chunk(&client.pace);
-		if (flush_out(MSG_MORE) < 0 || send_data(offset, length) < 0)
-			return -1;
-		pace_chunks_sent(&client.pace, 1);
-		return 0;
+		return send_large_chunk(file, chunk, (struct rest){offset, length});
 	}
 	if (make_room(PEER_RESPONSE_SIZE + (size_t)length) < 0)
 		return -1;
@@ -275,7 +382,7 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 
 /* Returns 1 if the chunk still has its hash; 0, after a message, if it doesn't. Sends
  * first what is in out, because it needs the buffer; returns -1 if it can't. */
-static int has_its_hash(struct datafile *file, uint64_t chunk)
+static int check_hash(struct datafile *file, uint64_t chunk)
 {
 	uint64_t offset = metafile_chunk_offset(&file->meta, chunk);
 	uint64_t left = metafile_chunk_length(&file->meta, chunk);
@@ -303,7 +410,7 @@ static int has_its_hash(struct datafile *file, uint64_t chunk)
 	sha256_final(&ctx, hash);
 	if (left == 0 && memcmp(hash, expected, SHA256_HASH_SIZE) == 0)
 		return 1;
-	datafile_damaged(file, chunk);
+	datafile_say_damaged(file, chunk);
 	return 0;
 }
 
@@ -351,11 +458,11 @@ static int answer_request(const uint8_t bytes[PEER_REQUEST_SIZE])
 	if (atomic_load(file->lost))
 		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more\n");
 	if (!held_has(file->held, request.chunk))
-		return answer_error(PEER_NO_CHUNK_YET, "this peer doesn't have that chunk yet\n");
+		return answer_not_yet(file);
 	pace_working(&client.pace);
 	if (open_data(file) < 0)
 		return answer_and_close(PEER_NO_FILE, "this peer doesn't have that file any more\n");
-	int right = client.context->verify || client.touched ? has_its_hash(file, request.chunk) : 1;
+	int right = client.context->verify || client.touched ? check_hash(file, request.chunk) : 1;
 	if (right < 0)
 		return -1;
 	if (right == 0)
@@ -430,7 +537,7 @@ static void begin(int fd, const struct client_context *context)
 	client.open_file = NULL;
 	client.data_fd = -1;
 	client.in_used = client.out_used = client.allowed = 0;
-	client.failed = false;
+	client.failed = client.shares_line = false;
 	client.unsent_chunks = 0;
 }
 

@@ -20,6 +20,8 @@ struct client_context {
 	size_t count;
 	struct client_slot *slot;		/* NULL: nobody reads it */
 	struct upload_limit *limit;		/* NULL: there is none */
+	struct turns *turns;			/* NULL: nobody waits for anybody */
+	unsigned child;				/* its place there */
 	bool verify;				/* hash each chunk before it is sent */
 };
 

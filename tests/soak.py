@@ -21,7 +21,7 @@ from crowd import Crawling, Resetting, Silent, load  # noqa: E402
 from support import (LOOPBACK, PROGRAMS, Program, SharedFile, ask_peer, chunk_request,  # noqa: E402
                      random_bytes, wait_until)
 
-LONGEST_MS = 1000  # that an honest client may have to wait for a small chunk
+LONGEST_MS = 3000  # that an honest client may have to wait for a small chunk, on a busy machine
 MEMORY_KIB = 128  # that the parent may grow by
 LOG_LINES = 2  # that may be said of any number of bad clients, and one more every 10 s
 

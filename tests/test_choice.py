@@ -8,7 +8,7 @@ import unittest
 
 from scripted import (HANG_UP, STAY, FetchCase, Scripted, keep_silent, lie, not_yet, part, say, send,
                       send_and_hang_up)
-from support import (CHUNK_REQUEST, LOOPBACK, OK, PROGRAMS, WAIT, Peer, Tracker, chunk_response, receive,
+from support import (CHUNK_REQUEST, LOOPBACK, NO_CHUNK_YET, OK, PROGRAMS, WAIT, Peer, Tracker, chunk_response, receive,
                      reference, wait_until)
 
 WINDOW = 1 << 20  # bytes that a peer that is not known to be fast is asked for ahead
@@ -108,6 +108,36 @@ class Refusals(FetchCase):
         self.file.path.write_bytes(self.file.without(*range(1, 31)))
         cut = say(chunk_response(OK, b"")[:1], HANG_UP)
         self.fetch_from(Scripted(self, self.file, cut, not_yet, send))
+
+
+class Told(FetchCase):
+    """Peers that say what they hold when they refuse a chunk."""
+
+    def holder(self, held, told=None):
+        """Return a peer that holds these chunks, and tells so; or tells what is said."""
+        bits = "".join("1" if number in held else "0" for number in range(self.file.count)).ljust(-(-self.file.count // 4) * 4, "0")
+        digits = "".join(f"{int(bits[at:at + 4], 2):x}" for at in range(0, len(bits), 4))
+        refuse = say(chunk_response(NO_CHUNK_YET, told if told is not None else f"not yet; regions {digits}\n".encode()))
+
+        def answer(peer, connection, number):
+            return (send if number in held else refuse)(peer, connection, number)
+        return Scripted(self, self.file, answer)
+
+    def test_it_is_asked_for_what_it_holds(self):
+        """After a refusal at the latest. The other one has too little to do to take these away."""
+        few = self.holder({3, 4, 30})
+        rest = self.holder(set(range(31)) - {3, 4, 30})
+        self.fetch_from(few, rest)
+        refused = [number for number in few.requests[:5] if number not in (3, 4, 30)]
+        self.assertLessEqual(len(refused), 2, few.requests)
+        self.assertLessEqual({3, 4, 30}, set(few.requests[:5]))
+
+    def test_what_it_says_need_not_be_true(self):
+        for told in (b"regions ffffffff\n", b"; regions fffffffe\n", b" regions 00000000\n", b" regions ffff\n",
+                     b" regions xxxxxxxx\n", b" regions " + b"f" * 60_000 + b"\n", b"\0" * 600, b""):
+            with self.subTest(told=told[:30]):
+                self.file.path.unlink(missing_ok=True)
+                self.fetch_from(*[self.holder({number for number in range(31) if number % 2 == i}, told) for i in range(2)])
 
 
 class Stalls(FetchCase):

@@ -39,6 +39,15 @@ class Documents(unittest.TestCase):
                                    document.read_text()):
                 self.assertTrue((TOP / name).exists(), f"{document.name}: {name}")
 
+    def test_documents_that_the_sources_name_are_there(self):
+        for source in SOURCES:
+            for name in re.findall(r"\b((?:docs|man)/[\w-]+\.\w+)", (TOP / source).read_text()):
+                self.assertTrue((TOP / name).exists(), f"{source}: {name}")
+
+    def test_every_test_that_the_tables_name_is_there(self):
+        for name in re.findall(r"^\| `([\w/]+\.\w+)`", (TOP / "tests" / "README.md").read_text(), re.M):
+            self.assertTrue((TOP / "tests" / name).exists(), name)
+
     def test_every_module_is_in_the_table_of_the_readme(self):
         readme = (TOP / "README.md").read_text()
         for source in SOURCES:

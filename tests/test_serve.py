@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import struct
+import time
 import unittest
 
 from scripted import Scripted, keep_silent, send
@@ -167,6 +168,7 @@ class MissingChunks(Case):
                 if number in (2, 10):
                     self.assertEqual(status, NO_CHUNK_YET)
                     self.assert_line(body)
+                    self.assertTrue(body.endswith(b" regions dfc\n"), body)  # 11 chunks: all but 2 and 10
                 else:
                     self.assertEqual((status, body), (OK, self.file.chunk(number)))
 
@@ -305,14 +307,14 @@ class End(Serving):
         peer.address()
         wait_until(lambda: len(peer.family()) >= 3, "the fetcher and its checker run")
         peer.signal(signal.SIGTERM)
-        self.assertEqual(peer.wait(), 1)
+        self.assertEqual(peer.wait(), 5)
         self.assert_leaves_nothing(peer)
         self.assertRegex(peer.stderr, f"{file.path}: ended with [01] of 100 chunks held")
 
-    def test_a_fetcher_that_gives_up_ends_the_family_with_status_1(self):
+    def test_a_fetcher_that_gives_up_ends_the_family_with_its_status(self):
         file = self.describe_file("absent", 100_000, 1000)
         peer = self.start_peer([file, self.small], "--give-up", "1", peers=[self.vacant_address()])
-        self.assertEqual(peer.wait(), 1)
+        self.assertEqual(peer.wait(), 4)
         self.assert_leaves_nothing(peer)
         self.assertIn(f"{file.path}: nothing has arrived for 1 s; given up", peer.stderr)
 
@@ -341,6 +343,33 @@ class End(Serving):
             self.assertEqual(self.peer.wait(), 0)
         again = self.start_peer(self.small, me=self.address)
         self.assertEqual(again.address(), self.address)
+
+
+class Turns(Case):
+    """Where more clients wait for large chunks than are sent to at a time."""
+
+    def setUp(self):
+        super().setUp()
+        self.file = self.make_file("large", 64 << 20, 16 << 20)
+        self.peer = self.start_seeder(self.file)
+
+    def ask(self, number):
+        connection = connect(self.peer.address())
+        self.addCleanup(connection.close)
+        connection.sendall(chunk_request(self.file.hash, number))
+        return connection
+
+    def test_clients_that_take_nothing_hold_up_nobody_for_long(self):
+        for number in range(8):
+            receive(self.ask(number % 4), 9)  # the header has come: it is its turn, or it waits
+        begin = time.monotonic()
+        self.assertEqual(receive_response(self.ask(0)), (OK, self.file.chunk(0)))
+        self.assertLess(time.monotonic() - begin, 10)
+
+    def test_everybody_gets_its_chunk(self):
+        clients = [(number % 4, self.ask(number % 4)) for number in range(12)]
+        for number, client in reversed(clients):
+            self.assertEqual(receive_response(client), (OK, self.file.chunk(number)))
 
 
 if __name__ == "__main__":

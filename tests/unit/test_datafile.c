@@ -96,7 +96,7 @@ static int claim(bool force)
 static void test_open(void)
 {
 	unlink(path);
-	CHECK(open_data() == 0 && d.empty && d.writable && !d.too_long && file_size() == 0);
+	CHECK(open_data() == 0 && d.empty && d.not_writable == 0 && !d.too_long && file_size() == 0);
 	CHECK(d.path == path && held_count(d.held) == 0 && !datafile_is_checked(&d));
 	end_data();
 	memset(&d, 0, sizeof d);
@@ -322,11 +322,11 @@ static void test_shared(void)
 	pid_t fetcher = unit_fork();
 	if (fetcher == 0) {
 		datafile_set_checked(&d);
-		datafile_lose(&d);
+		datafile_give_up(&d);
 		_exit(datafile_begin_write(&d) != 0);
 	}
 	CHECK(unit_wait(fetcher) == 0);
-	datafile_read_only(&d);
+	datafile_map_read_only(&d);
 	CHECK(datafile_is_checked(&d) && *d.lost && look() == DATAFILE_SAME);
 	end_data();
 }

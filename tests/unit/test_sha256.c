@@ -351,11 +351,11 @@ static void test_long_length(void)
 	}
 }
 
-static double now_ms(void)
+static double cpu_ms(void)
 {
 	struct timespec t;
 
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
 	return (double)t.tv_sec * 1e3 + (double)t.tv_nsec / 1e6;
 }
 
@@ -364,14 +364,14 @@ static void test_long_message(void)
 {
 	enum { PIECES = 520, TRIAL = 8 };
 	uint8_t hash[SHA256_HASH_SIZE];
-	double began = now_ms();
+	double began = cpu_ms();
 	SHA256_CTX ctx;
 
 	sha256_force(NULL);
 	sha256_init(&ctx);
 	for (int i = 0; i < PIECES; i++) {
 		sha256_update(&ctx, zeros, BIG_PIECE);
-		if (i == TRIAL - 1 && (now_ms() - began) * PIECES / TRIAL > QUICK_MS) {
+		if (i == TRIAL - 1 && (cpu_ms() - began) * PIECES / TRIAL > QUICK_MS) {
 			unit_skip("520 MiB take too long here");
 			return;
 		}

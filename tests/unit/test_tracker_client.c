@@ -280,9 +280,11 @@ static void test_exchange_error_message(void)
 /* A refusal without a word is to be told in some words all the same. */
 static void test_exchange_error_without_message(void)
 {
-	static const uint8_t answer[] = {1, 0, 0, 0, 0};
+	static const uint8_t none[] = {1, 0, 0, 0, 0}, nul[] = {1, 0, 0, 0, 2, 0, 'x'};
 
-	CHECK(exchange_bytes(answer, sizeof answer, false) == -1);
+	CHECK(exchange_bytes(none, sizeof none, false) == -1);
+	CHECK(why[0] != '\0');
+	CHECK(exchange_bytes(nul, sizeof nul, false) == -1);
 	CHECK(why[0] != '\0');
 }
 

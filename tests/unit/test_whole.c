@@ -15,7 +15,7 @@ static void count_up(void *arg, uint64_t bytes)
 static int check_the_whole(int from)
 {
 	uint64_t shown = 0;
-	int right = whole_has_its_hash(&m, from, count_up, &shown), saved = errno;
+	int right = whole_check(&m, from, count_up, &shown), saved = errno;
 
 	CHECK(right < 0 || shown == m.length);
 	errno = saved;

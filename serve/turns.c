@@ -1,0 +1,144 @@
+/* turns.c - a table of who waits and who sends; used by the serving parent and its
+ * children. */
+#include "serve/turns.h"
+
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "net/regions.h"
+
+#define REVIEW_MS 1000		/* between two looks at how many may have a turn */
+#define LOOK_MS 10		/* between two looks at who is first; for each that is before us as much again, */
+#define LOOK_MAX_MS 100		/* up to this */
+
+enum turn_state {ABSENT, IDLE, WAITING, SENDING};
+
+struct turn {
+	_Atomic uint32_t state;		/* an enum turn_state */
+	_Atomic uint32_t place;		/* in the queue; the least is first. It goes around */
+};
+
+/* What all children write to. */
+struct shared {
+	_Atomic uint32_t asked;		/* requests, in all */
+	_Atomic uint32_t allowed;	/* turns at a time */
+	_Atomic uint32_t reviewed_ms;	/* when that was last looked at: the low bits of clock_ms */
+	_Atomic uint32_t kib, bytes;	/* sent since then; below 1 KiB in bytes */
+	_Atomic uint32_t best;		/* KiB a second that were sent at best, by what is known */
+};
+
+/* Each process has its own: no child can move what the parent writes to. */
+struct turns {
+	unsigned children;
+	struct shared *shared;
+	struct turn *turn;		/* shared: one for each child */
+	_Atomic uint32_t *copies;	/* shared: chunks asked for, for each file of each region */
+};
+
+struct turns *turns_new(unsigned children, size_t files)
+{
+	size_t size = sizeof(struct shared) + children * sizeof(struct turn) + files * REGIONS_MAX * sizeof(uint32_t);
+	struct turns *t = malloc(sizeof *t);
+	struct shared *shared = memory_shared(size);
+
+	if (t == NULL || shared == NULL)
+		return NULL;
+	*t = (struct turns){.children = children, .shared = shared, .turn = (struct turn *)(void *)(shared + 1)};
+	t->copies = (_Atomic uint32_t *)(void *)(t->turn + children);
+	shared->allowed = TURNS_LEAST;
+	return t;
+}
+
+void turns_join(struct turns *t, unsigned child)
+{
+	t->turn[child].state = IDLE;
+}
+
+void turns_leave(struct turns *t, unsigned child)
+{
+	t->turn[child].state = ABSENT;
+}
+
+void turns_end(struct turns *t, unsigned child)
+{
+	t->turn[child].state = IDLE;
+}
+
+bool turns_are_scarce(const struct turns *t)
+{
+	unsigned present = 0;
+
+	for (unsigned i = 0; i < t->children && present <= TURNS_LEAST; i++)
+		present += t->turn[i].state != ABSENT;
+	return present > TURNS_LEAST;
+}
+
+void turns_ask(struct turns *t, unsigned child, size_t file, size_t region, uint64_t region_size)
+{
+	uint32_t copies = t->copies[file * REGIONS_MAX + region]++;
+
+	t->turn[child].place = t->shared->asked++ + (uint32_t)(copies / region_size) * TURN_COPY;
+	t->turn[child].state = WAITING;
+}
+
+void turns_count(struct turns *t, size_t bytes)
+{
+	struct shared *shared = t->shared;
+	uint32_t rest = (uint32_t)(bytes % 1024), sum = atomic_fetch_add(&shared->bytes, rest) + rest;
+
+	shared->kib += (uint32_t)(bytes / 1024);
+	if (sum >= 1024) {
+		shared->bytes -= 1024;
+		shared->kib++;
+	}
+}
+
+/* Allows more turns as long as they send more than ever of late; else fewer. */
+static void review(struct shared *shared, unsigned most)
+{
+	uint32_t now = (uint32_t)clock_ms(), since = shared->reviewed_ms, ms = now - since;
+
+	if (ms < REVIEW_MS || !atomic_compare_exchange_strong(&shared->reviewed_ms, &since, now))
+		return;
+	uint32_t rate = (uint32_t)((uint64_t)atomic_exchange(&shared->kib, 0) * 1000 / ms);
+	uint32_t best = shared->best, allowed = shared->allowed;
+	if (ms >= 2 * REVIEW_MS)
+		return;		/* for some time nobody waited */
+	if (rate > best + best / 8)
+		allowed += allowed / 2;
+	else if (allowed > TURNS_LEAST)
+		allowed--;
+	shared->allowed = allowed < most ? allowed : most;
+	shared->best = rate > best ? rate : best - best / 16;
+}
+
+bool turns_wait(struct turns *t, unsigned child, int fd, int ms)
+{
+	int64_t deadline = clock_ms() + ms, left;
+
+	for (;;) {
+		uint32_t place = t->turn[child].place, sending = 0;
+		int before = 0;
+		for (unsigned i = 0; i < t->children; i++) {
+			uint32_t state = t->turn[i].state;
+			int32_t later = (int32_t)(t->turn[i].place - place);
+			sending += state == SENDING;
+			before += state == WAITING && (later < 0 || (later == 0 && i < child));
+		}
+		/* Two at once may take the last turn: no harm. */
+		if (before == 0 && sending < t->shared->allowed) {
+			t->turn[child].state = SENDING;
+			return true;
+		}
+		if ((left = deadline - clock_ms()) <= 0)
+			return false;
+		review(t->shared, t->children);
+		int look = (before + 1) * LOOK_MS;
+		struct pollfd client = {.fd = fd};	/* POLLHUP and POLLERR need not be asked for */
+		if (poll(&client, 1, (int)clock_earlier(left, look < LOOK_MAX_MS ? look : LOOK_MAX_MS)) > 0)
+			return true;
+	}
+}

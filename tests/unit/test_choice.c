@@ -1,0 +1,252 @@
+/* Which chunk a peer is asked for. */
+#include <string.h>
+
+#include "fetch/choice.h"
+#include "unit.h"
+
+#define REGIONS 256
+#define SHARERS 8
+
+static struct address sharers[SHARERS];	/* 10.0.0.1:5000 and so on */
+static struct choice choice;
+
+static void begin(uint64_t chunks, enum choice_order order)
+{
+	CHECK(choice_begin(&choice, chunks, sharers[0], order) == 0);
+}
+
+/* The chunks that a peer is asked for, one after the other, until there are no more. */
+static size_t ask_for_all(const struct holding *h, bool only_ours, uint64_t chunks[REGIONS])
+{
+	size_t count = 0;
+
+	while (count < REGIONS && choice_find(&choice, h, only_ours, &chunks[count]))
+		choice_take(&choice, chunks[count++]);
+	return count;
+}
+
+static void each_chunk_is_found_once_in_each_order(void)
+{
+	static const enum choice_order orders[] = {ORDER_BY_CLAIM, ORDER_FROM_ANYWHERE, ORDER_ASCENDING};
+	const struct holding full = {0};
+	uint64_t chunks[REGIONS];
+
+	for (size_t i = 0; i < LENGTH(orders); i++) {
+		bool seen[REGIONS] = {0};
+		begin(REGIONS, orders[i]);
+		CHECK(ask_for_all(&full, false, chunks) == REGIONS);
+		for (size_t at = 0; at < REGIONS; at++) {
+			CHECK(!seen[chunks[at]]);
+			seen[chunks[at]] = true;
+			CHECK(orders[i] != ORDER_ASCENDING || chunks[at] == at);
+			CHECK(orders[i] != ORDER_FROM_ANYWHERE || at == 0 || chunks[at] == (chunks[at - 1] + 1) % REGIONS);
+		}
+		choice_end(&choice);
+	}
+}
+
+static void orders_of_two_fetchers_differ(void)
+{
+	static struct choice other;
+
+	begin(REGIONS, ORDER_BY_CLAIM);
+	CHECK(choice_begin(&other, REGIONS, sharers[1], ORDER_BY_CLAIM) == 0);
+	CHECK(memcmp(choice.order, other.order, sizeof choice.order) != 0);
+	choice_end(&choice);
+	choice_end(&other);
+}
+
+static void a_chunk_that_is_given_back_is_found_again(void)
+{
+	const struct holding full = {0};
+	uint64_t chunks[REGIONS], again;
+
+	begin(REGIONS, ORDER_BY_CLAIM);
+	ask_for_all(&full, false, chunks);
+	choice_give_back(&choice, chunks[3]);
+	CHECK(choice_find(&choice, &full, false, &again) && again == chunks[3]);
+	choice_end(&choice);
+}
+
+/* Works out the shares of all sharers; returns how many of them each region belongs to. */
+static void count_owners(size_t sharing, unsigned owners[REGIONS], size_t shares[SHARERS])
+{
+	const struct holding full = {0};
+
+	memset(owners, 0, REGIONS * sizeof owners[0]);
+	for (size_t i = 0; i < sharing; i++) {
+		uint64_t chunks[REGIONS];
+		struct holding holdings[SHARERS] = {0};
+		CHECK(choice_begin(&choice, REGIONS, sharers[i], ORDER_BY_CLAIM) == 0);
+		for (size_t other = 0; other < sharing; other++)
+			if (other != i)
+				choice_share(&choice, &holdings[other], sharers[other], true);
+		shares[i] = ask_for_all(&full, true, chunks);
+		for (size_t at = 0; at < shares[i]; at++)
+			owners[chunks[at]]++;
+		choice_end(&choice);
+	}
+}
+
+static void each_region_is_the_share_of_one(void)
+{
+	unsigned owners[REGIONS];
+	size_t shares[SHARERS];
+
+	count_owners(SHARERS, owners, shares);
+	for (size_t region = 0; region < REGIONS; region++)
+		CHECK(owners[region] == 1);
+	for (size_t i = 0; i < SHARERS; i++)
+		CHECK(shares[i] > REGIONS / SHARERS / 3 && shares[i] < REGIONS / SHARERS * 3);
+	count_owners(1, owners, shares);
+	CHECK(shares[0] == REGIONS);
+}
+
+static void who_leaves_gives_his_share_away(void)
+{
+	const struct holding full = {0};
+	struct holding other = {0};
+	uint64_t chunks[REGIONS];
+
+	begin(REGIONS, ORDER_BY_CLAIM);
+	choice_share(&choice, &other, sharers[1], true);
+	choice_share(&choice, &other, sharers[1], true);	/* once is enough */
+	CHECK(ask_for_all(&full, true, chunks) < REGIONS);
+	choice_forget(&choice, &other, sharers[1]);
+	CHECK(choice_find(&choice, &full, true, chunks));
+	choice_end(&choice);
+}
+
+static void what_another_holds_is_not_ours_alone(void)
+{
+	const struct holding full = {0};
+	struct holding partial = {0};
+	struct region_set held = {0};
+	uint64_t chunks[REGIONS];
+
+	begin(REGIONS, ORDER_BY_CLAIM);
+	for (size_t region = 0; region < REGIONS / 2; region++)
+		region_set_add(&held, region);
+	choice_refused(&choice, &partial, REGIONS - 1, &held);
+	CHECK(ask_for_all(&full, true, chunks) == REGIONS / 2);
+	CHECK(choice_find(&choice, &full, false, chunks));
+	choice_end(&choice);
+}
+
+static void who_says_what_it_holds_is_asked_for_that(void)
+{
+	struct holding partial = {0};
+	struct region_set held = {0};
+	uint64_t chunks[REGIONS];
+
+	begin(REGIONS, ORDER_BY_CLAIM);
+	region_set_add(&held, 5);
+	region_set_add(&held, 77);
+	choice_refused(&choice, &partial, 3, &held);
+	CHECK(ask_for_all(&partial, false, chunks) == 2);
+	CHECK(chunks[0] + chunks[1] == 5 + 77);
+	CHECK(choice_may_have(&choice, &partial, 5) && !choice_may_have(&choice, &partial, 6));
+	choice_forget_lacks(&partial);		/* from now on it may have anything */
+	CHECK(choice_find(&choice, &partial, false, chunks));
+	choice_end(&choice);
+}
+
+static void what_was_refused_is_not_held_whatever_is_said(void)
+{
+	struct holding partial = {0};
+	struct region_set held = {0};
+	uint64_t chunk;
+
+	begin(REGIONS, ORDER_BY_CLAIM);
+	region_set_add(&held, 5);
+	choice_refused(&choice, &partial, 5, &held);
+	CHECK(!choice_find(&choice, &partial, false, &chunk));
+	CHECK(choice.holders[5] == 0);
+	choice_end(&choice);
+}
+
+static void who_says_nothing_is_asked_for_what_it_did_not_refuse(void)
+{
+	struct holding partial = {0};
+	uint64_t chunk;
+
+	begin(31, ORDER_BY_CLAIM);
+	for (size_t refused = 0; refused < 31; refused++) {
+		CHECK(choice_find(&choice, &partial, false, &chunk));
+		CHECK(choice_may_have(&choice, &partial, chunk));
+		choice_refused(&choice, &partial, chunk, NULL);
+		CHECK(!choice_may_have(&choice, &partial, chunk));
+	}
+	CHECK(!choice_find(&choice, &partial, false, &chunk));
+	choice_end(&choice);
+}
+
+/* What is known is known of many chunks at once; yet each can be found. */
+static void regions_of_many_chunks(void)
+{
+	const struct holding full = {0};
+	uint64_t chunks = 5 * REGIONS_MAX + 7, chunk, found = 0, sum = 0;
+
+	begin(chunks, ORDER_BY_CLAIM);
+	CHECK(choice.wanted.region_size == 6);
+	while (choice_find(&choice, &full, false, &chunk)) {
+		choice_take(&choice, chunk);
+		found++;
+		sum += chunk;
+	}
+	CHECK(found == chunks && sum == chunks * (chunks - 1) / 2);
+	CHECK(choice.wanted.count == 0);
+	choice_end(&choice);
+}
+
+/* ---- Sets of regions as text ---- */
+
+static void a_set_is_read_as_it_was_written(void)
+{
+	static const size_t counts[] = {1, 3, 4, 5, 64, 127, REGIONS_MAX};
+	char message[REGIONS_TEXT_MAX + 8] = "refused:";
+
+	for (size_t i = 0; i < LENGTH(counts); i++) {
+		struct region_set set = {0}, same;
+		for (size_t region = 0; region < counts[i]; region += 1 + region % 3)
+			region_set_add(&set, region);
+		size_t size = 8 + region_set_encode(message + 8, &set, counts[i]);
+		CHECK(region_set_decode(&same, counts[i], message, size));
+		CHECK(memcmp(&set, &same, sizeof set) == 0);
+		CHECK(size <= sizeof message && message[size - 1] == '\n');
+	}
+}
+
+static void what_is_no_set_is_refused(void)
+{
+	static const char *const messages[] = {
+		"", "\n", "not yet\n", " regions \n", " regions 8\n", " regions 800\n", " regions 8g\n", " regions 8G\n",
+		" regions 80", "regions 80\n", " region 80\n", " regions 8 \n", " regions 80\n\n",
+	};
+	struct region_set set;
+
+	for (size_t i = 0; i < LENGTH(messages); i++)
+		CHECK(!region_set_decode(&set, 8, messages[i], strlen(messages[i])));
+	CHECK(!region_set_decode(&set, 8, " regions \0" "0\n", 12));
+	CHECK(region_set_decode(&set, 8, "no; regions 81\n", 15));
+	CHECK(region_set_has(&set, 0) && region_set_has(&set, 7) && !region_set_has(&set, 1));
+}
+
+int main(void)
+{
+	for (uint32_t i = 0; i < SHARERS; i++)
+		sharers[i] = (struct address){.ip = 0x0a000001 + i, .port = 5000};
+	RUN(each_chunk_is_found_once_in_each_order);
+	RUN(orders_of_two_fetchers_differ);
+	RUN(a_chunk_that_is_given_back_is_found_again);
+	RUN(each_region_is_the_share_of_one);
+	RUN(who_leaves_gives_his_share_away);
+	RUN(what_another_holds_is_not_ours_alone);
+	RUN(who_says_what_it_holds_is_asked_for_that);
+	RUN(what_was_refused_is_not_held_whatever_is_said);
+	RUN(who_says_nothing_is_asked_for_what_it_did_not_refuse);
+	RUN(regions_of_many_chunks);
+	RUN(a_set_is_read_as_it_was_written);
+	RUN(what_is_no_set_is_refused);
+	return unit_result();
+}
