@@ -1,12 +1,14 @@
 # Cascade: "make" builds the three programs, "make demo" shows them at work,
-# "make test" tests them, "make install" puts them under PREFIX.
-# CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX and DESTDIR are yours to set; a change of
-# the first four builds everything anew. All but the programs lies in build/.
+# "make test" tests them, "make install" puts them under PREFIX, "make static" builds
+# programs to copy to other machines, "make dist" makes a tarball of what is committed.
+# CC, CFLAGS, CPPFLAGS, LDFLAGS, PREFIX, MANPREFIX and DESTDIR are yours to set; a change
+# of the first four builds everything anew. All but the programs lies in build/.
 
 CC = cc
 CFLAGS = -O2 -g
 LDFLAGS =
 PREFIX = /usr/local
+MANPREFIX = $(PREFIX)/share/man
 PYTHON = python3
 
 WARNINGS = -Wall -Wextra -pedantic -Wshadow -Wconversion
@@ -33,6 +35,7 @@ SECTIONS := $(filter-out -Wl%,$(DROP_UNUSED))
 DROP_UNUSED := $(filter -Wl%,$(DROP_UNUSED))
 
 PROGRAMS = cascade tracker mkcascade
+VERSION = $(shell sed -n 's/^\#define VERSION "\(.*\)"/\1/p' base/args.c)
 MODULES = $(patsubst %.c,build/%.o,csapp.c sha256.c peer_serve.c $(wildcard base/*.c net/*.c file/*.c fetch/*.c serve/*.c track/*.c))
 UNITS = $(patsubst tests/%.c,build/%,$(wildcard tests/unit/*.c tests/exercises/*.c))
 BENCHES = $(patsubst %.c,build/%,$(wildcard bench/*.c))
@@ -150,12 +153,57 @@ bench: all benches
 bench-serve: benches
 	$(PYTHON) bench/serve.py
 
+demo-push: all
+	$(PYTHON) tests/demo_push.py
+
+# Where everything is installed.
+BIN = $(DESTDIR)$(PREFIX)/bin
+MAN = $(DESTDIR)$(MANPREFIX)
+BASH = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+ZSH = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+COMMANDS = $(PROGRAMS) cascade-push
+
 install: all
-	mkdir -p $(DESTDIR)$(PREFIX)/bin
-	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	mkdir -p $(BIN) $(MAN)/man1 $(MAN)/man5 $(MAN)/man7 $(BASH) $(ZSH)
+	install -m 755 $(COMMANDS) $(BIN)
+	for page in man/*; do install -m 644 $$page $(MAN)/man$${page##*.}; done
+	for command in $(COMMANDS); do install -m 644 completion/cascade.bash $(BASH)/$$command; done
+	install -m 644 completion/_cascade $(ZSH)
+
+uninstall:
+	for command in $(COMMANDS); do rm -f $(BIN)/$$command $(BASH)/$$command; done
+	for page in man/*; do rm -f $(MAN)/man$${page##*.}/$${page#man/}; done
+	rm -f $(ZSH)/_cascade
+
+# Programs that need no library, in static/: for this kind of machine, and for aarch64 if
+# there is a compiler for it. The same sources and compiler make the same bytes.
+MUSL = $(shell command -v musl-gcc)
+STATIC_CC = $(if $(MUSL),musl-gcc,$(CC))
+CROSS = $(shell command -v aarch64-linux-gnu-gcc)
+MACHINE := $(shell uname -m)
+SOURCES = $(patsubst build/%.o,%.c,$(MODULES))
+STATIC_FLAGS = $(FLAGS) -O2 -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -static -s \
+	-Wl,--gc-sections,--build-id=none,--no-warnings,-z,now,-z,noseparate-code
+STATIC = $(PROGRAMS:%=static/%-$(MACHINE)) \
+	$(if $(CROSS),$(if $(filter-out aarch64,$(MACHINE)),$(PROGRAMS:%=static/%-aarch64)))
+
+static: $(STATIC)
+	cd static && sha256sum $(STATIC:static/%=%) > SHA256SUMS
+
+static/%-$(MACHINE): %.c $(SOURCES) $(wildcard *.h */*.h)
+	@mkdir -p static
+	$(STATIC_CC) $(STATIC_FLAGS) -o $@ $< $(SOURCES)
+
+static/%-aarch64: %.c $(SOURCES) $(wildcard *.h */*.h)
+	@mkdir -p static
+	$(CROSS) $(STATIC_FLAGS) -o $@ $< $(SOURCES)
+
+dist:
+	git archive --prefix=cascade-$(VERSION)/ -o cascade-$(VERSION).tar.gz HEAD
 
 clean:
-	rm -rf $(PROGRAMS) build
+	rm -rf $(PROGRAMS) build static cascade-*.tar.gz
 
-.PHONY: all always units benches demo test sim soak torture powerloss coverage mutants fuzzers fuzz bench bench-serve install clean
+.PHONY: all always units benches demo demo-push test sim soak torture powerloss coverage mutants fuzzers fuzz \
+	bench bench-serve install uninstall static dist clean
 .SECONDARY:

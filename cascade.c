@@ -71,6 +71,8 @@ static const char help_text[] =
 	"  -h, --help               print this and exit\n"
 	"  -V, --version            print the version and exit\n"
 	"\n"
+	"The signs of the progress bar: # verified, > arriving, + verified in part, . missing.\n"
+	"\n"
 	"Exit status: 0, all files are complete; 1, a file can't be read or written; 2, wrong\n"
 	"usage; 3, the disk is full; 4, given up; 5, ended by a signal before all files were\n"
 	"complete; 6, a bad metafile. SIGTERM and SIGINT end a peer; SIGUSR1 makes it print\n"

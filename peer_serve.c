@@ -5,8 +5,8 @@
  *                   ├─ subscriber: tells the tracker what is held (serve/subscriber.c)
  *                   └─ (fetcher: forked before, reaped here)
  *
- * The parent waits, accepts, forks and reaps. It never blocks anywhere else, and never
- * reads what clients send. A child serves one client: if it fails, only its own client is
+ * The parent waits, accepts, forks and reaps. It never waits for a client anywhere else, and
+ * never reads what clients send. A child serves one client: if it fails, only its own client is
  * affected. It can't write to the map of held chunks. What it can write to, shared with
  * the parent and the other children, is in serve/confine.h. */
 #include "peer_serve.h"

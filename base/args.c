@@ -11,7 +11,7 @@
 #include "base/exits.h"
 #include "base/log.h"
 
-#define VERSION "1.0"
+#define VERSION "1.1"
 
 static const char *program, *usage_text, *help_text;
 

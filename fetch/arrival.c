@@ -99,7 +99,7 @@ static void take_result(struct arrival *a, const struct run *run)
 	p->unchecked--;
 	a->held += good;
 	if (good > 0)
-		swarm_delivered(a->swarm, p, good, clock_ms());
+		swarm_delivered(p, good);
 	tell_chunks(a, run, p);
 	if (run->bad > 0)
 		take_bad(a, run, p);
@@ -282,7 +282,7 @@ static const char *find_fault(const struct arrival *a, const struct connection *
 		return "answers what it wasn't asked";
 	if (chunk_comes && c->response.length != metafile_chunk_length(&a->file->meta, connection_awaited(c)))
 		return "sends a chunk of the wrong length";
-	if (c->response.status > PEER_BAD_REQUEST)
+	if (c->response.status >= PEER_STATUS_COUNT)
 		return "answers with an unknown status";
 	if (!chunk_comes && c->response.length > MESSAGE_MAX)
 		return "sends an error message without end";
@@ -371,7 +371,7 @@ static void finish_error(struct swarm *s, struct peer *p)
 	case PEER_BAD_REQUEST:
 		swarm_cannot_parse(s, p, clock_ms());
 		break;
-	default:
+	case PEER_NO_SUCH_CHUNK:
 		swarm_ban(s, p, "denies that there is such a chunk", clock_ms());
 	}
 }

@@ -1,6 +1,7 @@
 /* arrival.h - what peers send: taken from the sockets, written to its place in
- * the data file, and given to a checker. A chunk is held when that has found its
- * hash right in the file; nobody else ever says so. */
+ * the data file, and given to a checker. A chunk that arrives is held when
+ * check_runs has found its hash right in the file: in a checker, or in the fetcher if
+ * none can be forked. */
 #ifndef ARRIVAL_H
 #define ARRIVAL_H
 

@@ -114,7 +114,6 @@ void connection_excuse(struct connection *c, int64_t ms, int64_t now_ms)
 	c->rate_since_ms = clock_earlier(c->rate_since_ms + ms, now_ms);
 }
 
-/* The period before counts as far as it lies within the last RATE_MS. */
 double connection_rate(const struct connection *c, int64_t now_ms)
 {
 	int64_t until_ms = c->asked_count > 0 ? now_ms : c->heard_ms, ms = until_ms - c->rate_since_ms;
@@ -123,5 +122,7 @@ double connection_rate(const struct connection *c, int64_t now_ms)
 		return 0;
 	if (ms >= RATE_MS || !c->rate_known)
 		return (double)c->rate_bytes * 1000 / (double)(ms > RATE_LEAST_MS ? ms : RATE_LEAST_MS);
-	return (double)c->rate_bytes + (double)c->rate_bytes_before * (double)(RATE_MS - ms) / RATE_MS;
+	/* |-- bytes before --|-- bytes so far --|		two periods; what lies within the
+	 *         |<--------- RATE_MS --------->|now	last RATE_MS counts */
+	return ((double)c->rate_bytes + (double)c->rate_bytes_before * (double)(RATE_MS - ms) / RATE_MS) * 1000 / RATE_MS;
 }

@@ -60,8 +60,8 @@ int connection_made(struct connection *c, int64_t now_ms);
 void connection_close(struct connection *c);
 
 /* Sends the requests that were put down, as far as the socket takes them. Returns 0, or
- * an errno. That the peer has hung up is no error: who reads from it learns that, after
- * its last words. */
+ * an errno. That the peer has hung up is no error: the reader learns that, after it has read
+ * what the peer still sent. */
 int connection_send(struct connection *c);
 
 /* Has poll tell of bytes only when they are so many, or the connection ends: fewer

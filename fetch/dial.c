@@ -16,7 +16,7 @@ int connection_open(struct connection *c, struct address to, int64_t now_ms)
 	connection_begin(c, socket(AF_INET, SOCK_STREAM, 0), now_ms);
 	if (c->fd < 0 || fcntl(c->fd, F_SETFL, O_NONBLOCK) < 0)
 		goto failed;
-	/* A request is small and must not wait for company. If it does, it comes late. */
+	/* A small request must not wait until more is to be sent. If this fails, it comes late. */
 	(void)!setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 	c->connecting = connect(c->fd, (struct sockaddr *)&sa, sizeof sa) < 0;
 	if (c->connecting && errno != EINPROGRESS)

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "fetch/arrival.h"
+#include "fetch/asking.h"
 #include "file/whole.h"
 #include "base/clock.h"
 #include "base/exits.h"
@@ -26,12 +27,7 @@
 #include "fetch/progress.h"
 #include "fetch/swarm.h"
 #include "net/news.h"
-#include "net/tracker_query.h"
 
-#define ASK_MS 10000		/* between two questions to the tracker, and for its answer */
-#define ASK_SOON_MS 2000	/* from when the last of those that it has named couldn't be reached */
-#define LIST_AGE_LEAST_MS 1000	/* a list that old is asked for again; by who doesn't serve, one of 10 s is */
-#define LIST_AGE_MS 300000	/* the same, when the download has taken long */
 #define SHARE_MS 1000		/* waited for one file while there are others */
 #define HAND_OVER_MS 2		/* without anything more */
 #define NOTHING_MS 3000		/* without a peer that can be reached, before that is said */
@@ -43,29 +39,21 @@ struct fetch {
 	struct datafile *file;
 	const struct fetch_options *options;
 	struct swarm swarm;
+	struct asking asking;
 	struct arrival arrival;
 	bool running;			/* begun, and not yet ended */
 
-	struct tracker_query query;
-	int64_t begun_ms, asked_ms, listed_ms;	/* 0 until then */
-	int64_t jitter_ms;			/* before it is asked again, more than is said above */
-	int64_t reachable_ms;			/* when it last was to be hoped that a peer can be reached */
-	bool named_new;				/* somebody was, by the last list or since */
-	bool said_tracker_trouble, said_waiting;
-	int64_t said_nothing_ms;		/* that nothing comes, and why; 0: never */
-
+	int64_t said_nothing_ms;	/* when it was said that nothing comes, and why; 0: never */
 	uint64_t start_bytes;		/* held when it began */
 	double seconds;			/* spent on it */
 };
 
-/* When a good chunk of any file last came: a file that waits for its turn must
- * not be given up for it. */
-static int64_t good_ms;
-
-/* Since when this process has listened to nobody; it sets it after each poll. */
-static int64_t deaf_since_ms;
+static int64_t good_ms;		/* when a chunk of any file was last verified, or all began: a file
+				 * that waits for its turn isn't given up for that */
+static int64_t busy_since_ms;	/* when poll last returned */
 
 static struct fetch *fetches;	/* of all files */
+static size_t fetch_count;
 static int exit_status;		/* what the first failure makes it */
 
 static void fail_with(int status)
@@ -82,100 +70,15 @@ static void give_news(const struct fetch_options *options)
 		(void)!write(options->news, "", 1);
 }
 
-/* ---- the tracker ----------------------------------------------------------- */
-
-/* How old a list may get: as old as the download was when it came. For those who serve
- * it is renewed sooner, as long as lists name somebody new: a list has few of many. */
-static int64_t list_age_ms(const struct fetch *f)
-{
-	int64_t least = f->options->news >= 0 ? LIST_AGE_LEAST_MS : ASK_MS;
-	int64_t ms = f->named_new ? 0 : f->listed_ms - f->begun_ms;
-
-	return ms < least ? least : ms < LIST_AGE_MS ? ms : LIST_AGE_MS;
-}
-
-/* When the tracker is to be asked next. */
-static int64_t ask_at_ms(const struct fetch *f)
-{
-	bool listed = f->asked_ms != 0 && f->listed_ms >= f->asked_ms;
-	int64_t renew_ms = f->listed_ms + list_age_ms(f), retry_ms = f->asked_ms + ASK_MS + f->jitter_ms;
-
-	if (!listed)
-		return f->asked_ms != 0 ? retry_ms : 0;
-	if (swarm_has_usable_peer(&f->swarm))
-		return renew_ms;
-	if (f->swarm.count == 0)
-		return retry_ms;
-	/* Another list may name others. One that named nobody new is as good as none. */
-	if (!swarm_has_reachable_peer(&f->swarm) && f->reachable_ms >= f->listed_ms)
-		retry_ms = clock_earlier(retry_ms, f->reachable_ms + ASK_SOON_MS + f->jitter_ms);
-	return clock_earlier(renew_ms, retry_ms);
-}
-
-static void ask_tracker_if_due(struct fetch *f)
-{
-	const struct fetch_options *o = f->options;
-	struct tracker_request request = {.command = TRACKER_LIST, .self = o->self};
-
-	if (swarm_has_reachable_peer(&f->swarm))
-		f->reachable_ms = clock_ms();
-	if (o->tracker_host == NULL || f->query.process != 0 || clock_ms() < ask_at_ms(f))
-		return;
-	if (f->asked_ms == 0)
-		f->begun_ms = clock_ms();	/* it is its turn */
-	f->asked_ms = clock_ms();
-	f->jitter_ms = random() % 1000;
-	memcpy(request.cascade_hash, f->file->meta.cascade_hash, SHA256_HASH_SIZE);
-	if (tracker_query_start(&f->query, o->tracker_host, o->tracker_port, &request,
-				(int)(ASK_MS * o->time_scale)) < 0 && !f->said_tracker_trouble) {
-		log_warn("%s: no process can ask the tracker; tried again every 10 s or so", f->file->path);
-		f->said_tracker_trouble = true;
-	}
-}
-
-static void take_list(struct fetch *f, const struct tracker_answer *answer)
-{
-	unsigned usable = swarm_add_entries(&f->swarm, answer->entries, (size_t)answer->count, &f->named_new);
-
-	log_debug("%s: the tracker names %u peer%s", f->file->path, usable, usable == 1 ? "" : "s");
-	f->listed_ms = clock_ms();
-	if (swarm_has_reachable_peer(&f->swarm))
-		f->reachable_ms = f->listed_ms;
-	f->said_tracker_trouble = false;
-	if (f->swarm.count == 0 && !f->said_waiting) {
-		log_info("%s: the tracker knows no other peer; waiting for one", f->file->path);
-		f->said_waiting = true;
-	}
-}
-
-static void read_query(struct fetch *f)
-{
-	const struct tracker_answer *answer = tracker_query_read(&f->query);
-
-	if (answer == NULL)
-		return;
-	f->asked_ms = clock_ms();	/* what counts is the time in between */
-	if (answer->count >= 0) {
-		take_list(f, answer);
-	} else if (!f->said_tracker_trouble) {
-		log_warnx("tracker %s:%s: %s; it is asked again every 10 s or so",
-			  f->options->tracker_host, f->options->tracker_port, answer->why);
-		f->said_tracker_trouble = true;
-	}
-}
-
-/* The tracker names peers to whoever subscribes, too: that needs no question.
- * Those that began before us are known so, when we have something for them. */
+/* The tracker names peers to whoever subscribes, too. So peers that began before this one
+ * are known when it has something for them. */
 static void read_subscription(int news)
 {
 	static struct subscription_answer answer;
-	ssize_t n = read(news, &answer, sizeof answer);
-	bool named_new;
 
-	if (n != sizeof answer || !fetches[answer.file].running)
-		return;
-	swarm_add_entries(&fetches[answer.file].swarm, answer.entries, answer.count, &named_new);
-	fetches[answer.file].named_new |= named_new;
+	if (read(news, &answer, sizeof answer) == sizeof answer && answer.file < fetch_count &&
+	    answer.count <= TRACKER_ENTRIES_MAX && fetches[answer.file].running)
+		asking_take_names(&fetches[answer.file].asking, answer.entries, answer.count);
 }
 
 /* ---- the loop ------------------------------------------------------------------ */
@@ -196,8 +99,7 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 	int64_t now = clock_ms(), next = now + (share ? SHARE_MS : 60000);
 
 	next = progress_next_ms(next);
-	if (f->options->tracker_host != NULL && f->query.process == 0)
-		next = clock_earlier(next, ask_at_ms(f));
+	next = asking_next_ms(&f->asking, next);
 	if (f->options->give_up_s > 0)
 		next = clock_earlier(next, good_ms + (int64_t)f->options->give_up_s * 1000);
 	return swarm_next_event_ms(&f->swarm, now, next);
@@ -236,7 +138,7 @@ static void poll_for_all(struct fetch *f, struct polled *polled)
 {
 	struct pollfd *place = polled->place;
 
-	place[QUERY] = (struct pollfd){.fd = f->query.fd, .events = POLLIN};
+	place[QUERY] = (struct pollfd){.fd = f->asking.query.fd, .events = POLLIN};
 	place[NEWS] = (struct pollfd){.fd = f->options->news, .events = POLLIN};
 	for (unsigned i = 0; i < ARRIVAL_CHECKERS_MAX; i++) {
 		bool runs = i < f->arrival.checker_count;
@@ -246,13 +148,13 @@ static void poll_for_all(struct fetch *f, struct polled *polled)
 	polled->count = CONNECTIONS + poll_connections(&f->swarm, place + CONNECTIONS, polled->who);
 }
 
-/* The time in which this process didn't listen is no peer's silence: it wrote to a
- * slow disk, or waited for a checker. */
+/* The time that this process has spent since poll returned, writing to a slow disk or
+ * waiting for a checker, is no peer's silence. */
 static void excuse_peers(struct fetch *f)
 {
-	int64_t now = clock_ms(), ms = now - deaf_since_ms;
+	int64_t now = clock_ms(), ms = now - busy_since_ms;
 
-	deaf_since_ms = now;
+	busy_since_ms = now;
 	if (ms < OWN_STALL_MS)
 		return;
 	good_ms = clock_earlier(good_ms + ms, now);
@@ -269,13 +171,13 @@ static int listen_to_all(struct polled *polled, int ms)
 		;
 	if (ready < 0 && errno != EINTR)
 		fatal("poll");
-	deaf_since_ms = clock_ms();
+	busy_since_ms = clock_ms();
 	return ready;
 }
 
-/* Waits for something to come. What is written waits for a moment more, if there may
- * be more, since a checker hashes many chunks at once in less time; then it is handed
- * over. That may be news too: results that were in the way. */
+/* Waits for something to come. Returns whether *polled tells what. If chunks have been
+ * written that no checker has yet, it waits only a moment for more, since several are
+ * hashed in less time together; then it hands them over. */
 static bool wait_for_any(struct fetch *f, struct polled *polled, bool share)
 {
 	poll_for_all(f, polled);
@@ -292,7 +194,7 @@ static void handle_connection(struct fetch *f, struct peer *p, short revents)
 	if (revents == 0 || !connection_is_open(&p->connection))
 		return;
 	if (p->connection.connecting)
-		swarm_connection_made(&f->swarm, p, clock_ms());
+		swarm_connecting_ended(&f->swarm, p, clock_ms());
 	else if (revents & (POLLIN | POLLHUP | POLLERR))
 		arrival_receive(&f->arrival, p);
 }
@@ -303,7 +205,7 @@ static void wait_and_handle(struct fetch *f, bool share)
 
 	if (wait_for_any(f, &polled, share)) {
 		if (polled.place[QUERY].revents != 0)
-			read_query(f);
+			asking_read(&f->asking);
 		if (polled.place[NEWS].revents != 0)
 			read_subscription(f->options->news);
 		for (unsigned i = 0; i < ARRIVAL_CHECKERS_MAX; i++)
@@ -321,7 +223,7 @@ static void wait_and_handle(struct fetch *f, bool share)
  * nothing was asked can wait for the next one. */
 static bool is_idle(const struct fetch *f)
 {
-	return f->query.process == 0 && arrival_is_idle(&f->arrival) && swarm_is_idle(&f->swarm);
+	return !asking_is_under_way(&f->asking) && arrival_is_idle(&f->arrival) && swarm_is_idle(&f->swarm);
 }
 
 static bool gives_up(struct fetch *f)
@@ -342,8 +244,8 @@ static void say_if_nothing_comes(struct fetch *f)
 {
 	int64_t now = clock_ms();
 
-	if (f->swarm.trouble[0] == '\0' || now - f->reachable_ms < NOTHING_MS ||
-	    (f->said_nothing_ms != 0 && f->swarm.good_ms <= f->said_nothing_ms))
+	if (f->swarm.trouble[0] == '\0' || asking_unreachable_ms(&f->asking) < NOTHING_MS ||
+	    (f->said_nothing_ms != 0 && good_ms <= f->said_nothing_ms))
 		return;
 	log_warnx("%s: no peer %s: %s (1 of %zu); tried again until one is", f->file->path,
 		  f->swarm.unreachable ? "could be reached" : "is of use now", f->swarm.trouble, f->swarm.count);
@@ -353,7 +255,7 @@ static void say_if_nothing_comes(struct fetch *f)
 static void ask_for_all(struct fetch *f)
 {
 	swarm_manage(&f->swarm, clock_ms());
-	ask_tracker_if_due(f);
+	asking_start_if_due(&f->asking);
 	say_if_nothing_comes(f);
 }
 
@@ -362,18 +264,16 @@ static void ask_for_all(struct fetch *f)
 static void fetch_file(struct fetch *f, bool share)
 {
 	excuse_peers(f);
-	f->swarm.good_ms = good_ms;
 	progress_begin("downloading", f->file, held_bytes(f), &f->swarm.choice.wanted);
 	ask_for_all(f);
 	while (!is_complete(f) && !f->arrival.failed && !gives_up(f)) {
 		progress_show(held_bytes(f), (int)swarm_connected(&f->swarm));
-		bool held_some = f->arrival.held > 0;
+		uint64_t held = f->arrival.held;
 		wait_and_handle(f, share);
-		/* Not only in answer to poll are results taken. */
-		if (!held_some && f->arrival.held > 0)
+		if (held == 0 && f->arrival.held > 0)
 			give_news(f->options);	/* from now on this peer is one of those who serve */
-		if (f->swarm.good_ms > good_ms)
-			good_ms = f->swarm.good_ms;
+		if (f->arrival.held > held)
+			good_ms = clock_ms();
 		ask_for_all(f);
 		if (share && is_idle(f))
 			break;
@@ -436,7 +336,7 @@ static int begin_swarm(struct swarm *s, const struct datafile *d, const struct f
 		.serves = options->news >= 0, .ascending = options->ascending, .time_scale = options->time_scale,
 	};
 
-	if (swarm_begin(s, m->length, m->chunk_size, m->cascade_hash, &o, clock_ms()) < 0)
+	if (swarm_begin(s, m->length, m->chunk_size, m->cascade_hash, &o) < 0)
 		return -1;
 	for (uint64_t chunk = 0; chunk < m->chunks; chunk++)
 		if (held_has(d->held, chunk))
@@ -450,7 +350,7 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 {
 	bool complete = datafile_missing_bytes(d) == 0;
 
-	*f = (struct fetch){.file = d, .options = options, .query.fd = -1};
+	*f = (struct fetch){.file = d, .options = options};
 	if (atomic_load(d->lost))
 		return -1;
 	if ((!complete || d->too_long) && datafile_begin_write(d) < 0)
@@ -469,6 +369,11 @@ static int begin(struct fetch *f, struct datafile *d, const struct fetch_options
 		log_warn("%s: can't be downloaded", d->path);
 		return -1;
 	}
+	asking_begin(&f->asking, &(struct asking_options){
+		.path = d->path, .tracker_host = options->tracker_host, .tracker_port = options->tracker_port,
+		.cascade_hash = d->meta.cascade_hash, .self = options->self, .serves = options->news >= 0,
+		.time_scale = options->time_scale,
+	}, &f->swarm);
 	arrival_begin(&f->arrival, d, &f->swarm, options->check_workers);
 	f->start_bytes = held_bytes(f);
 	f->running = true;
@@ -528,7 +433,7 @@ static void finish(struct fetch *f)
 	else
 		fail_with(exits_for(f->arrival.error));
 	swarm_end(&f->swarm, clock_ms());
-	tracker_query_stop(&f->query);
+	asking_end(&f->asking);
 	f->running = false;
 }
 
@@ -540,7 +445,8 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 
 	fetches = calloc(count, sizeof *fetches);
 	if (fetches == NULL)
-		fatal("memory");
+		fatal("no memory for %zu files", count);
+	fetch_count = count;
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid() << 8);
 	for (size_t i = 0; i < count; i++) {
 		check_local(&files[i], options);
@@ -554,7 +460,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 			fail_with(EXIT_UNABLE);
 		running += fetches[i].running;
 	}
-	good_ms = deaf_since_ms = clock_ms();
+	good_ms = busy_since_ms = clock_ms();
 	while (running > 0)
 		for (size_t i = 0; i < count; i++) {
 			struct fetch *f = &fetches[i];

@@ -14,16 +14,16 @@ struct fetch_options {
 	struct address self;		/* where this peer listens, as the tracker knows it */
 	const struct address *peers;	/* named on the command line */
 	size_t peer_count;
-	unsigned check_workers;		/* processes for the check of what is there */
+	unsigned check_workers;		/* processes for the check of what is there; and, up to a few, of what arrives */
 	unsigned give_up_s;		/* end when nothing has come for so long; 0: never */
-	double time_scale;		/* of every time limit; 1 is normal */
+	double time_scale;		/* of the time limits for peers and tracker; 1 is normal */
 	bool ascending;			/* in the file's order, from chunk 0 on */
 	bool verify_whole;		/* hash the complete file as a whole, too */
 	int news;			/* the fetcher's end (net/news.h); -1: this peer doesn't serve */
 };
 
 /* Checks what the data files hold, and fetches what is missing, file after
- * file; held tells other processes how far it is. Runs until all is complete
+ * file; the map of held chunks (file/held.h) tells other processes how far it is. Runs until all is complete
  * or can't be. Returns an exit status (base/exits.h): EXIT_DONE if everything is
  * complete; else that of the first failure, and it has said why. */
 int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options);

@@ -10,10 +10,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-/* Every wait has a limit; --timeout scales them. */
+/* Every wait for a peer has a limit. --timeout scales these: */
 #define CONNECT_MS 5000		/* a SYN and two more of them get lost, and still it connects */
 #define SILENCE_MS 10000	/* without a byte while something is asked for */
-#define STALL_MS 2000		/* the same, while others deliver */
 #define SLOW_MS 1000		/* a response may take, before its peer can be found too slow */
 #define LOOK_MS 250		/* between two looks at who is slow, when all is asked for */
 #define QUEUE_MS 2000		/* with no more than so many bytes: what was asked for waits in a queue */
@@ -50,14 +49,15 @@
  * another, and a chunk that waits in a long queue is passed on late. */
 #define AHEAD_MS 250		/* of what the peer, or all that hold parts, deliver; */
 #define AHEAD_CHUNKS 6		/* and so many chunks, of all that hold parts together */
-#define PEACE 8			/* times as long as its last answer took, who holds everything is left in peace */
+#define PEACE 8			/* times as long as its answers take of late, a peer that holds everything is spared */
 
 static int scaled(const struct swarm *s, int ms)
 {
 	return (int)(ms * s->options.time_scale);
 }
 
-static bool is_connected(const struct peer *p)
+/* One that is being made counts. */
+static bool has_connection(const struct peer *p)
 {
 	return connection_is_open(&p->connection);
 }
@@ -75,7 +75,7 @@ void swarm_disconnect(struct swarm *s, struct peer *p, int64_t now_ms)
 {
 	struct connection *c = &p->connection;
 
-	if (!is_connected(p))
+	if (!has_connection(p))
 		return;
 	if (connection_missing_of_chunk(c) > 0)
 		s->wasted += c->body_got;
@@ -108,7 +108,7 @@ void swarm_fail(struct swarm *s, struct peer *p, const char *why, int64_t now_ms
 {
 	log_debug("%s: %s", swarm_name(p), why);
 	snprintf(s->trouble, sizeof s->trouble, "%s: %s", swarm_name(p), why);
-	s->unreachable = p->connection.connecting || !is_connected(p);
+	s->unreachable = p->connection.connecting || !has_connection(p);
 	swarm_disconnect(s, p, now_ms);
 	choice_forget(&s->choice, &p->holding, p->address);
 	rest(p, doubled(REST_MS, p->failures, REST_MAX_MS), now_ms);
@@ -183,12 +183,11 @@ void swarm_answered(struct swarm *s, struct peer *p, int64_t now_ms)
 		swarm_disconnect(s, p, now_ms);	/* as it does; the next connection needn't wait for it */
 }
 
-void swarm_delivered(struct swarm *s, struct peer *p, uint64_t chunks, int64_t now_ms)
+void swarm_delivered(struct peer *p, uint64_t chunks)
 {
 	p->chunks += chunks;
 	p->proven = true;
 	p->failures = 0;
-	s->good_ms = now_ms;
 }
 
 void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes)
@@ -199,7 +198,6 @@ void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes)
 
 void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms)
 {
-	s->good_ms = clock_earlier(s->good_ms + ms, now_ms);
 	for (size_t i = 0; i < s->count; i++)
 		connection_excuse(&s->peers[i].connection, ms, now_ms);
 }
@@ -231,7 +229,7 @@ static struct peer *find_room(struct swarm *s)
 		return &s->peers[s->count++];
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		if (!is_connected(p) && p->unchecked == 0 && !p->direct && badness(p) > 0 &&
+		if (!has_connection(p) && p->unchecked == 0 && !p->direct && badness(p) > 0 &&
 		    (worst == NULL || badness(p) > badness(worst)))
 			worst = p;
 	}
@@ -307,13 +305,13 @@ bool swarm_has_reachable_peer(const struct swarm *s)
 }
 
 int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uint8_t cascade_hash[SHA256_HASH_SIZE],
-		const struct swarm_options *options, int64_t now_ms)
+		const struct swarm_options *options)
 {
 	enum choice_order order = options->ascending ? ORDER_ASCENDING
 		: options->serves && options->self.ip != 0 ? ORDER_BY_CLAIM : ORDER_FROM_ANYWHERE;
 
 	*s = (struct swarm){.options = *options, .length = length, .chunk_size = chunk_size,
-		.cascade_hash = cascade_hash, .good_ms = now_ms};
+		.cascade_hash = cascade_hash};
 	s->peers = calloc(PEERS_MAX, sizeof s->peers[0]);
 	if (s->peers == NULL || choice_begin(&s->choice, (length - 1) / chunk_size + 1, options->self, order) < 0) {
 		free(s->peers);
@@ -351,17 +349,22 @@ static size_t share_out(struct swarm *s)
 	return count;
 }
 
-/* How many chunks a peer may be asked for ahead of what it sends, if nobody shares. */
+static double clamp(double value, double least, double most)
+{
+	return value < least ? least : value > most ? most : value;
+}
+
+/* How many chunks a peer may be asked for ahead of what it sends, if nobody shares: what
+ * it delivers in a second, or in some round trips. */
 static uint64_t window_alone(const struct swarm *s, const struct peer *p)
 {
-	double rate = p->rate, far = rate * ROUND_TRIPS * (double)p->connection.round_trip_ms / 1000;
-	double most = far < WINDOW_NEAR ? WINDOW_NEAR : far > WINDOW_MAX ? WINDOW_MAX : far;
-	double bytes = rate < WINDOW_FIRST ? WINDOW_FIRST : rate > most ? most : rate;
-	uint64_t chunks = (uint64_t)bytes / s->chunk_size;
+	double round_trips = p->rate * ROUND_TRIPS * (double)p->connection.round_trip_ms / 1000;
+	double most = clamp(round_trips, WINDOW_NEAR, WINDOW_MAX);
+	uint64_t chunks = (uint64_t)clamp(p->rate, WINDOW_FIRST, most) / s->chunk_size;
 
 	if (chunks < 2)
 		chunks = 2;
-	/* Others may have begun just now, and are not known yet. */
+	/* A peer that serves begins slowly: others may have begun just now, and are not known yet. */
 	return s->options.serves && chunks > p->chunks ? p->chunks : chunks;
 }
 
@@ -474,7 +477,7 @@ static size_t put_in_turn(struct swarm *s, struct peer *in_turn[PEERS_MAX], int6
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[(first + i) % s->count];
-		if (!is_connected(p) || p->connection.connecting || p->rest_until_ms > now_ms)
+		if (!has_connection(p) || p->connection.connecting || p->rest_until_ms > now_ms)
 			continue;
 		p->turn = count;
 		in_turn[count++] = p;
@@ -505,7 +508,7 @@ static void ask_all(struct swarm *s, int64_t now_ms)
 		uint64_t asked = ask_for_chunks(s, p, left, is_left_in_peace(s, p, others_rate, now_ms), now_ms);
 		if (partial)
 			budget -= asked;
-		if (partial && left > 0 && p->connection.asked_count == 0 && s->choice.wanted.count > 0 && is_connected(p))
+		if (partial && left > 0 && p->connection.asked_count == 0 && s->choice.wanted.count > 0 && has_connection(p))
 			rest_refused(p, now_ms);
 	}
 }
@@ -533,7 +536,7 @@ static bool has_quicker_peer(const struct swarm *s, const struct peer *slow)
 {
 	for (size_t i = 0; i < s->count; i++) {
 		const struct peer *p = &s->peers[i];
-		if (is_connected(p) && p->refusals == 0 && (p->rate > slow->rate || (p->rate == 0 && !p->slow)))
+		if (has_connection(p) && p->refusals == 0 && (p->rate > slow->rate || (p->rate == 0 && !p->slow)))
 			return true;
 	}
 	return false;
@@ -548,7 +551,7 @@ static struct peer *choose_peer(struct swarm *s, int64_t now_ms)
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[(start + i) % s->count];
-		bool may_be = !is_connected(p) && !p->banned && p->rest_until_ms <= now_ms &&
+		bool may_be = !has_connection(p) && !p->banned && p->rest_until_ms <= now_ms &&
 			      (p->proven || p->unchecked == 0) && !(p->slow && has_quicker_peer(s, p));
 		if (may_be && (best == NULL || is_better(p, best)))
 			best = p;
@@ -561,7 +564,7 @@ size_t swarm_connected(const struct swarm *s)
 	size_t connected = 0;
 
 	for (size_t i = 0; i < s->count; i++)
-		connected += is_connected(&s->peers[i]);
+		connected += has_connection(&s->peers[i]);
 	return connected;
 }
 
@@ -579,7 +582,7 @@ static void connect_to_all(struct swarm *s, int64_t now_ms)
 			connected++;
 }
 
-void swarm_connection_made(struct swarm *s, struct peer *p, int64_t now_ms)
+void swarm_connecting_ended(struct swarm *s, struct peer *p, int64_t now_ms)
 {
 	int error = connection_made(&p->connection, now_ms);
 
@@ -610,34 +613,34 @@ static void leave_slow(struct swarm *s, struct peer *p, int64_t now_ms)
 	swarm_fail(s, p, "too slow for the rest", now_ms);
 }
 
-/* Whether the peer has nothing to do, and may be asked for that chunk. One that has
- * refused a chunk since it last had one may do so again; one that isn't connected to must
- * have delivered something. */
-static bool can_relieve(const struct swarm *s, const struct peer *p, uint64_t chunk, int64_t now_ms)
+/* Whether the peer has nothing to do, and can be asked for a chunk that another has. One
+ * that has refused a chunk since it last had one may do so again; one that has no
+ * connection must have delivered something. */
+static bool can_take_over(const struct swarm *s, const struct peer *p, uint64_t chunk, int64_t now_ms)
 {
 	size_t region = wanted_region(&s->choice.wanted, chunk);
 
-	return (is_connected(p) || p->rate > 0) && !p->connection.connecting && !p->banned &&
+	return (has_connection(p) || p->rate > 0) && !p->connection.connecting && !p->banned &&
 	       p->connection.asked_count == 0 && p->unchecked == 0 && p->rest_until_ms <= now_ms &&
-	       !region_set_has(&p->holding.lacks, region) &&
+	       choice_may_have(&s->choice, &p->holding, chunk) &&
 	       (p->refusals == 0 || region_set_has(&p->holding.has, region));
 }
 
-/* The best of those. */
+/* The best idle peer that can take over the chunk; NULL: there is none. */
 static struct peer *find_idle(const struct swarm *s, uint64_t chunk, int64_t now_ms)
 {
 	struct peer *idle = NULL;
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		if (can_relieve(s, p, chunk, now_ms) && (idle == NULL || is_better(p, idle)))
+		if (can_take_over(s, p, chunk, now_ms) && (idle == NULL || is_better(p, idle)))
 			idle = p;
 	}
 	return idle;
 }
 
-/* Whether anybody is as good as the peer, for what it was asked for: the others may have it
- * by now. */
+/* Whether the peer is so slow that any other is worth trying for what it was asked for, even
+ * one that isn't known to have it. */
 static bool is_hopeless(const struct swarm *s, const struct peer *p, int64_t now_ms)
 {
 	const struct connection *c = &p->connection;
@@ -646,9 +649,9 @@ static bool is_hopeless(const struct swarm *s, const struct peer *p, int64_t now
 	       connection_rate(c, now_ms) < HOPELESS_RATE && seconds_left(s, p, now_ms) > HOPELESS_S;
 }
 
-/* When everything that is left has been asked for, and somebody has nothing to do, those
- * that would take far longer than that one lose what they were asked for. */
-static void relieve_slow(struct swarm *s, int64_t now_ms)
+/* When all chunks that are left have been asked for, takes from slow peers what an idle
+ * one would deliver much sooner. */
+static void take_from_slow(struct swarm *s, int64_t now_ms)
 {
 	if (s->choice.wanted.count > 0)
 		return;
@@ -672,7 +675,7 @@ static bool has_idle_holder(const struct swarm *s, uint64_t chunk)
 
 	for (size_t i = 0; i < s->count; i++) {
 		const struct peer *p = &s->peers[i];
-		if (is_connected(p) && p->connection.asked_count == 0 && p->unchecked == 0 &&
+		if (has_connection(p) && p->connection.asked_count == 0 && p->unchecked == 0 &&
 		    region_set_has(&p->holding.has, region) && !region_set_has(&p->holding.lacks, region))
 			return true;
 	}
@@ -701,7 +704,7 @@ static void end_what_takes_too_long(struct swarm *s, int64_t now_ms)
 		struct peer *p = &s->peers[i];
 		struct connection *c = &p->connection;
 		int64_t silent = now_ms - c->heard_ms;
-		if (!is_connected(p))
+		if (!has_connection(p))
 			continue;
 		if (c->connecting && silent >= scaled(s, CONNECT_MS))
 			swarm_fail(s, p, "can't be connected to in time", now_ms);
@@ -715,7 +718,7 @@ static void end_what_takes_too_long(struct swarm *s, int64_t now_ms)
 void swarm_manage(struct swarm *s, int64_t now_ms)
 {
 	end_what_takes_too_long(s, now_ms);
-	relieve_slow(s, now_ms);
+	take_from_slow(s, now_ms);
 	leave_queues(s, now_ms);
 	ask_all(s, now_ms);
 	connect_to_all(s, now_ms);
@@ -732,8 +735,6 @@ static int64_t next_look_ms(const struct swarm *s, const struct connection *c, i
 		return now_ms + LOOK_MS;
 	if (now_ms - c->due_ms < scaled(s, QUEUE_MS))
 		return c->due_ms + scaled(s, QUEUE_MS);
-	if (now_ms - c->heard_ms < scaled(s, STALL_MS))
-		return c->heard_ms + scaled(s, STALL_MS);
 	return c->heard_ms + scaled(s, SILENCE_MS);
 }
 

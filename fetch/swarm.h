@@ -47,7 +47,7 @@ struct swarm_options {
 	size_t peer_count;
 	bool serves;			/* others fetch from this peer meanwhile */
 	bool ascending;			/* in the file's order, from chunk 0 on */
-	double time_scale;		/* of every time limit; 1 is normal */
+	double time_scale;		/* of the time limits for a connection, for silence, and for slowness; 1 is normal */
 };
 
 struct swarm {
@@ -59,7 +59,6 @@ struct swarm {
 	size_t count;
 	size_t turn;			/* who is asked first of equals, next time */
 	uint64_t wasted;		/* bytes that came and were of no use */
-	int64_t good_ms;		/* when the last good chunk came, or it all began */
 	char trouble[ADDRESS_TEXT_SIZE + 128];	/* the last peer that failed, and why */
 	bool unreachable;		/* that was before there was a connection */
 };
@@ -68,7 +67,7 @@ struct swarm {
  * its chunks are wanted. Returns 0, or -1 with errno if there is no memory. swarm_end
  * disconnects from all and frees what was taken. */
 int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uint8_t cascade_hash[SHA256_HASH_SIZE],
-		const struct swarm_options *options, int64_t now_ms);
+		const struct swarm_options *options);
 void swarm_end(struct swarm *s, int64_t now_ms);
 
 /* Adds the peers that the tracker names, as far as there can be any at their addresses
@@ -94,7 +93,8 @@ int64_t swarm_next_event_ms(const struct swarm *s, int64_t now_ms, int64_t next_
 size_t swarm_connected(const struct swarm *s);
 bool swarm_is_idle(const struct swarm *s);
 
-/* For so long nobody listened to the peers: that is not their silence. */
+/* This process was busy for ms milliseconds, and read nothing: the peers' time limits move
+ * on by that much. */
 void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms);
 
 /* ---- what becomes of a peer ------------------------------------------------ */
@@ -103,7 +103,7 @@ void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms);
 const char *swarm_name(const struct peer *p);
 
 /* A connection attempt has ended, well or not. */
-void swarm_connection_made(struct swarm *s, struct peer *p, int64_t now_ms);
+void swarm_connecting_ended(struct swarm *s, struct peer *p, int64_t now_ms);
 
 /* Ends the connection; what was asked for over it becomes wanted again. */
 void swarm_disconnect(struct swarm *s, struct peer *p, int64_t now_ms);
@@ -141,7 +141,7 @@ void swarm_chunk_refused(struct swarm *s, struct peer *p, const struct region_se
 void swarm_answered(struct swarm *s, struct peer *p, int64_t now_ms);
 
 /* So many chunks of the peer's proved to be right. */
-void swarm_delivered(struct swarm *s, struct peer *p, uint64_t chunks, int64_t now_ms);
+void swarm_delivered(struct peer *p, uint64_t chunks);
 
 /* So many bytes of a chunk that arrived are of no use; it is wanted again. */
 void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes);

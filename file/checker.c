@@ -65,7 +65,8 @@ int checker_start(struct checker *c, struct metafile *m, int fd, struct held *he
 void checker_stop(struct checker *c)
 {
 	/* Another checker, forked later, may hold a copy of the pipe's end, so this one
-	 * would wait for end of file in vain. Killing it loses nothing: it only reads. */
+	 * would wait for end of file in vain. Killing it loses nothing: all that
+	 * it writes is bits in the map, each after its chunk was verified. */
 	kill(c->pid, SIGKILL);
 	process_wait(c->pid);
 	close(c->to);

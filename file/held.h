@@ -1,8 +1,9 @@
 /* held.h - the map of held chunks: those whose bytes are in the data file and have the
  * hash that the metafile gives them.
  *
- * The map lies in memory that is shared with the processes forked later. The fetcher
- * and its checkers add chunks, the serving parent and its children look them up, and
+ * The map lies in memory that is shared with the processes forked later. Chunks are added
+ * by those that check them: at the start this process and its workers, then the fetcher
+ * and its checkers. The serving parent and its children look them up, and can't add any;
  * nobody ever removes one. */
 #ifndef HELD_H
 #define HELD_H

@@ -21,7 +21,8 @@ enum peer_status {
 	PEER_NO_FILE = 1,	/* a message follows, as after all statuses below */
 	PEER_NO_CHUNK_YET = 2,
 	PEER_NO_SUCH_CHUNK = 3,
-	PEER_BAD_REQUEST = 4
+	PEER_BAD_REQUEST = 4,
+	PEER_STATUS_COUNT
 };
 
 struct peer_request {

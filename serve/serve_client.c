@@ -1,5 +1,5 @@
 /* serve_client.c - answering one client: what each child of the serving parent runs.
- * Nothing that the client sends is trusted, and each wait has a time limit. For speed,
+ * Nothing that the client sends is trusted, and each wait for it has a time limit. For speed,
  * requests that have come together are answered together: small chunks are copied and
  * sent with one system call, large ones go by sendfile. Over loopback, 24 chunks of
  * 1 KiB asked for together are answered at a million chunks a second; one at a time, at
@@ -168,7 +168,7 @@ static int send_data(uint64_t offset, uint64_t size)
 		size_t now = allowance(size);
 		ssize_t n = now == 0 ? 0 : sendfile(client.fd, client.data_fd, &at, now);
 		if (n == 0)
-			return sending_failed();	/* the file has shrunk */
+			return sending_failed();	/* the file has shrunk, or no token will come any more */
 		if (n < 0) {
 			if (after_refused_send() < 0)
 				return sending_failed();

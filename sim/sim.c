@@ -487,7 +487,7 @@ static void start(struct node *n)
 
 	n->fetching = true;
 	n->heard_us = now_us;
-	if (swarm_begin(&n->swarm, set.chunks * set.chunk_size, set.chunk_size, hash, &options, now_ms()) < 0)
+	if (swarm_begin(&n->swarm, set.chunks * set.chunk_size, set.chunk_size, hash, &options) < 0)
 		fatal("memory");
 	manage(n);
 }
@@ -536,7 +536,7 @@ static void take_checked(struct node *n, struct peer *p, uint64_t chunk)
 		return;
 	}
 	hold(n, chunk);
-	swarm_delivered(&n->swarm, p, 1, now_ms());
+	swarm_delivered(p, 1);
 	if (!n->subscribed) {
 		n->subscribed = true;
 		take_list(n);
@@ -598,7 +598,7 @@ static void handle_flow(const struct event *e, struct flow *f)
 	current = n;
 	switch (e->what) {
 	case CONNECTED:
-		swarm_connection_made(&n->swarm, p, now_ms());
+		swarm_connecting_ended(&n->swarm, p, now_ms());
 		break;
 	case REQUEST:
 		if (f->count == QUEUE_MAX)

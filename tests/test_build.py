@@ -11,6 +11,11 @@ from support import HERE, Case, wait_until
 
 SOURCES = HERE.parent
 PROGRAMS = ["cascade", "mkcascade", "tracker"]
+COMMANDS = ["cascade", "cascade-push", "mkcascade", "tracker"]
+INSTALLED = [*(f"bin/{name}" for name in COMMANDS),
+             *(f"share/bash-completion/completions/{name}" for name in COMMANDS),
+             *(f"share/man/man{page.suffix[1:]}/{page.name}" for page in (SOURCES / "man").iterdir()),
+             "share/zsh/site-functions/_cascade"]
 
 # Makes an empty file of whatever it is asked for, which is all that make looks at.
 EMPTY_COMPILER = """#!/bin/sh
@@ -22,7 +27,8 @@ done
 
 
 def is_source(path):
-    return path.name == "Makefile" or path.suffix in (".c", ".h")
+    return (path.name in ("Makefile", "cascade-push") or path.suffix in (".c", ".h") or
+            path.parent.name in ("man", "completion"))
 
 
 class Build(Case):
@@ -101,12 +107,14 @@ class Build(Case):
         self.assertEqual(self.rebuilt("CFLAGS=-O0"), {"build/tracker.o", "tracker"})
         self.make("CFLAGS=-O0", "install", f"DESTDIR={self.scratch}/stage", "PREFIX=/opt/x")
         stage = self.scratch / "stage"
-        installed = [path for path in stage.rglob("*") if path.is_file()]
-        self.assertEqual(sorted(installed), [stage / "opt/x/bin" / name for name in PROGRAMS])
-        for path in installed:
+        self.assertEqual(sorted(path for path in stage.rglob("*") if path.is_file()),
+                         sorted(stage / "opt/x" / name for name in INSTALLED))
+        for path in (stage / "opt/x/bin" / name for name in PROGRAMS):
             self.assertNotIn(b"pthread_create", path.read_bytes())  # csapp has it; who uses it?
             version = subprocess.run([path, "--version"], capture_output=True, text=True)
             self.assertRegex(version.stdout, rf"^{path.name} \d")
+        self.make("CFLAGS=-O0", "uninstall", f"DESTDIR={self.scratch}/stage", "PREFIX=/opt/x")
+        self.assertEqual([path for path in stage.rglob("*") if path.is_file()], [])
 
     def test_other_flags_build_everything_anew(self):
         flags = [f"CC={self.compiler}"]

@@ -169,7 +169,7 @@ class Lists(Case):
         first, second = self.times_of_requests(2, lambda i: tracker_response(1, b"closed\n"), 20)
         self.assertGreater(second - first, 9.9)
         self.assertLess(second - first, 12)
-        self.assertIn("10 s or so", self.fetcher.stderr)
+        self.assertIn("every 10 to 11 s", self.fetcher.stderr)
 
     def test_one_peer_is_one_peer(self):
         program = self.assert_fetched_with(self.peer.address)

@@ -255,7 +255,7 @@ static void act(const uint8_t **data, size_t *size)
 		if (deed & 1)
 			swarm_fail(&swarm, p, "can't be reached", now_ms);
 		else
-			swarm_connection_made(&swarm, p, now_ms);
+			swarm_connecting_ended(&swarm, p, now_ms);
 		return;
 	}
 	switch (deed >> 3 & 7) {
@@ -349,7 +349,7 @@ static void begin(void)
 	if (ftruncate(file.fd, 0) < 0 || ftruncate(file.fd, LENGTH) < 0)
 		abort();
 	now_ms = 1000000;
-	if (swarm_begin(&swarm, LENGTH, CHUNK_SIZE, file.meta.cascade_hash, &options, now_ms) < 0)
+	if (swarm_begin(&swarm, LENGTH, CHUNK_SIZE, file.meta.cascade_hash, &options) < 0)
 		abort();
 	arrival_begin(&arrival, &file, &swarm, 1);
 	swarm_manage(&swarm, now_ms);
@@ -375,7 +375,7 @@ static void finish(void)
 		swarm_manage(&swarm, now_ms);
 		if (honest != NULL && connection_is_open(&honest->connection)) {
 			if (honest->connection.connecting)
-				swarm_connection_made(&swarm, honest, now_ms);
+				swarm_connecting_ended(&swarm, honest, now_ms);
 			else if (honest->connection.asked_count > 0)
 				send_chunk(HONEST, true);
 		}
