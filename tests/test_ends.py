@@ -26,15 +26,15 @@ class Linger(Case):
         self.assert_same(self.scratch / "copy", self.file.data)
 
     def test_it_stays_while_somebody_asks(self):
-        peer = self.start_peer(self.file, "--linger", "2")
+        peer = self.start_peer(self.file, "--linger", "4")
         address = peer.address()
         with connect(address) as client:
-            for _ in range(7):  # for longer than it lingers
+            for _ in range(10):  # for longer than it lingers
                 client.sendall(chunk_request(self.file.hash, 1))
                 self.assertEqual(receive_response(client), (OK, self.file.chunk(1)))
                 pause(0.5)
             self.assertFalse(peer.has_ended())
-            self.assertEqual(peer.wait(8), DONE, peer.stderr)  # the client only holds its connection
+            self.assertEqual(peer.wait(), DONE, peer.stderr)  # the client only holds its connection
 
     def test_who_asks_for_another_file_does_not_count(self):
         peer = self.start_peer(self.file, "--linger", "1")
@@ -46,7 +46,7 @@ class Linger(Case):
             except OSError:
                 pass
             return peer.has_ended()
-        wait_until(asks_in_vain, "it ends all the same", 10)
+        wait_until(asks_in_vain, "it ends all the same")
         self.assertEqual(peer.wait(), DONE, peer.stderr)
 
     def test_a_download_that_goes_on_is_waited_for(self):
@@ -95,13 +95,13 @@ class Statuses(Case):
 
     def test_a_signal_that_asks_for_a_report_ends_no_program_that_begins(self):
         file = self.make_file("data", 1000, 1000)
-        for command in (["cascade", file.metafile_path, "-", f"{LOOPBACK}:0", "--linger", "1"],
+        for command in (["cascade", file.metafile_path, "-", f"{LOOPBACK}:0"],
                         ["tracker", "-a", LOOPBACK, "-p", "0"]):
             with self.subTest(program=command[0]):
                 program = self.start([PROGRAMS / command[0], *command[1:]])
                 program.address()
                 program.signal(signal.SIGUSR1)
-                program.says("0 peers" if command[0] == "tracker" else "1 of 1 chunk held")
+                program.says("0 peers" if command[0] == "tracker" else " of 1 chunk held")
 
 
 if __name__ == "__main__":
