@@ -8,7 +8,7 @@
  * The parent waits, accepts, forks and reaps. It never waits for a client anywhere else, and
  * never reads what clients send. A child serves one client: if it fails, only its own client is
  * affected. It can't write to the map of held chunks. What it can write to, shared with
- * the parent and the other children, is in serve/confine.h. */
+ * the parent and the other children, is in base/confine.h. */
 #include "peer_serve.h"
 
 #include <errno.h>
@@ -31,7 +31,7 @@
 #include "net/news.h"
 #include "net/wire.h"
 #include "serve/clients.h"
-#include "serve/confine.h"
+#include "base/confine.h"
 #include "serve/give_way.h"
 #include "serve/limit.h"
 #include "serve/report.h"
@@ -49,7 +49,7 @@ static pid_t fetcher;			/* 0: it has ended */
 static int fetcher_status;		/* its exit status, when it has ended */
 static struct upload_limit *limit;	/* NULL: there is none */
 static struct turns *turns;
-static int confinement = -1;		/* of the children (serve/confine.h) */
+static int confinement = -1;		/* of the children (base/confine.h) */
 
 /* ---- signals --------------------------------------------------------------- */
 

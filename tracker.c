@@ -16,6 +16,7 @@
 
 #include "base/args.h"
 #include "base/clock.h"
+#include "base/confine.h"
 #include "base/exits.h"
 #include "base/format.h"
 #include "base/log.h"
@@ -430,6 +431,9 @@ int main(int argc, char **argv)
 	log_never_wait();
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid());
 	subscriptions_begin((uint32_t)random());
-	answer_clients(listen_open(&self, false));
+	int listen_fd = listen_open(&self, false);
+	if (confine_self(confine_prepare(NULL, 0)) < 0)
+		fatal("this process can't be confined");
+	answer_clients(listen_fd);
 	return 0;
 }

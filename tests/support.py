@@ -7,6 +7,7 @@ if it is not the one above this.
 """
 
 import atexit
+import ctypes
 import hashlib
 import os
 import random
@@ -76,6 +77,17 @@ def all_processes():
                 continue  # it has ended meanwhile
             processes.append(Process(int(name), text))
     return processes
+
+
+def proc_status(pid, name):
+    """Return the words of one line of a process's status."""
+    found = re.search(rf"^{name}:\s*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return found[1].split() if found else None
+
+
+def has_landlock():
+    return ctypes.CDLL(None, use_errno=True).syscall(
+        444, None, ctypes.c_size_t(0), ctypes.c_uint(1)) >= 1
 
 
 class Program:

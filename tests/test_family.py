@@ -18,8 +18,8 @@ from pathlib import Path
 
 from parent import Parent, report_of
 from scripted import Scripted, keep_silent, send, silent_tracker
-from support import (IS_PORTABLE, LOOPBACK, NO_CHUNK_YET, OK, PROGRAMS, WAIT, Peer, ask_peer, chunk_request, pause, receive,
-                     receive_all, receive_response, wait_for_chunks, wait_until)
+from support import (IS_PORTABLE, LOOPBACK, NO_CHUNK_YET, OK, PROGRAMS, WAIT, Peer, ask_peer, chunk_request,
+                     has_landlock, pause, proc_status, receive, receive_all, receive_response, wait_for_chunks, wait_until)
 
 AT_ONCE = 1.5  # seconds; a client that had to wait for another would take longer
 NOBODY = "nobody"
@@ -61,17 +61,6 @@ def open_files(pid):
     for name in os.listdir(f"/proc/{pid}/fd"):
         files[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")
     return files
-
-
-def proc_status(pid, name):
-    """Return the words of one line of a process's status."""
-    found = re.search(rf"^{name}:\s*(.*)$", Path(f"/proc/{pid}/status").read_text(), re.M)
-    return found[1].split() if found else None
-
-
-def has_landlock():
-    return ctypes.CDLL(None, use_errno=True).syscall(
-        444, None, ctypes.c_size_t(0), ctypes.c_uint(1)) >= 1
 
 
 def limit_files():

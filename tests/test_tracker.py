@@ -7,8 +7,8 @@ import socket
 import time
 import unittest
 
-from support import (LIST, LOOPBACK, PROGRAMS, SUBSCRIBE, WAIT, Case, ask_tracker, connect,
-                     parse_entries, parse_tracker_response, pause, receive_all, tracker_request,
+from support import (IS_PORTABLE, LIST, LOOPBACK, PROGRAMS, SUBSCRIBE, WAIT, Case, ask_tracker, connect,
+                     has_landlock, parse_entries, parse_tracker_response, pause, proc_status, receive_all, tracker_request,
                      wait_for_subscription, wait_until)
 
 HASH, OTHER_HASH = bytes(range(32)), bytes(32)
@@ -238,6 +238,15 @@ class Floods(Asking):
         self.entries(SUBSCRIBE, peers(1)[0])
         self.subscribe_from(self.FLOOD, peers(1)[0])
         self.assertEqual(self.listed(), peers(1))
+
+
+class Rights(Case):
+    def test_it_can_open_nothing_once_it_listens(self):
+        if not IS_PORTABLE and not has_landlock():
+            self.skipTest("the kernel has no Landlock")
+        tracker = self.start_tracker()
+        tracker.address()
+        wait_until(lambda: proc_status(tracker.pid, "NoNewPrivs") == ["01"[not IS_PORTABLE]], "it is confined")
 
 
 class KnownFiles(Case):

@@ -3,7 +3,7 @@
  * Each act is tried twice: by a process that was forked and confined, and before that by one that
  * was only forked, where it must succeed: else its failing would mean nothing. */
 #define _DEFAULT_SOURCE 1	/* syscall */
-#include "serve/confine.h"
+#include "base/confine.h"
 
 #include <dirent.h>
 #include <errno.h>

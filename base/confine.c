@@ -1,7 +1,7 @@
-/* confine.c - confinement by Landlock (landlock(7)). The serving parent prepares it;
- * each child then needs one system call. */
+/* confine.c - confinement by Landlock (landlock(7)). The serving parent prepares it, and
+ * each of its children then needs one system call; the tracker confines itself. */
 #define _GNU_SOURCE
-#include "serve/confine.h"
+#include "base/confine.h"
 
 #include <stdint.h>
 #include <unistd.h>

@@ -21,7 +21,7 @@
  * As far as its user may, it still can: look at files by name, and change their mode,
  * owner, times and attributes; connect to a Unix socket that has a name; use UDP and
  * other kinds of socket; and use all descriptors and memory mappings that it has. In
- * memory that the children share with the parent are the slots of all clients (slot.h),
+ * memory that serving children share with their parent are the slots of all clients (slot.h),
  * the upload limit (limit.h), the turns (turns.h), and the flags of each data file
  * (datafile.c): a child that was taken over can make other clients look idle, let them
  * wait, exceed the limit, and stop the serving of a file. It can't make a chunk count as
