@@ -156,7 +156,7 @@ static uint8_t *next_piece(struct whole_hasher *w)
 }
 
 /* Tells the child that length bytes were added; 0: the file has ended. */
-static void hand_over(struct whole_hasher *w, size_t length)
+static void pass_on(struct whole_hasher *w, size_t length)
 {
 	if (rio_writen(w->full, &length, sizeof length) != sizeof length)
 		fail_with_child(w, true);
@@ -368,7 +368,7 @@ static size_t read_piece(const struct input *in, uint64_t start, struct whole_ha
 		n = rio_readn(in->fd, *piece + length, left < STEP_SIZE ? left : STEP_SIZE);
 		if (n < 0)
 			fatal("%s: can't be read", in->path);
-		hand_over(w, (size_t)n);
+		pass_on(w, (size_t)n);
 		length += (size_t)n;
 		say_how_far(in, start + length);
 	} while (n > 0 && length < PIECE_SIZE);

@@ -248,7 +248,7 @@ static int64_t linger_until_ms(void)
 /* ---- wait ------------------------------------------------------------------ */
 
 /* When something must be done even if nothing happens. */
-static int64_t next_event_ms(int64_t accept_at_ms)
+static int64_t next_duty_ms(int64_t accept_at_ms)
 {
 	int64_t now = clock_ms(), next_ms = subscriber_next_ms(now + 3600000);
 
@@ -280,13 +280,13 @@ static void poll_failed(void)
 
 /* Waits for a client, for news from the fetcher, for a signal, or for time to pass, and
  * accepts clients. Before *accept_at_ms no client is accepted. */
-static void wait_for_any(int64_t *accept_at_ms)
+static void wait_and_accept(int64_t *accept_at_ms)
 {
 	struct pollfd polled[2] = {
 		{.fd = *accept_at_ms <= clock_ms() ? options->listen_fd : -1, .events = POLLIN},
 		{.fd = fetcher != 0 ? options->news : -1, .events = POLLIN},
 	};
-	int ms = clock_poll_timeout(next_event_ms(*accept_at_ms));
+	int ms = clock_poll_timeout(next_duty_ms(*accept_at_ms));
 	struct timespec timeout = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
 	sigset_t none;
 
@@ -373,7 +373,7 @@ int serve(const struct serve_options *serve_options)
 		}
 		if (limit != NULL && clients_count() > 0)
 			limit_give(limit);
-		wait_for_any(&accept_at_ms);
+		wait_and_accept(&accept_at_ms);
 	}
 	end_children();
 	int status = exit_status();

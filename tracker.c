@@ -59,7 +59,7 @@ static const char help_text[] =
 
 /* Writes an answer with an error message, which ends with a newline: some peers read a
  * line. Returns its size in bytes. */
-static size_t answer_error(uint8_t answer[ANSWER_SIZE], const char *why)
+static size_t write_error(uint8_t answer[ANSWER_SIZE], const char *why)
 {
 	char *message = (char *)answer + TRACKER_RESPONSE_SIZE;
 	int length = snprintf(message, ANSWER_SIZE - TRACKER_RESPONSE_SIZE, "%s\n", why);
@@ -81,13 +81,13 @@ static size_t answer_list(uint8_t answer[ANSWER_SIZE], const struct tracker_requ
 }
 
 /* Writes the answer to a complete request. Returns its size in bytes. */
-static size_t answer_request(uint8_t answer[ANSWER_SIZE], const struct tracker_request *request,
+static size_t write_answer(uint8_t answer[ANSWER_SIZE], const struct tracker_request *request,
 			     struct address source)
 {
 	const char *why = policy_refuses(request, source);
 
 	if (why != NULL)
-		return answer_error(answer, why);
+		return write_error(answer, why);
 	if (request->command == TRACKER_SUBSCRIBE)
 		subscriptions_add(request->cascade_hash, request->self, source.ip);
 	return answer_list(answer, request);
@@ -137,9 +137,9 @@ static void answer_client(struct client *client, const char *why)
 	if (why == NULL)
 		why = tracker_request_decode(&request, client->request, client->got);
 	if (why != NULL)
-		size = answer_error(answer, why);
+		size = write_error(answer, why);
 	else
-		size = answer_request(answer, &request, client->source);
+		size = write_answer(answer, &request, client->source);
 	log_debug("%s: %s", address_text(client->source, text),
 		  why != NULL ? why : request.command == TRACKER_LIST ? "lists" : "subscribes");
 	/* One write, because some peers read the first bytes with one recv. The answer
@@ -189,7 +189,7 @@ static int warn_of_shortage(const char *what)
 
 /* Accepts waiting clients, but not so many at once that earlier ones are dropped before
  * they are read from. Returns for how many ms to leave the others waiting. */
-static int accept_clients(int listen_fd)
+static int accept_connections(int listen_fd)
 {
 	for (int i = 0; i < ACCEPTS_AT_ONCE; i++) {
 		struct address source;
@@ -235,7 +235,7 @@ static void on_signal(int sig)
 	errno = saved;
 }
 
-static void report(void)
+static void report_subscriptions(void)
 {
 	size_t peers, files;
 
@@ -249,12 +249,12 @@ static void take_signals(void)
 	wait_drain(wake[0]);
 	if (status_wanted) {
 		status_wanted = 0;
-		report();
+		report_subscriptions();
 	}
 }
 
 /* Waits until a descriptor is ready, until next_ms at the latest. */
-static void wait_for_any(struct pollfd polled[], nfds_t count, int64_t next_ms)
+static void wait_for_clients(struct pollfd polled[], nfds_t count, int64_t next_ms)
 {
 	if (poll(polled, count, clock_poll_timeout(next_ms)) >= 0 || errno == EINTR)
 		return;
@@ -278,7 +278,7 @@ static void answer_clients(int listen_fd)
 			next_ms = clients[nearest_deadline()].deadline_ms;
 		if (!accepting && next_ms > accept_again_ms)
 			next_ms = accept_again_ms;
-		wait_for_any(polled, client_count + 2, next_ms);
+		wait_for_clients(polled, client_count + 2, next_ms);
 		if (polled[client_count].revents != 0)
 			take_signals();
 		bool incoming = polled[client_count + 1].revents != 0;
@@ -288,7 +288,7 @@ static void answer_clients(int listen_fd)
 				drop_client(i);
 		drop_late_clients();
 		if (incoming)
-			accept_again_ms = clock_ms() + accept_clients(listen_fd);
+			accept_again_ms = clock_ms() + accept_connections(listen_fd);
 	}
 }
 

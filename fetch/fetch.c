@@ -178,7 +178,7 @@ static int listen_to_all(struct polled *polled, int ms)
 /* Waits for something to come. Returns whether *polled tells what. If chunks have been
  * written that no checker has yet, it waits only a moment for more, since several are
  * hashed in less time together; then it hands them over. */
-static bool wait_for_any(struct fetch *f, struct polled *polled, bool share)
+static bool wait_for_events(struct fetch *f, struct polled *polled, bool share)
 {
 	poll_for_all(f, polled);
 	if (f->arrival.unchecked.count == 0)
@@ -203,7 +203,7 @@ static void wait_and_handle(struct fetch *f, bool share)
 {
 	struct polled polled;
 
-	if (wait_for_any(f, &polled, share)) {
+	if (wait_for_events(f, &polled, share)) {
 		if (polled.place[QUERY].revents != 0)
 			asking_read(&f->asking);
 		if (polled.place[NEWS].revents != 0)
@@ -346,7 +346,7 @@ static int begin_swarm(struct swarm *s, const struct datafile *d, const struct f
 
 /* Prepares to fetch what is missing. Returns 0, and f->running tells whether
  * anything is; or -1, after a message: it can't be. */
-static int begin(struct fetch *f, struct datafile *d, const struct fetch_options *options)
+static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_options *options)
 {
 	bool complete = datafile_missing_bytes(d) == 0;
 
@@ -453,7 +453,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 		give_news(options);
 	}
 	for (size_t i = 0; i < count; i++) {
-		bool good = begin(&fetches[i], &files[i], options) == 0;
+		bool good = begin_fetch(&fetches[i], &files[i], options) == 0;
 		if (!fetches[i].running)
 			good = datafile_close(&files[i]) == 0 && good;
 		if (!good)

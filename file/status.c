@@ -56,7 +56,7 @@ struct text {
 	char bytes[TEXT_SIZE];
 };
 
-static void put(struct text *t, const char *s)
+static void add_text(struct text *t, const char *s)
 {
 	size_t length = strlen(s);
 
@@ -74,27 +74,27 @@ static void put_number(struct text *t, uint64_t n)
 	do
 		*--p = (char)('0' + n % 10);
 	while ((n /= 10) != 0);
-	put(t, p);
+	add_text(t, p);
 }
 
-static void put_line(struct text *t, const char *key, uint64_t value)
+static void add_line(struct text *t, const char *key, uint64_t value)
 {
-	put(t, key);
-	put(t, "=");
+	add_text(t, key);
+	add_text(t, "=");
 	put_number(t, value);
-	put(t, "\n");
+	add_text(t, "\n");
 }
 
-static uint64_t held_bytes(const struct datafile *d)
+static uint64_t bytes_held(const struct datafile *d)
 {
 	return datafile_held_bytes(d, held_count(d->held));
 }
 
 static void put_file_key(struct text *t, size_t i, const char *key)
 {
-	put(t, "file.");
+	add_text(t, "file.");
 	put_number(t, i);
-	put(t, key);
+	add_text(t, key);
 }
 
 static void put_file(struct text *t, size_t i)
@@ -105,17 +105,17 @@ static void put_file(struct text *t, size_t i)
 
 	put_file_key(t, i, ".path=");
 	size_t start = t->used;
-	put(t, d->path);
+	add_text(t, d->path);
 	for (size_t at = start; at < t->used; at++)
 		if ((unsigned char)t->bytes[at] < ' ' || t->bytes[at] == 0x7f)
 			t->bytes[at] = '?';
-	put(t, "\n");
+	add_text(t, "\n");
 	put_file_key(t, i, ".state=");
-	put(t, atomic_load(d->lost) ? "lost\n" : complete ? "complete\n" : "incomplete\n");
+	add_text(t, atomic_load(d->lost) ? "lost\n" : complete ? "complete\n" : "incomplete\n");
 	put_file_key(t, i, ".bytes");
-	put_line(t, "", held_bytes(d));
+	add_line(t, "", bytes_held(d));
 	put_file_key(t, i, ".length");
-	put_line(t, "", d->meta.length);
+	add_line(t, "", d->meta.length);
 	if (t->max - t->used < 64)	/* it was cut, or nearly */
 		t->used = before;
 }
@@ -153,30 +153,30 @@ static void make_text(struct text *t, int exit_status)
 	t->used = 0;
 	t->max = is_stream ? STREAM_SIZE : TEXT_SIZE;
 	for (size_t i = 0; i < file_count; i++) {
-		bytes += held_bytes(&files[i]);
+		bytes += bytes_held(&files[i]);
 		length += files[i].meta.length;
 	}
 	uint64_t rate = rate_of(bytes, now_ms);
-	put_line(t, "time", (uint64_t)time(NULL));
-	put(t, "state=");
-	put(t, state_text(exit_status));
-	put(t, "\n");
-	put_line(t, "bytes", bytes);
-	put_line(t, "length", length);
-	put_line(t, "checked", atomic_load(&shared->checked));
-	put_line(t, "rate", rate);
+	add_line(t, "time", (uint64_t)time(NULL));
+	add_text(t, "state=");
+	add_text(t, state_text(exit_status));
+	add_text(t, "\n");
+	add_line(t, "bytes", bytes);
+	add_line(t, "length", length);
+	add_line(t, "checked", atomic_load(&shared->checked));
+	add_line(t, "rate", rate);
 	if (rate > 0 || bytes == length)
-		put_line(t, "left", bytes == length ? 0 : (length - bytes) / rate);
+		add_line(t, "left", bytes == length ? 0 : (length - bytes) / rate);
 	else
-		put(t, "left=\n");
-	put_line(t, "peers", atomic_load(&shared->peers));
-	put_line(t, "clients", clients);
-	put_line(t, "sent", sent);
+		add_text(t, "left=\n");
+	add_line(t, "peers", atomic_load(&shared->peers));
+	add_line(t, "clients", clients);
+	add_line(t, "sent", sent);
 	if (exit_status >= 0)
-		put_line(t, "exit", (uint64_t)exit_status);
+		add_line(t, "exit", (uint64_t)exit_status);
 	for (size_t i = 0; i < file_count; i++)
 		put_file(t, i);
-	put(t, "\n");	/* ends the block */
+	add_text(t, "\n");	/* ends the block */
 }
 
 /* ---- writing it ----------------------------------------------------------------- */
@@ -310,7 +310,7 @@ void status_show(void)
 		said_trouble = true;
 	}
 	for (size_t i = 0; i < file_count; i++)
-		bytes += held_bytes(&files[i]);
+		bytes += bytes_held(&files[i]);
 	look[looks % RATE_LOOKS].at_ms = now_ms;
 	look[looks % RATE_LOOKS].bytes = bytes;
 	looks++;

@@ -44,7 +44,7 @@ int tracker_query_start(struct tracker_query *q, const char *host, const char *p
 	return 0;
 }
 
-static void end(struct tracker_query *q)
+static void end_query(struct tracker_query *q)
 {
 	close(q->fd);
 	process_wait(q->process);
@@ -62,7 +62,7 @@ const struct tracker_answer *tracker_query_read(struct tracker_query *q)
 		q->got += (size_t)n;
 	if (n > 0 && q->got < sizeof q->answer)
 		return NULL;
-	end(q);
+	end_query(q);
 	if (q->got < sizeof q->answer) {
 		q->answer.count = -1;
 		snprintf(q->answer.why, sizeof q->answer.why, "no answer");
@@ -75,5 +75,5 @@ void tracker_query_stop(struct tracker_query *q)
 	if (q->process == 0)
 		return;
 	kill(q->process, SIGKILL);
-	end(q);
+	end_query(q);
 }

@@ -527,7 +527,7 @@ static int answer_requests(void)
 	return 0;
 }
 
-static void begin(int fd, const struct client_context *context)
+static void begin_client(int fd, const struct client_context *context)
 {
 	static struct client_slot unread;
 
@@ -541,7 +541,7 @@ static void begin(int fd, const struct client_context *context)
 	client.unsent_chunks = 0;
 }
 
-static void end(void)
+static void end_client(void)
 {
 	pace_end(&client.pace);
 	if (client.allowed > 0)
@@ -552,15 +552,15 @@ static void end(void)
 
 void serve_client(int fd, const struct client_context *context)
 {
-	begin(fd, context);
+	begin_client(fd, context);
 	while (read_more() == 0 && answer_requests() == 0)
 		;
-	end();
+	end_client();
 }
 
 void serve_nothing(int fd, const struct client_context *context)
 {
-	begin(fd, context);
+	begin_client(fd, context);
 	answer_and_close(PEER_NO_CHUNK_YET, SERVE_BUSY_MESSAGE);
-	end();
+	end_client();
 }

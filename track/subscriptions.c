@@ -145,7 +145,7 @@ static void take_out_of_bucket(const struct subscription *s)
 }
 
 /* Returns a place for a new subscription to the file. It is in no bucket yet. */
-static struct subscription *make_room(const uint8_t hash[SHA256_HASH_SIZE], uint32_t source)
+static struct subscription *find_place(const uint8_t hash[SHA256_HASH_SIZE], uint32_t source)
 {
 	static int64_t said_ms;
 	char text[FILE_TEXT_SIZE];
@@ -183,7 +183,7 @@ void subscriptions_add(const uint8_t cascade_hash[SHA256_HASH_SIZE], struct addr
 	now_ms = clock_ms();
 	if (s == NULL) {
 		size_t before = subscription_count;
-		s = make_room(cascade_hash, source);
+		s = find_place(cascade_hash, source);
 		struct subscription **bucket = bucket_of(cascade_hash);
 		*s = (struct subscription){.peer = peer, .source = source, .next = *bucket};
 		memcpy(s->cascade_hash, cascade_hash, SHA256_HASH_SIZE);
