@@ -93,6 +93,11 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 
 static void take_result(struct arrival *a, const struct run *run)
 {
+	if (run->peer >= a->swarm->count || run->bad > run->count) {
+		log_warnx("%s: a checker says what can't be", a->file->path);
+		a->failed = true;
+		return;
+	}
 	struct peer *p = &a->swarm->peers[run->peer];
 	uint64_t good = run->count - run->bad;
 

@@ -156,6 +156,8 @@ static int check_batch(const struct scan *s, uint64_t first, uint64_t end, struc
 /* Adds a report to the tally, and tells the caller of the scan how far it is. */
 static void count_report(struct tally *t, const struct scan *s, const struct report *r)
 {
+	if (r->worker >= s->workers)
+		return;		/* no worker of ours says that */
 	t->batches[r->worker] += r->metafile_error == 0;
 	t->bytes += r->bytes;
 	if (s->m->error == 0)

@@ -63,7 +63,9 @@ const struct tracker_answer *tracker_query_read(struct tracker_query *q)
 	if (n > 0 && q->got < sizeof q->answer)
 		return NULL;
 	end_query(q);
-	if (q->got < sizeof q->answer) {
+	if (q->answer.count < 0)
+		q->answer.why[TRACKER_WHY_SIZE - 1] = '\0';
+	if (q->got < sizeof q->answer || q->answer.count > TRACKER_ENTRIES_MAX) {
 		q->answer.count = -1;
 		snprintf(q->answer.why, sizeof q->answer.why, "no answer");
 	}
