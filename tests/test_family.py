@@ -398,7 +398,8 @@ class Family(Parent):
                 peer.signal(number)
                 self.assertEqual(peer.wait(5), 5 if number == signal.SIGTERM else -number)
                 self.assert_leaves_nothing(peer)
-                self.assertNotIn("verified", peer.stderr)
+                if number == signal.SIGTERM or not IS_PORTABLE:  # there it takes a second to learn of a parent's death
+                    self.assertNotIn("verified", peer.stderr)
 
     def test_a_fetcher_that_cannot_write_leaves_the_parent_serving(self):
         file = self.describe_file("data", 200_000, 1000)

@@ -426,7 +426,7 @@ class Ends(Case):
         peer = self.start_peer(file, "--peer", "%s:%d" % silent.address)
         wait_until(lambda: silent.requests, "it asks")
         wait_for_chunks(peer.address(), file, [0, 9])
-        os.kill(min(p.pid for p in peer.children()), signal.SIGTERM)
+        os.kill(min(p.pid for p in peer.children()), signal.SIGKILL)
         peer.says("the fetcher has ended")
         wait_for_chunks(peer.address(), file, [0, 9])
 

@@ -163,7 +163,7 @@ class Push(Lab):
             self.assert_same(host.path("film"), self.data)
             self.assertIn(f"\n{host.address}: has it\n", "\n" + push.stdout)
         self.assertRegex(push.stdout, rf"(?m)^{down.address}: failed: ssh: connect to host .*")
-        self.assertRegex(push.stdout, rf"(?m)^{full.address}: failed: .*No space left on device")
+        self.assertRegex(push.stdout, rf"(?m)^{full.address}: failed: .*(No space left on device|tar: )")
         self.assertRegex(push.stdout, rf"(?m)^{taken.address}: failed: .*film")
         self.assertTrue(push.stdout.endswith("\n13 of 16 hosts have film\n"))
         self.assert_same(taken.path("film"), b"somebody else's" * 1000)

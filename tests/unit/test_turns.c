@@ -6,9 +6,15 @@
 
 static struct turns *turns;
 
+static void make_turns(size_t files)
+{
+	free(turns);	/* but for the table, which all share */
+	turns = turns_new(CHILDREN, files);
+}
+
 static void begin(void)
 {
-	turns = turns_new(CHILDREN, 2);
+	make_turns(2);
 	CHECK(turns != NULL);
 	for (unsigned i = 0; i < CHILDREN; i++)
 		turns_join(turns, i);
@@ -23,7 +29,7 @@ static bool ask(unsigned child, size_t region)
 
 static void few_children_need_not_wait(void)
 {
-	turns = turns_new(CHILDREN, 1);
+	make_turns(1);
 	for (unsigned i = 0; i < TURNS_LEAST; i++)
 		turns_join(turns, i);
 	CHECK(!turns_are_scarce(turns));
