@@ -105,7 +105,7 @@ static size_t allowance(uint64_t size)
 static void account(ssize_t n)
 {
 	pace_sent(&client.pace, (size_t)n);
-	if (client.context->turns != NULL)
+	if (client.shares_line)		/* else the page with the table is never touched, which makes forks cheaper */
 		turns_count(client.context->turns, (size_t)n);
 	if (client.context->limit != NULL)
 		client.allowed -= (size_t)n;
