@@ -193,9 +193,10 @@ int metafile_look(struct metafile *m)
 		m->error = errno;
 	if (m->error == 0) {
 		struct stamp now = stamp_of(&st);
-		if (!stamp_is_same(&now, &m->stamp))
+		if (!stamp_is_same(&now, &m->stamp)) {
 			m->error = now.size == m->stamp.size ? hash_again(m) : ESTALE;
-		m->stamp = now;
+			m->stamp = now;		/* not otherwise: a child would copy its page */
+		}
 	}
 	errno = m->error;
 	return m->error == 0 ? 0 : -1;

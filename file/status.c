@@ -292,6 +292,8 @@ void status_leave(void)
 
 void status_serving(unsigned clients_now, uint64_t sent_bytes)
 {
+	if (path == NULL)
+		return;		/* else a page would be copied after each fork */
 	clients = clients_now;
 	sent = sent_bytes;
 }
