@@ -62,9 +62,8 @@ build/unit/%: tests/unit/%.c build/modules.a
 	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -pthread $(LDLIBS)
 
 # The simulation has its own connections in place of those of fetch/dial.c.
-build/sim/%: sim/%.c build/modules.a
-	@mkdir -p $(@D)
-	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -lm $(LDLIBS)
+build/sim/sim: $(patsubst %.c,build/%.o,$(wildcard sim/*.c)) build/modules.a
+	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lm $(LDLIBS)
 
 build/exercises/%: tests/exercises/%.c build/modules.a
 	@mkdir -p $(@D)

@@ -66,20 +66,26 @@ int64_t asking_next_ms(const struct asking *a, int64_t next_ms)
 	return clock_earlier(due_ms(a), next_ms);
 }
 
+bool asking_put_if_due(struct asking *a, int64_t now_ms)
+{
+	if (swarm_has_reachable_peer(a->swarm))
+		a->reachable_ms = now_ms;
+	if (a->options.tracker_host == NULL || asking_is_under_way(a) || now_ms < due_ms(a))
+		return false;
+	if (a->begun_ms == 0)
+		a->begun_ms = now_ms;
+	a->asked_ms = now_ms;
+	a->jitter_ms = random() % JITTER_MS;
+	return true;
+}
+
 void asking_start_if_due(struct asking *a)
 {
 	const struct asking_options *o = &a->options;
 	struct tracker_request request = {.command = TRACKER_LIST, .self = o->self};
-	int64_t now = clock_ms();
 
-	if (swarm_has_reachable_peer(a->swarm))
-		a->reachable_ms = now;
-	if (o->tracker_host == NULL || asking_is_under_way(a) || now < due_ms(a))
+	if (!asking_put_if_due(a, clock_ms()))
 		return;
-	if (a->begun_ms == 0)
-		a->begun_ms = now;
-	a->asked_ms = now;
-	a->jitter_ms = random() % JITTER_MS;
 	memcpy(request.cascade_hash, o->cascade_hash, SHA256_HASH_SIZE);
 	if (tracker_query_start(&a->query, o->tracker_host, o->tracker_port, &request,
 				(int)(ASK_MS * o->time_scale)) < 0 && !a->said_trouble) {
@@ -88,14 +94,14 @@ void asking_start_if_due(struct asking *a)
 	}
 }
 
-static void take_list(struct asking *a, const struct tracker_entry entries[], size_t count)
+void asking_take_list(struct asking *a, const struct tracker_entry entries[], size_t count, int64_t now_ms)
 {
 	unsigned usable = swarm_add_entries(a->swarm, entries, count, &a->named_new);
 
 	log_debug("%s: the tracker names %u peer%s", a->options.path, usable, usable == 1 ? "" : "s");
-	a->listed_ms = a->asked_ms;
+	a->asked_ms = a->listed_ms = now_ms;	/* between two questions the answer's time doesn't count */
 	if (swarm_has_reachable_peer(a->swarm))
-		a->reachable_ms = a->listed_ms;
+		a->reachable_ms = now_ms;
 	a->said_trouble = false;
 	if (a->swarm->count == 0 && !a->said_waiting) {
 		log_info("%s: the tracker knows no other peer; waiting for one", a->options.path);
@@ -109,9 +115,9 @@ void asking_read(struct asking *a)
 
 	if (answer == NULL)
 		return;
-	a->asked_ms = clock_ms();	/* between two questions ASK_MS must pass, not counting the answer's time */
+	a->asked_ms = clock_ms();
 	if (answer->count >= 0) {
-		take_list(a, answer->entries, (size_t)answer->count);
+		asking_take_list(a, answer->entries, (size_t)answer->count, a->asked_ms);
 	} else if (!a->said_trouble) {
 		log_warnx("tracker %s:%s: %s; it is asked again every 10 to 11 s",
 			  a->options.tracker_host, a->options.tracker_port, answer->why);

@@ -69,4 +69,15 @@ void asking_take_names(struct asking *a, const struct tracker_entry entries[], s
 /* For how long no peer could be reached, in ms, of those that are known. */
 int64_t asking_unreachable_ms(const struct asking *a);
 
+/* ---- the rule alone ---------------------------------------------------------- */
+
+/* What the functions above call. The simulation (sim/) calls it with a tracker and a clock
+ * of its own. */
+
+/* Whether a question is to be put now. If so, it counts as put. */
+bool asking_put_if_due(struct asking *a, int64_t now_ms);
+
+/* The list that was asked for has come now. */
+void asking_take_list(struct asking *a, const struct tracker_entry entries[], size_t count, int64_t now_ms);
+
 #endif

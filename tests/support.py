@@ -532,6 +532,18 @@ class Case(unittest.TestCase):
         """Make the metafile alone."""
         return SharedFile(self.scratch / name, random_bytes(size, name), chunk_size)
 
+    def full_pipe(self):
+        """Return the ends of a pipe that takes no more, for reading and for writing."""
+        reading, writing = os.pipe()
+        self.addCleanup(os.close, reading)
+        os.set_blocking(writing, False)
+        try:
+            while True:
+                os.write(writing, b"x" * 4096)
+        except BlockingIOError:
+            os.set_blocking(writing, True)
+        return reading, writing
+
     def vacant_address(self):
         """Return an address where nobody listens while the test runs: who connects is refused."""
         holder = socket.socket()

@@ -602,17 +602,6 @@ class Log(Parent):
             peer.signal(signal.SIGUSR1)
             self.assertLess(self.ask_anew(peer, self.small, number % 11), AT_ONCE)
 
-    def full_pipe(self):
-        reading, writing = os.pipe()
-        self.addCleanup(os.close, reading)
-        os.set_blocking(writing, False)
-        try:
-            while True:
-                os.write(writing, b"x" * 4096)
-        except BlockingIOError:
-            os.set_blocking(writing, True)
-        return reading, writing
-
     def test_a_full_pipe_stops_nobody_and_lost_lines_are_counted(self):
         reading, writing = self.full_pipe()
         peer = self.start_peer(self.small, stderr=writing)

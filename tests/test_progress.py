@@ -319,13 +319,16 @@ class OnTerminal(Showing):
         program.wait(10)
         self.assertEqual(terminal.finish(), seen)
 
-    def test_what_the_serving_parent_says_is_not_appended_to_the_fetchers_line(self):
+    def start_serving_on_a_terminal(self):
+        """Start a serving peer that fetches slowly, for a minute."""
         self.seconds = 60
-        file = self.make_description()
-        terminal = Terminal(self, 80)
+        file, terminal = self.make_description(), Terminal(self, 80)
         command = self.command(file, peers=[self.slow_peer(file)])
-        del command[1]
-        program = self.start_command_on(terminal, command)
+        command.remove("-c")
+        return self.start_command_on(terminal, command), terminal
+
+    def test_what_the_serving_parent_says_is_not_appended_to_the_fetchers_line(self):
+        program, terminal = self.start_serving_on_a_terminal()
         for number in range(1, 6):
             drawn = len(downloading(terminal.text))
             wait_until(lambda: len(downloading(terminal.text)) >= drawn + 2, "it is drawn")
@@ -340,12 +343,7 @@ class OnTerminal(Showing):
         wait_until(lambda: len(downloading(terminal.text)) > drawn, "it is drawn again")
 
     def test_the_end_of_a_fetcher_is_told_on_a_line_of_its_own(self):
-        self.seconds = 60
-        file = self.make_description()
-        terminal = Terminal(self, 80)
-        command = self.command(file, peers=[self.slow_peer(file)])
-        del command[1]
-        program = self.start_command_on(terminal, command)
+        program, terminal = self.start_serving_on_a_terminal()
         wait_until(lambda: len(downloading(terminal.text)) >= 2, "it is drawn")
         os.kill(min(process.pid for process in program.children()), signal.SIGKILL)
         wait_until(lambda: "the fetcher has ended" in terminal.text, "it is told")

@@ -425,14 +425,7 @@ class CommandLine(Case):
         self.assertEqual(tracker.stderr.count("\n"), 1, tracker.stderr)
 
     def test_who_does_not_read_its_messages_holds_nobody_up(self):
-        reading, writing = os.pipe()
-        self.addCleanup(os.close, reading)
-        os.set_blocking(writing, False)
-        try:
-            while True:
-                os.write(writing, b"x" * 4096)
-        except BlockingIOError:
-            os.set_blocking(writing, True)
+        reading, writing = self.full_pipe()
         tracker = self.start([PROGRAMS / "tracker", "-a", LOOPBACK, "-p", 0], stderr=writing)
         os.close(writing)
         address = tracker.address()

@@ -27,6 +27,14 @@ static bool ask(unsigned child, size_t region)
 	return turns_wait(turns, child, -1, 0);
 }
 
+/* Every turn is taken, by the first children, for chunks of region 7. */
+static void begin_busy(void)
+{
+	begin();
+	for (unsigned i = 0; i < TURNS_LEAST; i++)
+		CHECK(ask(i, 7));
+}
+
 static void few_children_need_not_wait(void)
 {
 	make_turns(1);
@@ -41,9 +49,7 @@ static void few_children_need_not_wait(void)
 
 static void so_many_have_a_turn(void)
 {
-	begin();
-	for (unsigned i = 0; i < TURNS_LEAST; i++)
-		CHECK(ask(i, i));
+	begin_busy();
 	CHECK(!ask(4, 4));
 	turns_end(turns, 2);
 	CHECK(turns_wait(turns, 4, -1, 0));
@@ -52,9 +58,7 @@ static void so_many_have_a_turn(void)
 
 static void who_asked_first_is_first(void)
 {
-	begin();
-	for (unsigned i = 0; i < TURNS_LEAST; i++)
-		CHECK(ask(i, i));
+	begin_busy();
 	CHECK(!ask(5, 5));
 	CHECK(!ask(4, 4));
 	turns_end(turns, 0);
@@ -65,9 +69,7 @@ static void who_asked_first_is_first(void)
 
 static void what_was_sent_least_is_first(void)
 {
-	begin();
-	for (unsigned i = 0; i < TURNS_LEAST; i++)
-		CHECK(ask(i, 7));
+	begin_busy();
 	CHECK(!ask(4, 7));
 	CHECK(!ask(5, 8));
 	turns_end(turns, 0);
@@ -79,9 +81,7 @@ static void what_was_sent_least_is_first(void)
 
 static void files_are_counted_apart(void)
 {
-	begin();
-	for (unsigned i = 0; i < TURNS_LEAST; i++)
-		CHECK(ask(i, 7));
+	begin_busy();
 	CHECK(!ask(4, 7));
 	turns_ask(turns, 5, 1, 7, 1);
 	turns_end(turns, 0);
@@ -91,9 +91,7 @@ static void files_are_counted_apart(void)
 
 static void a_child_that_ended_has_no_turn(void)
 {
-	begin();
-	for (unsigned i = 0; i < TURNS_LEAST; i++)
-		CHECK(ask(i, i));
+	begin_busy();
 	CHECK(!ask(4, 4));
 	CHECK(!ask(5, 5));
 	turns_leave(turns, 4);	/* it was killed while it waited, */
@@ -103,9 +101,7 @@ static void a_child_that_ended_has_no_turn(void)
 
 static void a_turn_is_waited_for(void)
 {
-	begin();
-	for (unsigned i = 0; i < TURNS_LEAST; i++)
-		CHECK(ask(i, i));
+	begin_busy();
 	CHECK(!ask(4, 4));
 	pid_t pid = unit_fork();
 	if (pid == 0)
@@ -119,9 +115,7 @@ static void who_hung_up_is_not_waited_for(void)
 {
 	int ends[2];
 
-	begin();
-	for (unsigned i = 0; i < TURNS_LEAST; i++)
-		CHECK(ask(i, i));
+	begin_busy();
 	CHECK(!ask(4, 4));
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends) == 0);
 	close(ends[1]);

@@ -1,0 +1,137 @@
+/* server.c - how a simulated peer answers: the queue of serve/turns.c, and an uplink on
+ * which pieces of chunks follow each other. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "serve/turns.h"
+#include "sim/swarm.h"
+
+#define ANSWER_US 100		/* for a refusal */
+#define DRIP_US 300000		/* between two bytes of a dripper */
+#define LIFE_US 4000000		/* serve_client.c: LIFE_MS */
+#define LIFE_BYTES 4096		/* serve_client.c */
+#define IN_FLIGHT 4		/* pieces of a chunk that a connection holds */
+
+void server_leave_queue(struct flow *f)
+{
+	struct node *s = f->server;
+	int at = 0;
+
+	if (!f->ready)
+		return;
+	while (s->ready[at] != f)
+		at++;
+	memmove(s->ready + at, s->ready + at + 1, (size_t)(--s->ready_count - at) * sizeof s->ready[0]);
+	f->ready = f->has_turn = false;
+}
+
+/* The flow that sends next: of those that have a turn, one after the other. */
+static struct flow *choose_flow(struct node *s)
+{
+	struct flow *with_turn = NULL, *first = NULL;
+	int turns = 0;
+
+	for (int i = 0; i < s->ready_count; i++) {
+		struct flow *f = s->ready[(s->next + i) % s->ready_count];
+		turns += f->has_turn;
+		if (f->in_flight >= IN_FLIGHT)
+			continue;
+		if (!f->has_turn && now_us - f->waits_us > LIFE_US) {
+			f->waits_us = now_us;
+			return f;	/* a sign of life */
+		}
+		if (f->has_turn && with_turn == NULL) {
+			with_turn = f;
+			s->next = (s->next + i + 1) % s->ready_count;
+		} else if (!f->has_turn && (first == NULL || f->place < first->place)) {
+			first = f;
+		}
+	}
+	if (first != NULL && turns < TURNS_LEAST && (with_turn == NULL || random() % 2)) {
+		first->has_turn = true;
+		return first;
+	}
+	return with_turn;
+}
+
+void server_use_uplink(struct node *s)
+{
+	struct flow *f = s->sending || s->dead ? NULL : choose_flow(s);
+	uint64_t piece = set.chunk_size / 8, left;
+
+	if (f == NULL)
+		return;
+	left = set.chunk_size - f->sent;
+	piece = !f->has_turn ? LIFE_BYTES : piece < LIFE_BYTES ? LIFE_BYTES : piece;
+	piece = piece < left ? piece : left;
+	f->sent += piece;
+	f->in_flight++;
+	s->sending = true;
+	push_flow(now_us + (int64_t)((double)piece / s->up) + 1, UPLINK_FREE, f, piece);
+	if (f->sent == set.chunk_size) {
+		s->sent++;
+		server_leave_queue(f);
+		f->first = (f->first + 1) % QUEUE_MAX;
+		f->count--;
+		f->sent = 0;
+		f->served++;
+	}
+}
+
+static void refuse(struct flow *f, uint64_t chunk)
+{
+	struct event e = {.at_us = now_us + delay_us() + ANSWER_US, .what = REFUSED, .flow = f,
+			  .generation = f->generation, .node = f->server, .n = chunk};
+
+	if (!f->server->blind) {
+		e.map = allocate(1, sizeof *e.map);
+		*e.map = f->server->whole;
+	}
+	events_push(e);
+}
+
+void server_look(struct flow *f)
+{
+	struct node *s = f->server;
+
+	while (f->count > 0 && !f->ready && !f->dripping && s->kind != SILENT) {
+		uint64_t chunk = f->queue[f->first];
+		if (s->kind == DRIPPER && f->served > 0) {
+			f->dripping = true;
+			push_flow(now_us + DRIP_US, DRIP, f, 0);
+		} else if (s->held[chunk]) {
+			f->ready = true;
+			f->has_turn = false;
+			f->place = s->asked++ + (uint64_t)s->copies[chunk]++ * TURN_COPY;
+			f->waits_us = now_us;
+			s->ready[s->ready_count++] = f;
+		} else if (f->in_flight > 0) {
+			return;		/* responses come in order */
+		} else {
+			refuse(f, chunk);
+			f->first = (f->first + 1) % QUEUE_MAX;
+			f->count--;
+		}
+	}
+}
+
+void server_take_request(struct flow *f, uint64_t chunk)
+{
+	if (f->count == QUEUE_MAX)
+		fatalx("more than %d requests for one server", QUEUE_MAX);
+	f->queue[(f->first + f->count++) % QUEUE_MAX] = chunk;
+	server_look(f);
+	server_use_uplink(f->server);
+}
+
+void server_hold(struct node *n, uint64_t chunk)
+{
+	size_t region = wanted_region(&n->swarm.choice.wanted, chunk);
+
+	n->held[chunk] = 1;
+	n->held_count++;
+	if (--n->missing[region] == 0)
+		region_set_add(&n->whole, region);
+}
+

@@ -1,0 +1,116 @@
+/* swarm.h - a simulated swarm: what its parts share. sim/README.md tells who does what. */
+#ifndef SIM_SWARM_H
+#define SIM_SWARM_H
+
+#include "fetch/asking.h"
+#include "fetch/swarm.h"
+#include "sim/events.h"
+
+/* The kind of swarm, and the seed that all chance follows from. */
+struct settings {
+	int fetchers;
+	uint64_t chunks, chunk_size;
+	double up, down, seeder_up, slow_up;	/* Mbit/s; 0: as the others' */
+	double delay_ms;			/* from a peer to another */
+	double late, killed, liars, drippers, silent, blind, closing;	/* fractions of the fetchers */
+	unsigned seed;
+};
+
+enum kind {HONEST, LIAR, DRIPPER, SILENT};
+
+/* Node 0 is the seeder. */
+struct node {
+	int id;
+	enum kind kind;
+	bool blind;		/* it doesn't say what it holds */
+	bool closing;		/* it closes after each response */
+	bool dead, fetching, subscribed;
+	int64_t start_us, done_us;
+	double up, down;	/* bytes a microsecond */
+
+	/* fetcher.c: */
+	struct swarm swarm;
+	struct asking asking;
+	uint8_t *held;		/* for each chunk */
+	uint64_t held_count, unchecked;
+	int64_t *checking;	/* chunks that a checker has, counted */
+	int64_t heard_us, manage_us;
+	unsigned manage_turn;	/* the MANAGE event that counts */
+	int64_t down_free_us;
+
+	/* server.c: */
+	struct region_set whole;
+	uint64_t *missing;	/* chunks, in each region */
+	uint32_t *copies;	/* asked for, of each chunk */
+	uint64_t asked, sent;	/* chunks */
+	bool sending;
+	struct flow **ready;	/* that have a chunk to send */
+	int ready_count, next;
+};
+
+#define QUEUE_MAX 256		/* requests at a server, for each connection */
+
+/* A connection. */
+struct flow {
+	unsigned generation;	/* of those that used this number */
+	bool open;
+	struct node *client, *server;
+	size_t peer;		/* in the client's table */
+	uint64_t queue[QUEUE_MAX];
+	unsigned first, count;
+	uint64_t sent;		/* bytes of the first one's chunk */
+	unsigned in_flight, served;
+	bool ready, has_turn, dripping;
+	uint64_t place;		/* in the server's queue */
+	int64_t waits_us;	/* since when, or since the last sign of life */
+};
+
+/* run.c */
+extern struct settings set;
+extern struct node *nodes;
+extern int node_count;
+extern int undone;		/* fetchers that are neither complete nor dead */
+struct node *node_at(struct address a);
+struct address address_of(const struct node *n);
+double chance(void);		/* at least 0, below 1 */
+void *allocate(size_t count, size_t size);	/* zeros; ends the program if there are none */
+
+/* A rule was violated: the first one is kept. */
+void violate(const struct node *n, const char *what);
+
+/* network.c: also connection.h's calls, in place of fetch/dial.c's. */
+extern struct node *current;	/* whose swarm.c is at work */
+void network_begin(void);
+void network_end(void);
+bool network_is_open(const struct event *e);	/* the connection of the event is still there */
+void network_close_all_to(const struct node *server);
+void push_flow(int64_t at_us, enum what what, struct flow *f, uint64_t n);
+void push_node(int64_t at_us, enum what what, struct node *n);
+int64_t delay_us(void);
+
+/* server.c */
+void server_take_request(struct flow *f, uint64_t chunk);
+void server_look(struct flow *f);		/* begins to answer the first request of those that are there */
+void server_use_uplink(struct node *s);		/* sends a piece, if none is being sent */
+void server_hold(struct node *n, uint64_t chunk);
+void server_leave_queue(struct flow *f);
+
+/* fetcher.c */
+void fetcher_start(struct node *n);
+void fetcher_stop(struct node *n);
+void fetcher_handle_flow(const struct event *e, struct flow *f);
+void fetcher_handle_node(const struct event *e, struct node *n);
+void fetchers_look_for_starving(void);	/* and violate(), if one does */
+
+/* run.c */
+struct result {
+	double last, late_last, copies;	/* times the bound; of those that came late; of a chunk, by the seeder */
+};
+
+/* Simulates until all who can be are complete. */
+struct result run(void);
+
+/* Tells of a violation in the last run. Returns whether there was one. */
+bool run_told_violation(void);
+
+#endif
