@@ -401,10 +401,6 @@ static void fork_fetcher(struct settings *s, int listen_fd)
 		close(s->fetch.news);
 		return;
 	}
-	/* What ends all of a group or a terminal ends the parent, and the parent ends this. */
-	Signal(SIGINT, SIG_IGN);
-	Signal(SIGTERM, SIG_IGN);
-	Signal(SIGHUP, SIG_IGN);
 	close(listen_fd);
 	close(s->serve.news);
 	status_leave();

@@ -186,15 +186,12 @@ static void fetcher_ended(int status)
 	fetcher = 0;
 	for (size_t i = 0; i < options->count; i++)
 		datafile_writer_ended(&options->files[i]);
-	if (WIFEXITED(status))
-		fetcher_status = WEXITSTATUS(status);
-	else if (!ending)	/* ^C ends both at the same time */
-		fetcher_status = EXIT_UNABLE;
+	fetcher_status = WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_UNABLE;
 	status_doing(how == NULL ? STATUS_COMPLETE : STATUS_FAILED);
 	if (how != NULL)
 		log_erase();
 	log_beside_drawn(false);
-	if (how != NULL && fetcher_status != EXIT_GAVE_UP && !ending)
+	if (how != NULL && fetcher_status != EXIT_GAVE_UP)
 		log_warnx("the fetcher has ended: %s; what is held is still served", how);
 }
 

@@ -60,21 +60,18 @@ void process_on_end(void (*handler)(int))
 		Signal(SIGHUP, handler);
 }
 
+/* What ends a whole group or terminal ends the parent, and the parent ends the child. If the
+ * child ended by itself, the parent might learn of this before its own signal. */
 static void reset_signals(void)
 {
-	static const int handled[] = {SIGCHLD, SIGINT, SIGTERM, SIGHUP};	/* by some program here */
+	static const int ignored[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 	struct sigaction action = {.sa_handler = SIG_IGN};
 	sigset_t none;
 
-	sigaction(SIGUSR1, &action, NULL);
-	for (size_t i = 0; i < sizeof handled / sizeof handled[0]; i++) {
-		sigaction(handled[i], NULL, &action);
-		if (action.sa_handler == SIG_IGN || action.sa_handler == SIG_DFL)
-			continue;
-		memset(&action, 0, sizeof action);
-		action.sa_handler = SIG_DFL;
-		sigaction(handled[i], &action, NULL);
-	}
+	for (size_t i = 0; i < sizeof ignored / sizeof ignored[0]; i++)
+		sigaction(ignored[i], &action, NULL);
+	action.sa_handler = SIG_DFL;
+	sigaction(SIGCHLD, &action, NULL);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -11,9 +11,9 @@ void process_on_end(void (*handler)(int));
 
 /* Forks, like fork(2). The child
  * - shows the role in its messages (kept, not copied; NULL for none);
- * - has all signals unblocked. Signals that the parent handles have their default
- *   action, and ignored ones stay ignored. SIGUSR1 is ignored: it asks for a report,
- *   and children give none;
+ * - has all signals unblocked. It ignores those that end a program (SIGINT, SIGTERM,
+ *   SIGHUP) and SIGUSR1, which asks for a report: these are for the parent. SIGCHLD has
+ *   its default action; all others stay as they are;
  * - ends when its parent ends, for any reason: at once on Linux; elsewhere within
  *   about a second, and there it must not use ITIMER_REAL or alarm(2). */
 pid_t process_fork(const char *role);
