@@ -14,7 +14,9 @@
 #define CONNECT_MS 5000		/* a SYN and two more of them get lost, and still it connects */
 #define SILENCE_MS 10000	/* without a byte while something is asked for */
 #define SLOW_MS 1000		/* a response may take, before its peer can be found too slow */
-#define LOOK_MS 250		/* between two looks at who is slow, when all is asked for */
+#define SLOW_LEAST_MS 50	/* the same, when others were too slow for what is left, */
+#define SLOW_ANSWERS 3		/* but not less than so many times what the peer took of late */
+#define LOOK_MS 250		/* between two looks at who is slow, when all is asked for, at most */
 #define QUEUE_MS 2000		/* with no more than so many bytes: what was asked for waits in a queue */
 #define QUEUE_BYTES 8192
 #define HOPELESS_RATE 1024	/* bytes a second: less, */
@@ -602,8 +604,29 @@ static double seconds_left(const struct swarm *s, const struct peer *p, int64_t 
 	bool stalls = now_ms - c->heard_ms >= scaled(s, SLOW_MS);
 	double rate = stalls ? 0 : connection_rate(c, now_ms);
 	double came = connection_missing_of_chunk(c) > 0 ? (double)c->body_got : 0;
+	double since_due = came * 1000 / (double)(now_ms - c->due_ms + 1);
 
+	/* Chunks that it sent before say nothing of this one; but one that holds parts may have
+	 * let us wait in its queue. */
+	if (!p->holding.partial && since_due < rate)
+		rate = since_due;
 	return rate > 0 ? ((double)c->asked_count * (double)s->chunk_size - came) / rate : 1e9;
+}
+
+/* How long the peer may owe a response, before what it was asked for may be taken from it.
+ * Each time that this had to be done for what is left, the next ones have half as long:
+ * then any number of peers that turn out to be slow, one after the other, costs little
+ * more than the first. */
+static int64_t patience_ms(const struct swarm *s, const struct peer *p)
+{
+	int64_t least_ms = SLOW_ANSWERS * (p->answer_ms + p->connection.round_trip_ms);
+	int64_t ms = SLOW_MS >> (s->takings < 10 ? s->takings : 10);
+
+	if (least_ms < SLOW_LEAST_MS)
+		least_ms = SLOW_LEAST_MS;
+	if (ms < least_ms)
+		ms = least_ms;
+	return scaled(s, ms < SLOW_MS ? (int)ms : SLOW_MS);
 }
 
 /* What the peer was asked for is wanted again; it is not asked while there is another. */
@@ -653,19 +676,29 @@ static bool is_hopeless(const struct swarm *s, const struct peer *p, int64_t now
  * one would deliver much sooner. */
 static void take_from_slow(struct swarm *s, int64_t now_ms)
 {
-	if (s->choice.wanted.count > 0)
+	bool took = false;
+
+	if (s->choice.wanted.count > 0) {
+		s->takings = 0;
 		return;
+	}
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
 		const struct connection *c = &p->connection;
-		if (c->asked_count == 0 || now_ms - c->due_ms < scaled(s, SLOW_MS))
+		if (c->asked_count == 0 || now_ms - c->due_ms < patience_ms(s, p))
 			continue;
 		const struct peer *idle = find_idle(s, connection_awaited(c), now_ms);
+		/* Those that were slow before don't take turns that fast. */
+		if ((idle == NULL || idle->slow) && now_ms - c->due_ms < scaled(s, SLOW_MS))
+			continue;
 		double rate = idle == NULL || idle->rate <= 0 ? WINDOW_FIRST : idle->rate;
 		double by_idle = (double)c->asked_count * (double)s->chunk_size / rate;
-		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * by_idle) || is_hopeless(s, p, now_ms))
+		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * by_idle) || is_hopeless(s, p, now_ms)) {
 			leave_slow(s, p, now_ms);
+			took = true;
+		}
 	}
+	s->takings += took;
 }
 
 /* Whether somebody who has nothing to do is known to have the chunk. */
@@ -725,14 +758,17 @@ void swarm_manage(struct swarm *s, int64_t now_ms)
 }
 
 /* When the peer's silence will be looked at next. */
-static int64_t next_look_ms(const struct swarm *s, const struct connection *c, int64_t now_ms)
+static int64_t next_look_ms(const struct swarm *s, const struct peer *p, int64_t now_ms)
 {
+	const struct connection *c = &p->connection;
+	int64_t patient_until_ms = c->due_ms + patience_ms(s, p);
+
 	if (c->connecting)
 		return c->heard_ms + scaled(s, CONNECT_MS);
 	if (c->wake_bytes > 1)
 		return c->heard_ms + PATIENCE_MS;
 	if (s->choice.wanted.count == 0)
-		return now_ms + LOOK_MS;
+		return patient_until_ms > now_ms ? clock_earlier(patient_until_ms, now_ms + LOOK_MS) : now_ms + LOOK_MS;
 	if (now_ms - c->due_ms < scaled(s, QUEUE_MS))
 		return c->due_ms + scaled(s, QUEUE_MS);
 	return c->heard_ms + scaled(s, SILENCE_MS);
@@ -743,7 +779,7 @@ int64_t swarm_next_event_ms(const struct swarm *s, int64_t now_ms, int64_t next_
 	for (size_t i = 0; i < s->count; i++) {
 		const struct peer *p = &s->peers[i];
 		if (p->connection.connecting || p->connection.asked_count > 0)
-			next_ms = clock_earlier(next_ms, next_look_ms(s, &p->connection, now_ms));
+			next_ms = clock_earlier(next_ms, next_look_ms(s, p, now_ms));
 		if (!p->banned && p->rest_until_ms > now_ms)
 			next_ms = clock_earlier(next_ms, p->rest_until_ms);
 	}

@@ -58,6 +58,7 @@ struct swarm {
 	struct peer *peers;
 	size_t count;
 	size_t turn;			/* who is asked first of equals, next time */
+	unsigned takings;		/* times that chunks were taken from slow peers, since all are asked for */
 	uint64_t wasted;		/* bytes that came and were of no use */
 	char trouble[ADDRESS_TEXT_SIZE + 128];	/* the last peer that failed, and why */
 	bool unreachable;		/* that was before there was a connection */
