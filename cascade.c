@@ -9,8 +9,8 @@
  *
  * This file reads the command line, opens the files, listens, forks the fetcher
  * (fetch/fetch.c) and becomes the serving parent (peer_serve.c). With --client-only
- * there is no serving parent: this process is the fetcher. Each process waits for its
- * children, and its children die with it. */
+ * there is no serving parent: this process is the fetcher. Each process reaps its
+ * children while it runs; when it ends, in whatever way, they are killed. */
 #define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
 #include <getopt.h>
@@ -289,6 +289,11 @@ static size_t count_parts(const char *joined)
 	return count;
 }
 
+static bool has_empty_part(const char *joined)
+{
+	return *joined == ':' || *joined == '\0' || joined[strlen(joined) - 1] == ':' || strstr(joined, "::") != NULL;
+}
+
 /* Finds out whether the data file may be overwritten. That may take a while. */
 static int claim(struct datafile *file, const struct settings *s)
 {
@@ -333,8 +338,8 @@ static void open_files(struct settings *s)
 	int status = EXIT_DONE;
 
 	s->count = count_parts(metafiles);
-	if (outputs != NULL && count_parts(outputs) != s->count)
-		args_misuse("--output needs one data file for each metafile");
+	if (outputs != NULL && (count_parts(outputs) != s->count || has_empty_part(outputs)))
+		args_misuse("--output needs the name of one data file for each metafile");
 	if (s->count > FILES_MAX)
 		args_misuse("more than %d metafiles", FILES_MAX);
 	s->files = Calloc(s->count, sizeof *s->files);
