@@ -54,6 +54,7 @@ static const char help_text[] =
 	"      --peer HOST:PORT     fetch from this peer too; may be given several times\n"
 	"  -m, --max-clients N      serve at most N clients at a time (default 256)\n"
 	"      --max-upload RATE    send at most RATE bytes a second; K, M, G as in 10M\n"
+	"      --max-download RATE  fetch at most RATE bytes a second\n"
 	"      --verify-whole       hash a complete file once more, as a whole\n"
 	"      --fsync              put a file onto the disk before it is called complete\n"
 	"      --verify-on-send     hash each chunk again before it is sent\n"
@@ -147,6 +148,15 @@ static unsigned parse_number(const char *what, const char *text, unsigned max)
 	return (unsigned)n;
 }
 
+static uint64_t parse_rate(const char *text)
+{
+	uint64_t rate;
+
+	if (!args_size(text, 1024, UINT64_C(1) << 40, &rate))
+		args_misuse("not a rate from 1K to 1024G: \"%s\"", text);
+	return rate;
+}
+
 static unsigned cpu_count(void)
 {
 	long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -156,7 +166,7 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
+	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, MAX_DOWNLOAD, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
@@ -164,6 +174,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"peer", required_argument, NULL, PEER},
 		{"max-clients", required_argument, NULL, 'm'},
 		{"max-upload", required_argument, NULL, MAX_UPLOAD},
+		{"max-download", required_argument, NULL, MAX_DOWNLOAD},
 		{"verify-whole", no_argument, NULL, VERIFY_WHOLE},
 		{"fsync", no_argument, NULL, FSYNC},
 		{"verify-on-send", no_argument, NULL, VERIFY_ON_SEND},
@@ -191,10 +202,8 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case 'p':	/* what earlier versions took for --peer */
 		case PEER: parse_peer(s, optarg); break;
 		case 'm': s->serve.max_clients = parse_number("clients", optarg, 65536); break;
-		case MAX_UPLOAD:
-			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->serve.max_upload))
-				args_misuse("not a rate from 1K to 1024G: \"%s\"", optarg);
-			break;
+		case MAX_UPLOAD: s->serve.max_upload = parse_rate(optarg); break;
+		case MAX_DOWNLOAD: s->fetch.max_download = parse_rate(optarg); break;
 		case VERIFY_WHOLE: s->fetch.verify_whole = true; break;
 		case FSYNC: s->sync = true; break;
 		case VERIFY_ON_SEND: s->serve.verify = true; break;
