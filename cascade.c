@@ -28,6 +28,7 @@
 
 #include "base/args.h"
 #include "base/exits.h"
+#include "base/format.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "csapp.h"
@@ -67,6 +68,7 @@ static const char help_text[] =
 	"      --linger SECONDS     serve until the download has ended and nobody has asked for\n"
 	"                           so long, then exit (default: serve for ever)\n"
 	"      --status FILE        write the state to FILE each second, - for standard output\n"
+	"      --timestamps         begin each message with the time\n"
 	"  -q, --quiet              print only errors and \"listening on\"\n"
 	"  -v, --verbose            print what becomes of each peer\n"
 	"  -h, --help               print this and exit\n"
@@ -166,7 +168,7 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, MAX_DOWNLOAD, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
+	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, MAX_DOWNLOAD, TIMESTAMPS, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
@@ -185,6 +187,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"give-up", required_argument, NULL, GIVE_UP},
 		{"linger", required_argument, NULL, LINGER},
 		{"status", required_argument, NULL, STATUS},
+		{"timestamps", no_argument, NULL, TIMESTAMPS},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
@@ -228,6 +231,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 			s->serve.linger_s = (int64_t)number;
 			break;
 		case STATUS: s->status = optarg; break;
+		case TIMESTAMPS: log_timestamps(); break;
 		case 'q': log_set_level(LOG_QUIET); break;
 		case 'v': log_set_level(LOG_VERBOSE); break;
 		case 'h': args_help();
@@ -366,11 +370,33 @@ static void allow_descriptors(void)
 	}
 }
 
+/* The files that are open, for the signal handler. */
+static struct { const struct datafile *files; size_t count; } opened;
+
+/* Says what is kept, once a download can have begun. */
+static void say_interrupted(void)
+{
+	char bytes[FORMAT_BYTES_SIZE], text[64] = "interrupted: ";
+	uint64_t held = 0;
+
+	for (size_t i = 0; i < opened.count; i++) {
+		const struct datafile *d = &opened.files[i];
+		if (!datafile_is_checked(d))
+			return;
+		held += datafile_held_bytes(d, held_count(d->held));
+	}
+	if (opened.count == 0)
+		return;
+	strcat(text, format_bytes((double)held, bytes));
+	log_in_handler(strcat(text, " kept, the same command goes on"));
+}
+
 /* A download was interrupted. The children end with this process. */
 static void on_end(int sig)
 {
 	(void)sig;
 	log_erase();
+	say_interrupted();
 	status_end(EXIT_INTERRUPTED);
 	_exit(EXIT_INTERRUPTED);
 }
@@ -389,6 +415,8 @@ static void set_up_process(void)
 /* With --client-only, this process is the fetcher. Returns the exit status. */
 static int fetch_only(struct settings *s)
 {
+	opened.files = s->files;
+	opened.count = s->count;
 	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;

@@ -19,7 +19,7 @@ void intake_limit(uint64_t bytes_per_second)
 	filled_ms = clock_ms();
 }
 
-static void fill(int64_t now_ms)
+static void refill(int64_t now_ms)
 {
 	double most = rate * FULL_MS / 1000;
 
@@ -36,7 +36,7 @@ size_t intake_allowed(int64_t now_ms)
 	if (now_ms < pause_until_ms)
 		return 0;
 	pause_until_ms = 0;
-	fill(now_ms);
+	refill(now_ms);
 	if (bucket >= 1)
 		return (size_t)bucket;
 	pause_until_ms = now_ms + PAUSE_MS;
