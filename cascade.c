@@ -291,6 +291,11 @@ static size_t count_parts(const char *joined)
 	return count;
 }
 
+static bool has_empty_part(const char *joined)
+{
+	return *joined == ':' || *joined == '\0' || joined[strlen(joined) - 1] == ':' || strstr(joined, "::") != NULL;
+}
+
 /* Finds out whether the data file may be overwritten. That may take a while. */
 static int claim(struct datafile *file, const struct settings *s)
 {
@@ -318,8 +323,8 @@ static void open_files(struct settings *s)
 	int status = EXIT_DONE;
 
 	s->count = count_parts(metafiles);
-	if (outputs != NULL && count_parts(outputs) != s->count)
-		args_misuse("--output needs one data file for each metafile");
+	if (outputs != NULL && (count_parts(outputs) != s->count || has_empty_part(outputs)))
+		args_misuse("--output needs the name of one data file for each metafile");
 	if (s->count > FILES_MAX)
 		args_misuse("more than %d metafiles", FILES_MAX);
 	s->files = Calloc(s->count, sizeof *s->files);

@@ -58,6 +58,7 @@ static _Alignas(4096) struct {
 	struct pace pace;
 	struct datafile *open_file;		/* whose data file is open as data_fd; NULL: none */
 	int data_fd;
+	bool looked;				/* at open_file, since something was sent */
 	bool touched;				/* its bytes may have changed: hash before sending */
 	size_t in_used;
 	size_t out_used;
@@ -144,6 +145,7 @@ static int flush_out(int flags)
 	size_t size = client.out_used;
 
 	client.out_used = 0;
+	client.looked = false;
 	if (send_bytes(client.out, size, flags) < 0)
 		return -1;
 	pace_chunks_sent(&client.pace, client.unsent_chunks);
@@ -276,7 +278,7 @@ static bool may_serve(struct datafile *file, enum datafile_look look)
  * that are sent together. */
 static int open_data(struct datafile *file)
 {
-	if (client.open_file == file && client.out_used > 0)
+	if (client.open_file == file && client.looked)
 		return 0;
 	if (client.open_file != file && open_anew(file) < 0)
 		return -1;
@@ -284,6 +286,7 @@ static int open_data(struct datafile *file)
 	if (!may_serve(file, look))
 		return -1;
 	client.open_file = file;
+	client.looked = true;
 	client.touched = look != DATAFILE_SAME;
 	return 0;
 }
@@ -333,7 +336,7 @@ static int wait_for_turn(struct rest *rest)
 		return 0;
 	if (flush_out(0) < 0)
 		return -1;
-	while (!turns_wait(context->turns, context->child, client.fd, LIFE_MS))
+	while (rest->length > 0 && !turns_wait(context->turns, context->child, client.fd, LIFE_MS))
 		if (send_some(rest, LIFE_BYTES) < 0)
 			return -1;
 	return 0;
@@ -537,7 +540,7 @@ static void begin_client(int fd, const struct client_context *context)
 	client.open_file = NULL;
 	client.data_fd = -1;
 	client.in_used = client.out_used = client.allowed = 0;
-	client.failed = client.shares_line = false;
+	client.failed = client.shares_line = client.looked = false;
 	client.unsent_chunks = 0;
 }
 

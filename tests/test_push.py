@@ -259,7 +259,8 @@ class Ends(Lab):
 class Usage(Case):
     def test_misuse(self):
         for arguments in ((), ("film",), ("--jobs", "x", "film", "host"), ("--jobs", "0", "film", "host"),
-                          ("--port", "65535", "film", "host"), ("--no-such", "film", "host"), ("film", "host", "--to"),
+                          ("--port", "65535", "film", "host"), ("--port", "0808", "film", "host"),
+                          ("--no-such", "film", "host"), ("film", "host", "--to"),
                           ("--address", "host", "film", "host")):
             with self.subTest(arguments=arguments):
                 (self.scratch / "film").write_bytes(b"x")
