@@ -9,8 +9,8 @@
  *
  * This file reads the command line, opens the files, listens, forks the fetcher
  * (fetch/fetch.c) and becomes the serving parent (peer_serve.c). With --client-only
- * there is no serving parent: this process is the fetcher. Each process waits for its
- * children, and its children die with it. */
+ * there is no serving parent: this process is the fetcher. Each process reaps its
+ * children while it runs; when it ends, in whatever way, they are killed. */
 #define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
 #include <getopt.h>

@@ -41,7 +41,7 @@
 
 #define REQUESTS_AHEAD 24			/* read with one recv */
 #define OUT_SIZE ((size_t)128 << 10)		/* of answers sent together */
-#define COPIED_MAX ((size_t)32 << 10)		/* larger chunks go by sendfile */
+#define SEND_COPIED_MAX ((size_t)32 << 10)		/* larger chunks go by sendfile */
 #define SEND_MAX ((size_t)1 << 30)		/* passed to one sendfile */
 
 #define LIFE_MS 4000		/* a client that waits for its turn gets, in every such time, */
@@ -252,8 +252,9 @@ static int open_anew(struct datafile *file)
 	return -1;
 }
 
-/* Whether a data file that looks like that is served still. */
-static bool may_serve(struct datafile *file, enum datafile_look look)
+/* Decides whether a data file that looks like that is still served. If not, it is given up
+ * by all processes of this peer, with a message. Returns whether it is served. */
+static bool serve_or_give_up(struct datafile *file, enum datafile_look look)
 {
 	switch (look) {
 	case DATAFILE_SAME:
@@ -283,7 +284,7 @@ static int open_data(struct datafile *file)
 	if (client.open_file != file && open_anew(file) < 0)
 		return -1;
 	enum datafile_look look = datafile_look(file, client.data_fd);
-	if (!may_serve(file, look))
+	if (!serve_or_give_up(file, look))
 		return -1;
 	client.open_file = file;
 	client.looked = true;
@@ -364,7 +365,7 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 	uint64_t offset = metafile_chunk_offset(&file->meta, chunk);
 	uint64_t length = metafile_chunk_length(&file->meta, chunk);
 
-	if (length > COPIED_MAX) {
+	if (length > SEND_COPIED_MAX) {
 		if (make_room(PEER_RESPONSE_SIZE) < 0)
 			return -1;
 		return send_large_chunk(file, chunk, (struct rest){offset, length});
