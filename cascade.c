@@ -10,7 +10,8 @@
  * This file reads the command line, opens the files, listens, forks the fetcher
  * (fetch/fetch.c) and becomes the serving parent (peer_serve.c). With --client-only
  * there is no serving parent: this process is the fetcher. Each process reaps its
- * children while it runs; when it ends, in whatever way, they are killed. */
+ * children while it runs; when it ends, in whatever way, they are killed. The signals that
+ * end a program are for the first process alone: the others ignore or block them. */
 #define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
 #include <getopt.h>
