@@ -37,6 +37,7 @@ struct peer {
 	bool single;		/* gets no twins: it closed or refused a connection, or they gained nothing */
 	int64_t twins_since_ms;	/* when it got those that it has; */
 	double alone_rate;	/* and what it delivered alone, in bytes a second */
+	bool tells;		/* with a refusal it said what it holds: it fetches by shares */
 	unsigned closings;	/* connections in a row that it closed after one response, asked for more */
 	unsigned failures;	/* since its last good chunk */
 	unsigned refusals;	/* "don't have that chunk yet" since its last chunk */
@@ -67,6 +68,7 @@ struct swarm {
 	struct choice choice;
 	struct peer *peers;
 	size_t count;
+	size_t connected_max;		/* peers at a time; SWARM_CONNECTED_MAX, unless the caller lowers it */
 	size_t turn;			/* who is asked first of equals, next time */
 	uint64_t wasted;		/* bytes that came and were of no use */
 	char trouble[ADDRESS_TEXT_SIZE + 128];	/* the last peer that failed, and why */

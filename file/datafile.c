@@ -394,6 +394,11 @@ int datafile_begin_write(struct datafile *d)
 	return 0;
 }
 
+bool datafile_is_new_from(const struct datafile *d, uint64_t offset)
+{
+	return (uint64_t)d->stamp.size <= offset;
+}
+
 bool datafile_is_intact(const struct datafile *d)
 {
 	struct stat st;
