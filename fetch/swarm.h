@@ -57,6 +57,7 @@ struct swarm {
 	struct choice choice;
 	struct peer *peers;
 	size_t count;
+	size_t connected_max;		/* peers at a time; SWARM_CONNECTED_MAX, unless the caller lowers it */
 	size_t turn;			/* who is asked first of equals, next time */
 	uint64_t wasted;		/* bytes that came and were of no use */
 	char trouble[ADDRESS_TEXT_SIZE + 128];	/* the last peer that failed, and why */
