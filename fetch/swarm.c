@@ -170,6 +170,7 @@ void swarm_chunk_refused(struct swarm *s, struct peer *p, const struct region_se
 	choice_give_back(&s->choice, chunk);
 	connection_forget_awaited(&p->connection, now_ms);
 	choice_refused(&s->choice, &p->holding, chunk, held);
+	p->tells = held != NULL;
 	p->refusals++;
 	if (held == NULL && p->refusals % PROBES == 0)
 		rest(p, doubled(REFUSED_REST_MS, p->refusals / PROBES - 1, SILENT_REST_MAX_MS), now_ms);
@@ -342,9 +343,9 @@ static size_t share_out(struct swarm *s)
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		bool shares = p->holding.partial && !p->banned && p->failures == 0;
-		choice_share(&s->choice, &p->holding, p->address, shares);
-		count += shares;
+		bool fetches = p->holding.partial && !p->banned && p->failures == 0;
+		choice_share(&s->choice, &p->holding, p->address, fetches && p->tells);
+		count += fetches;
 	}
 	return count;
 }

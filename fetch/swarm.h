@@ -27,6 +27,7 @@ struct peer {
 	bool proven;		/* a chunk of its making had the right hash */
 	bool slow;		/* it lost what it was asked for to a faster one */
 	bool one_at_a_time;	/* can't take requests ahead */
+	bool tells;		/* with a refusal it said what it holds: it fetches by shares */
 	unsigned closings;	/* connections in a row that it closed after one response, asked for more */
 	unsigned failures;	/* since its last good chunk */
 	unsigned refusals;	/* "don't have that chunk yet" since its last chunk */
