@@ -9,8 +9,9 @@
  *
  * This file reads the command line, opens the files, listens, forks the fetcher
  * (fetch/fetch.c) and becomes the serving parent (peer_serve.c). With --client-only
- * there is no serving parent: this process is the fetcher. Each process waits for its
- * children, and its children die with it. */
+ * there is no serving parent: this process is the fetcher. Each process reaps its
+ * children while it runs; when it ends, in whatever way, they are killed. The signals that
+ * end a program are for the first process alone: the others ignore or block them. */
 #define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
 #include <getopt.h>
@@ -34,6 +35,7 @@
 #include "fetch/fetch.h"
 #include "fetch/progress.h"
 #include "file/datafile.h"
+#include "file/fill.h"
 #include "file/scan.h"
 #include "file/status.h"
 #include "net/listen.h"
@@ -51,6 +53,8 @@ static const char help_text[] =
 	"  -c, --client-only        don't serve; exit when everything is complete\n"
 	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order\n"
 	"  -f, --force              use a local file that would be refused\n"
+	"      --from OLD           copy what matches at the same place in OLD, a file that is never\n"
+	"                           changed, and fetch the rest; may be given several times\n"
 	"      --peer HOST:PORT     fetch from this peer too; may be given several times\n"
 	"  -m, --max-clients N      serve at most N clients at a time (default 256)\n"
 	"      --max-upload RATE    send at most RATE bytes a second; K, M, G as in 10M\n"
@@ -80,6 +84,7 @@ static const char help_text[] =
 
 #define FILES_MAX 1024
 #define PEERS_MAX 64
+#define OLDERS_MAX 64
 #define SILENCE_S 10	/* the default of --timeout */
 
 /* The command line, and the files that it names. */
@@ -90,6 +95,7 @@ struct settings {
 	size_t count;			/* of files */
 	struct address self;
 	struct address peers[PEERS_MAX];
+	struct older olders[OLDERS_MAX];
 	const struct passwd *user;	/* to become; NULL: stay the same */
 	bool client_only, force, sync;
 	struct fetch_options fetch;
@@ -156,11 +162,12 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
+	enum { PEER = 256, FROM, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
 		{"force", no_argument, NULL, 'f'},
+		{"from", required_argument, NULL, FROM},
 		{"peer", required_argument, NULL, PEER},
 		{"max-clients", required_argument, NULL, 'm'},
 		{"max-upload", required_argument, NULL, MAX_UPLOAD},
@@ -188,6 +195,11 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case 'c': s->client_only = true; break;
 		case 'o': s->outputs = optarg; break;
 		case 'f': s->force = true; break;
+		case FROM:
+			if (s->fetch.older_count == OLDERS_MAX)
+				args_misuse("more than %d files to copy from: \"%s\"", OLDERS_MAX, optarg);
+			s->olders[s->fetch.older_count++].path = optarg;
+			break;
 		case 'p':	/* what earlier versions took for --peer */
 		case PEER: parse_peer(s, optarg); break;
 		case 'm': s->serve.max_clients = parse_number("clients", optarg, 65536); break;
@@ -278,6 +290,11 @@ static size_t count_parts(const char *joined)
 	return count;
 }
 
+static bool has_empty_part(const char *joined)
+{
+	return *joined == ':' || *joined == '\0' || joined[strlen(joined) - 1] == ':' || strstr(joined, "::") != NULL;
+}
+
 /* Finds out whether the data file may be overwritten. That may take a while. */
 static int claim(struct datafile *file, const struct settings *s)
 {
@@ -298,6 +315,23 @@ static char *next_part(char **joined)
 	return part;
 }
 
+/* Opens the files to copy from. Returns 0; or -1 after a message. */
+static int open_olders(struct settings *s)
+{
+	for (size_t i = 0; i < s->fetch.older_count; i++)
+		if (older_open(&s->olders[i], s->olders[i].path) < 0 ||
+		    older_overlap(&s->olders[i], s->files, s->count))
+			return -1;
+	return 0;
+}
+
+/* Only the fetcher copies from them. */
+static void close_olders(const struct settings *s)
+{
+	for (size_t i = 0; i < s->fetch.older_count; i++)
+		close(s->olders[i].fd);
+}
+
 /* Opens all files. If one can't be used, the program ends before it uses the network. */
 static void open_files(struct settings *s)
 {
@@ -305,8 +339,8 @@ static void open_files(struct settings *s)
 	int status = EXIT_DONE;
 
 	s->count = count_parts(metafiles);
-	if (outputs != NULL && count_parts(outputs) != s->count)
-		args_misuse("--output needs one data file for each metafile");
+	if (outputs != NULL && (count_parts(outputs) != s->count || has_empty_part(outputs)))
+		args_misuse("--output needs the name of one data file for each metafile");
 	if (s->count > FILES_MAX)
 		args_misuse("more than %d metafiles", FILES_MAX);
 	s->files = Calloc(s->count, sizeof *s->files);
@@ -320,6 +354,8 @@ static void open_files(struct settings *s)
 	if (status == EXIT_DONE)
 		status_files(s->files, s->count);
 	if (status == EXIT_DONE && datafile_overlap(s->files, s->count))
+		status = EXIT_UNABLE;
+	if (status == EXIT_DONE && open_olders(s) < 0)
 		status = EXIT_UNABLE;
 	for (size_t i = 0; i < s->count && status == EXIT_DONE; i++)
 		if (claim(&s->files[i], s) < 0)
@@ -399,6 +435,7 @@ static void fork_fetcher(struct settings *s, int listen_fd)
 		fatal("can't fork the fetcher");
 	if (s->serve.fetcher > 0) {
 		close(s->fetch.news);
+		close_olders(s);
 		return;
 	}
 	close(listen_fd);
@@ -423,7 +460,7 @@ static int serve_all(struct settings *s, int listen_fd)
 int main(int argc, char **argv)
 {
 	struct settings s = {
-		.fetch = {.peers = s.peers, .check_workers = cpu_count(), .time_scale = 1},
+		.fetch = {.peers = s.peers, .olders = s.olders, .check_workers = cpu_count(), .time_scale = 1},
 		.serve = {.max_clients = MAX_CLIENTS_DEFAULT, .linger_s = -1},
 	};
 

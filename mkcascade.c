@@ -522,6 +522,8 @@ int main(int argc, char **argv)
 	if (out != NULL) {
 		check_name(out);
 		make_metafile(argv[optind], out, chunk_size);
+		if (!metafile_is_named(out))
+			log_warnx("%s: made, but cascade opens only metafiles called NAME" METAFILE_SUFFIX, out);
 	} else {
 		for (; optind < argc; optind++)
 			make_metafile_beside(argv[optind], chunk_size);

@@ -55,7 +55,7 @@ static int confinement = -1;		/* of the children (base/confine.h) */
 
 /* Set by signals. These are blocked except inside sigpoll, so none can come between a
  * look at these flags and the wait. */
-static volatile sig_atomic_t ending, status_wanted;
+static volatile sig_atomic_t ending, report_wanted;
 
 static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
 #define SIGNALS (sizeof signals / sizeof signals[0])
@@ -63,7 +63,7 @@ static const int signals[] = {SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGUSR1};
 static void on_signal(int sig)
 {
 	if (sig == SIGUSR1)
-		status_wanted = 1;
+		report_wanted = 1;
 	else if (sig != SIGCHLD)
 		ending = 1;
 }
@@ -222,24 +222,21 @@ static void end_children(void)
 
 /* ---- lingering ------------------------------------------------------------- */
 
-#define LINGER_LOOK_MS 1000	/* between two looks at what was sent, at most */
+#define LINGER_LOOK_MS 1000	/* between two looks at what was sent */
 
-/* Returns when --linger ends this peer, if nobody asks until then. */
-static int64_t linger_until_ms(void)
+static int64_t end_at_ms = INT64_MAX;	/* as of clock_ms */
+
+/* With --linger, this peer ends when the fetcher has, and nobody has asked for so long. */
+static void linger(void)
 {
-	static uint64_t sent_before;
-	static int64_t active_ms;
-	bool busy;
+	int64_t linger_ms = options->linger_s * 1000;
 
 	if (options->linger_s < 0 || fetcher != 0)
-		return INT64_MAX;
-	uint64_t sent = clients_sent(&busy);
-	if (active_ms == 0 || busy || sent != sent_before)
-		active_ms = clock_ms();
-	sent_before = sent;
-	if (busy)
-		return active_ms + LINGER_LOOK_MS;
-	return active_ms + options->linger_s * 1000;
+		return;
+	if (clients_were_sent_to())
+		end_at_ms = clock_ms() + (linger_ms > LINGER_LOOK_MS ? linger_ms : LINGER_LOOK_MS);
+	else if (end_at_ms == INT64_MAX)
+		end_at_ms = clock_ms() + linger_ms;
 }
 
 /* ---- wait ------------------------------------------------------------------ */
@@ -249,8 +246,8 @@ static int64_t next_duty_ms(int64_t accept_at_ms)
 {
 	int64_t now = clock_ms(), next_ms = subscriber_next_ms(now + 3600000);
 
-	if (linger_until_ms() != INT64_MAX)
-		next_ms = clock_earlier(next_ms, clock_earlier(linger_until_ms(), now + LINGER_LOOK_MS));
+	if (end_at_ms != INT64_MAX)
+		next_ms = clock_earlier(next_ms, clock_earlier(end_at_ms, now + LINGER_LOOK_MS));
 	if (accept_at_ms > now)
 		next_ms = clock_earlier(next_ms, accept_at_ms);
 	next_ms = status_next_ms(next_ms);
@@ -358,14 +355,17 @@ int serve(const struct serve_options *serve_options)
 	set_up();
 	for (;;) {
 		reap();
-		if (ending || fetcher_status == EXIT_GAVE_UP || clock_ms() >= linger_until_ms())
+		linger();
+		if (ending || fetcher_status == EXIT_GAVE_UP || clock_ms() >= end_at_ms)
 			break;
 		subscriber_start_if_due(fetcher != 0);
 		report_counts();
-		status_serving(clients_count(), clients_sent_kib() * 1024);
-		status_show();
-		if (status_wanted) {
-			status_wanted = 0;
+		if (status_is_due()) {
+			status_serving(clients_count(), clients_sent_kib() * 1024);
+			status_show();
+		}
+		if (report_wanted) {
+			report_wanted = 0;
 			report_status(options->files, options->count);
 		}
 		if (limit != NULL && clients_count() > 0)

@@ -18,13 +18,13 @@
 #include "fetch/transfer.h"
 
 #define RECEIVE_SIZE ((size_t)256 << 10)	/* bytes taken from a socket at a time */
-#define HAND_OVER_MIN (1u << 20)	/* bytes that are worth waking the checker up for, */
-#define HAND_OVER_MAX (32u << 20)	/* and that are worth it though it could hash more chunks at once */
+#define HAND_OVER_MIN (1u << 20)	/* bytes for which the checker is woken up if the lanes are full */
+#define HAND_OVER_MAX (32u << 20)	/* bytes for which it is woken up in any case */
 #define MERGE_MAX ((size_t)16 << 10)	/* copying less is cheaper than one more write */
 #define TRANSFER_MIN ((size_t)64 << 10)	/* of a chunk, to go straight to the file */
-#define WAKE_MIN ((size_t)256 << 10)	/* bytes that are worth waking up for, */
-#define WAKE_MS 4			/* if they come in so short a time */
-#define MESSAGE_MAX 65536		/* bytes of an error message that are put up with */
+#define WAKE_MIN ((size_t)256 << 10)	/* bytes of a fast peer for which the fetcher wakes up */
+#define WAKE_MS 4			/* a peer that sends WAKE_MIN in this time is fast */
+#define MESSAGE_MAX 65536		/* bytes of an error message; more breaks the protocol */
 
 /* Starts one more checker. Returns 0, or -1 with errno. */
 static int start_checker(struct arrival *a)
@@ -366,7 +366,10 @@ static void take_refusal(struct swarm *s, struct peer *p)
 
 static void finish_error(struct swarm *s, struct peer *p)
 {
-	switch (p->connection.response.status) {
+	switch ((enum peer_status)p->connection.response.status) {	/* without default: the compiler finds a new one */
+	case PEER_OK:
+	case PEER_STATUS_COUNT:
+		break;	/* not an error; take_header has refused larger ones */
 	case PEER_NO_CHUNK_YET:
 		take_refusal(s, p);
 		break;

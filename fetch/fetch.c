@@ -344,6 +344,22 @@ static int begin_swarm(struct swarm *s, const struct datafile *d, const struct f
 	return 0;
 }
 
+/* Fills in what needn't be fetched. Returns 0; or -1 after a message. */
+static int take_local(struct datafile *d, const struct fetch_options *options)
+{
+	int error = fill_zeros(d);
+
+	for (size_t i = 0; i < options->older_count && error == 0 && datafile_missing_bytes(d) > 0; i++) {
+		progress_begin("comparing", d, 0, NULL);
+		error = fill_from(d, &options->olders[i], options->check_workers, progress_checked);
+		progress_end();
+	}
+	give_news(options);
+	if (error != 0)
+		fail_with(exits_for(error));
+	return error == 0 ? 0 : -1;
+}
+
 /* Prepares to fetch what is missing. Returns 0, and f->running tells whether
  * anything is; or -1, after a message: it can't be. */
 static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_options *options)
@@ -355,6 +371,9 @@ static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_o
 		return -1;
 	if ((!complete || d->too_long) && datafile_begin_write(d) < 0)
 		return -1;
+	if (!complete && take_local(d, options) < 0)
+		return -1;
+	complete = datafile_missing_bytes(d) == 0;
 	if (complete) {
 		if (!is_whole(d, options))
 			return -1;

@@ -11,12 +11,12 @@
 #include "base/io.h"
 #include "base/retry.h"
 
-#define COPIED_MAX ((size_t)256 << 10)	/* bytes at a time: they stay in the CPU's cache */
+#define PIECE_MAX ((size_t)256 << 10)	/* bytes at a time: they stay in the CPU's cache */
 
 static ssize_t copy_from_socket(int socket, size_t size, int file, uint64_t offset, int *file_error)
 {
-	static uint8_t buffer[COPIED_MAX];
-	ssize_t n = recv(socket, buffer, size < COPIED_MAX ? size : COPIED_MAX, 0);
+	static uint8_t buffer[PIECE_MAX];
+	ssize_t n = recv(socket, buffer, size < PIECE_MAX ? size : PIECE_MAX, 0);
 
 	if (n > 0)
 		*file_error = io_write_at(file, buffer, (size_t)n, offset);

@@ -47,7 +47,7 @@ static atomic_bool *new_flag(void)
 void datafile_map_read_only(struct datafile *d)
 {
 	d->held = held_read_only(d->held);
-	d->shared = held_beside(d->held);
+	d->shared = held_owner_memory(d->held);
 }
 
 void datafile_set_checked(struct datafile *d)
@@ -253,7 +253,7 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 		log_warn("%s", metafile_path);
 		return -1;
 	}
-	d->shared = held_beside(d->held);
+	d->shared = held_owner_memory(d->held);
 	if (open_file(d) < 0 || fstat(d->fd, &st) < 0) {
 		log_warn("%s", d->path);
 		return -1;
@@ -392,6 +392,11 @@ int datafile_begin_write(struct datafile *d)
 		return -1;
 	}
 	return 0;
+}
+
+bool datafile_is_new_from(const struct datafile *d, uint64_t offset)
+{
+	return (uint64_t)d->stamp.size <= offset;
 }
 
 bool datafile_is_intact(const struct datafile *d)

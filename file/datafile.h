@@ -104,6 +104,10 @@ int datafile_mark(struct datafile *d);
  * still needed. complete: all chunks are held. Returns 0; or -1 after a message. */
 int datafile_unmark(struct datafile *d, bool complete);
 
+/* Whether the data file had no byte at that offset, or after it, when it was opened: what
+ * nobody has written there since is a hole. */
+bool datafile_is_new_from(const struct datafile *d, uint64_t offset);
+
 /* Whether the data file that is being written still has its length, and a name: somebody
  * else may have cut or removed it. Says so. */
 bool datafile_is_intact(const struct datafile *d);

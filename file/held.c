@@ -18,16 +18,16 @@
 #define ALIGNMENT _Alignof(max_align_t)
 
 /* Bytes of the memory that the map is in; 0 if no memory is that large. */
-static size_t memory_size(uint64_t chunks, size_t beside)
+static size_t memory_size(uint64_t chunks, size_t owner_size)
 {
 	uint64_t bits = chunks / 8 + 1;
 
-	return bits < SIZE_MAX - sizeof(struct held) - beside ? beside + sizeof(struct held) + (size_t)bits : 0;
+	return bits < SIZE_MAX - sizeof(struct held) - owner_size ? owner_size + sizeof(struct held) + (size_t)bits : 0;
 }
 
 static size_t size_of(const struct held *held)
 {
-	return memory_size(held->chunks, held->beside);
+	return memory_size(held->chunks, held->owner_size);
 }
 
 /* ---- memory that is mapped twice ------------------------------------------------ */
@@ -81,34 +81,34 @@ static void *map_twice(size_t size, void **read_only)
 
 /* ---- the map -------------------------------------------------------------------- */
 
-struct held *held_new(uint64_t chunks, size_t beside)
+struct held *held_new(uint64_t chunks, size_t owner_size)
 {
-	beside = (beside + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-	void *read_only, *memory = map_twice(memory_size(chunks, beside), &read_only);
+	owner_size = (owner_size + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+	void *read_only, *memory = map_twice(memory_size(chunks, owner_size), &read_only);
 
 	if (memory == NULL)
 		return NULL;
-	struct held *held = (struct held *)((char *)memory + beside);
+	struct held *held = (struct held *)((char *)memory + owner_size);
 	held->chunks = chunks;	/* all else is zero already */
-	held->beside = beside;
+	held->owner_size = owner_size;
 	if (read_only != NULL)
-		held->read_only = (struct held *)((char *)read_only + beside);
+		held->read_only = (struct held *)((char *)read_only + owner_size);
 	return held;
 }
 
-void *held_beside(struct held *held)
+void *held_owner_memory(struct held *held)
 {
-	return (char *)held - held->beside;
+	return (char *)held - held->owner_size;
 }
 
 void held_free(struct held *held)
 {
 	struct held *read_only = held->read_only;
-	size_t size = size_of(held), beside = held->beside;
+	size_t size = size_of(held), owner_size = held->owner_size;
 
-	munmap((char *)held - beside, size);
+	munmap((char *)held - owner_size, size);
 	if (read_only != NULL && read_only != held)
-		munmap((char *)read_only - beside, size);
+		munmap((char *)read_only - owner_size, size);
 }
 
 struct held *held_read_only(struct held *held)
@@ -116,11 +116,11 @@ struct held *held_read_only(struct held *held)
 	struct held *read_only = held->read_only;
 
 	if (read_only == NULL) {
-		mprotect(held_beside(held), size_of(held), PROT_READ);	/* works as well if this fails */
+		mprotect(held_owner_memory(held), size_of(held), PROT_READ);	/* works as well if this fails */
 		return held;
 	}
 	if (read_only != held)
-		munmap(held_beside(held), size_of(held));
+		munmap(held_owner_memory(held), size_of(held));
 	return read_only;
 }
 

@@ -15,7 +15,7 @@
 
 struct held {
 	struct held *read_only;		/* the second mapping of this memory; NULL if there is none */
-	size_t beside;			/* bytes before this struct that are the owner's */
+	size_t owner_size;		/* bytes before this struct that are the owner's */
 	atomic_bool some;		/* at least one chunk is held */
 	atomic_bool proven;		/* at least one held chunk is proof of whose the file is (check.h) */
 	uint64_t chunks;		/* in the data file */
@@ -23,16 +23,16 @@ struct held {
 };
 
 /* Makes a map of that many chunks, none of them held. In the same memory, and shared
- * in the same way, are `beside` bytes for the owner, all zero: held_beside finds them.
+ * in the same way, are owner_size bytes for the caller, all zero: held_owner_memory finds them.
  * (A mapping of their own would make every fork slower.)
  * Returns the map, for held_free; NULL with errno if there is no memory. */
-struct held *held_new(uint64_t chunks, size_t beside);
+struct held *held_new(uint64_t chunks, size_t owner_size);
 
 /* Gives the memory back, in this process only. */
 void held_free(struct held *held);
 
 /* The owner's bytes, aligned for any type. */
-void *held_beside(struct held *held);
+void *held_owner_memory(struct held *held);
 
 /* Makes the map read-only for this process and those that it forks later. They still
  * see what other processes add. On Linux this is for good: a child that was taken over

@@ -298,13 +298,18 @@ void status_serving(unsigned clients_now, uint64_t sent_bytes)
 	sent = sent_bytes;
 }
 
+bool status_is_due(void)
+{
+	return path != NULL && clock_ms() >= next_ms;
+}
+
 void status_show(void)
 {
 	static struct text text;
 	int64_t now_ms = clock_ms();
 	uint64_t bytes = 0;
 
-	if (path == NULL || now_ms < next_ms)
+	if (!status_is_due())
 		return;
 	next_ms = now_ms + PERIOD_MS;
 	if (write_block(&text, -1) < 0 && !said_trouble) {

@@ -7,6 +7,7 @@
 #ifndef STATUS_H
 #define STATUS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -36,6 +37,9 @@ void status_leave(void);
 
 /* How many clients are served now, and the bytes that were sent to all there ever were. */
 void status_serving(unsigned clients, uint64_t sent);
+
+/* Whether status_show would write a block now. */
+bool status_is_due(void);
 
 /* Writes a block, if it is time to. Call it as often as you like. */
 void status_show(void);

@@ -104,22 +104,25 @@ struct child *clients_ended(pid_t pid, int status)
 	return child;
 }
 
-uint64_t clients_sent(bool *busy)
+bool clients_were_sent_to(void)
 {
-	uint64_t sent = table->counts.sent_kib + table->counts.chunks;
+	static uint64_t chunks_before;
+	uint64_t chunks = table->counts.chunks;
+	bool busy = false;
 
-	*busy = false;
 	for (unsigned i = 0; i < table->max; i++) {
 		const struct child *child = &table->child[i];
 		if (child->pid == 0)
 			continue;
-		uint64_t to_child = atomic_load(&child->slot->sent_kib) + atomic_load(&child->slot->chunks);
 		uint32_t state = atomic_load(&child->slot->state);
+		uint32_t sent = atomic_load(&child->slot->chunks), kib = atomic_load(&child->slot->sent_kib);
 		/* A child that begins or ends is working, too. */
-		*busy |= state == CLIENT_SLOW || (state == CLIENT_WORKING && to_child > 0);
-		sent += to_child;
+		busy |= state == CLIENT_SLOW || (state == CLIENT_WORKING && (sent > 0 || kib > 0));
+		chunks += sent;
 	}
-	return sent;
+	busy |= chunks != chunks_before;
+	chunks_before = chunks;
+	return busy;
 }
 
 uint64_t clients_sent_kib(void)

@@ -45,12 +45,11 @@ void clients_add(struct child *place, pid_t pid, struct address client);
  * Returns its place, which is free now; NULL if pid is not in the table. */
 struct child *clients_ended(pid_t pid, int status);
 
-/* Chunks and KiB that were sent to all clients there ever were, as one number that only
- * grows. Sets whether a chunk is on its way to any. */
-uint64_t clients_sent(bool *busy);
-
-/* How many KiB of them there were, alone. */
+/* How many KiB were sent to all clients there ever were. Looks at the whole table. */
 uint64_t clients_sent_kib(void);
+
+/* Whether a chunk is on its way to any client, or was sent since the last call. */
+bool clients_were_sent_to(void);
 
 /* Calls act for each child. */
 void clients_for_each(void (*act)(struct child *child));

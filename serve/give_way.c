@@ -6,9 +6,9 @@
 #include "base/clock.h"
 #include "serve/clients.h"
 
-/* A client may give way when it has been idle for longer than this: */
-#define SILENT_MS 100		/* one that asks for no chunk */
-#define SLOW_MS 1000		/* one that is slow to take its chunks */
+/* A client may give way when it has been idle for longer than this. */
+#define SILENT_MS 100		/* if it asks for no chunk */
+#define SLOW_TAKER_MS 1000	/* if it is slow to take its chunks */
 
 /* What the last look at all children has found. */
 static struct child *most_idle, *leaving;
@@ -20,7 +20,7 @@ static int64_t idle_ms(const struct client_slot *slot)
 	uint32_t state = atomic_load(&slot->state);	/* first: it is written last */
 	uint32_t since_ms = atomic_load(&slot->since_ms);
 	int32_t ms = (int32_t)((uint32_t)clock_ms() - since_ms);	/* negative: active until later */
-	int32_t longest_ms = state == CLIENT_SILENT ? SILENT_MS : SLOW_MS;
+	int32_t longest_ms = state == CLIENT_SILENT ? SILENT_MS : SLOW_TAKER_MS;
 
 	if (state == CLIENT_WORKING || ms < longest_ms || atomic_load(&slot->state) != state)
 		return -1;

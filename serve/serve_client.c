@@ -41,7 +41,7 @@
 
 #define REQUESTS_AHEAD 24			/* read with one recv */
 #define OUT_SIZE ((size_t)128 << 10)		/* of answers sent together */
-#define COPIED_MAX ((size_t)32 << 10)		/* larger chunks go by sendfile */
+#define SEND_COPIED_MAX ((size_t)32 << 10)		/* larger chunks go by sendfile */
 #define SEND_MAX ((size_t)1 << 30)		/* passed to one sendfile */
 
 #define LIFE_MS 4000		/* a client that waits for its turn gets, in every such time, */
@@ -58,6 +58,7 @@ static _Alignas(4096) struct {
 	struct pace pace;
 	struct datafile *open_file;		/* whose data file is open as data_fd; NULL: none */
 	int data_fd;
+	bool looked;				/* at open_file, since something was sent */
 	bool touched;				/* its bytes may have changed: hash before sending */
 	size_t in_used;
 	size_t out_used;
@@ -144,6 +145,7 @@ static int flush_out(int flags)
 	size_t size = client.out_used;
 
 	client.out_used = 0;
+	client.looked = false;
 	if (send_bytes(client.out, size, flags) < 0)
 		return -1;
 	pace_chunks_sent(&client.pace, client.unsent_chunks);
@@ -250,8 +252,9 @@ static int open_anew(struct datafile *file)
 	return -1;
 }
 
-/* Whether a data file that looks like that is served still. */
-static bool may_serve(struct datafile *file, enum datafile_look look)
+/* Decides whether a data file that looks like that is still served. If not, it is given up
+ * by all processes of this peer, with a message. Returns whether it is served. */
+static bool serve_or_give_up(struct datafile *file, enum datafile_look look)
 {
 	switch (look) {
 	case DATAFILE_SAME:
@@ -276,14 +279,15 @@ static bool may_serve(struct datafile *file, enum datafile_look look)
  * that are sent together. */
 static int open_data(struct datafile *file)
 {
-	if (client.open_file == file && client.out_used > 0)
+	if (client.open_file == file && client.looked)
 		return 0;
 	if (client.open_file != file && open_anew(file) < 0)
 		return -1;
 	enum datafile_look look = datafile_look(file, client.data_fd);
-	if (!may_serve(file, look))
+	if (!serve_or_give_up(file, look))
 		return -1;
 	client.open_file = file;
+	client.looked = true;
 	client.touched = look != DATAFILE_SAME;
 	return 0;
 }
@@ -333,7 +337,7 @@ static int wait_for_turn(struct rest *rest)
 		return 0;
 	if (flush_out(0) < 0)
 		return -1;
-	while (!turns_wait(context->turns, context->child, client.fd, LIFE_MS))
+	while (rest->length > 0 && !turns_wait(context->turns, context->child, client.fd, LIFE_MS))
 		if (send_some(rest, LIFE_BYTES) < 0)
 			return -1;
 	return 0;
@@ -361,7 +365,7 @@ static int answer_chunk(const struct datafile *file, uint64_t chunk)
 	uint64_t offset = metafile_chunk_offset(&file->meta, chunk);
 	uint64_t length = metafile_chunk_length(&file->meta, chunk);
 
-	if (length > COPIED_MAX) {
+	if (length > SEND_COPIED_MAX) {
 		if (make_room(PEER_RESPONSE_SIZE) < 0)
 			return -1;
 		return send_large_chunk(file, chunk, (struct rest){offset, length});
@@ -537,7 +541,7 @@ static void begin_client(int fd, const struct client_context *context)
 	client.open_file = NULL;
 	client.data_fd = -1;
 	client.in_used = client.out_used = client.allowed = 0;
-	client.failed = client.shares_line = false;
+	client.failed = client.shares_line = client.looked = false;
 	client.unsent_chunks = 0;
 }
 

@@ -35,6 +35,10 @@ WAIT = 30  # seconds until something that should happen soon counts as failed
 os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
 
 # Never expected from one of our programs, whatever a test does to it.
+# Under nohup, the programs that are tested would ignore SIGHUP, too. A handler isn't inherited.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
+
 ALARMING = re.compile(r"Sanitizer|runtime error:|killed by signal (?!9 |15 )|has died|corrupted|smashing")
 
 

@@ -193,6 +193,20 @@ class DataFile(Case):
                 self.assertEqual((status, message[-1:]), (NO_FILE, b"\n"), message)
             self.assert_stopped(seeder, file)
 
+    def test_edited_and_asked_for_behind_what_is_refused(self):
+        absent = self.describe_file("absent", 2000, 1000)
+        for file in self.files():
+            seeder = self.start_peer([absent, file])
+            wait_for_chunks(seeder.address(), file, [0])
+            with connect(seeder.address()) as client:
+                client.sendall(chunk_request(file.hash, 0))
+                self.assertEqual(receive_response(client), (OK, file.chunk(0)))
+                self.change_bytes(file.path)
+                client.sendall(chunk_request(absent.hash, 0) + chunk_request(file.hash, 0))
+                self.assertEqual(receive_response(client)[0], NO_CHUNK_YET)
+                self.assertEqual(receive_response(client)[0], NO_FILE)
+            self.end(seeder)
+
     def test_a_peer_that_has_lost_its_file_does_not_end_with_success(self):
         seeder = self.start_seeder(self.small)
         self.change_bytes(self.small.path)

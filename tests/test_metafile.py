@@ -103,6 +103,14 @@ class CommandLine(Case):
                 self.assert_misuse(self.run_program("cascade", *arguments))
         self.assertEqual(os.listdir(self.scratch), ["data.cascade"])
 
+    def test_no_name_for_a_data_file(self):
+        for output in ("", ":", "out:", ":out"):
+            with self.subTest(output=output):
+                files = ":".join(["data.cascade"] * (output.count(":") + 1))
+                program = self.run_program("cascade", "-o", output, files, TRACKER, ME)
+                self.assert_misuse(program)
+                self.assertIn("--output", program.stderr.splitlines()[0])
+
     def test_a_wrong_number_of_operands(self):
         self.assert_all_misuse([], ["data.cascade"], ["data.cascade", TRACKER],
                                ["data.cascade", LOOPBACK, "1", LOOPBACK],

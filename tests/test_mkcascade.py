@@ -102,6 +102,14 @@ class Metafile(Case):
             self.run_program("mkcascade", "-o", "out.cascade", name, status=0)
             self.assert_same(self.scratch / "out.cascade", make_metafile(b"data", 1 << 20))
 
+    def test_an_output_that_the_peer_would_not_take(self):
+        (self.scratch / "data").write_bytes(b"data")
+        program = self.run_program("mkcascade", "-o", "out", "data", status=0)
+        self.assert_same(self.scratch / "out", make_metafile(b"data", 1 << 20))
+        self.assert_one_sentence(program, "out")
+        self.assertIn(".cascade", program.stderr)
+        self.assertEqual(self.run_program("mkcascade", "-o", "out.cascade", "data", status=0).stderr, "")
+
     def test_a_folder_with_a_colon(self):
         (self.scratch / "a:b").mkdir()
         (self.scratch / "a:b" / "data").write_bytes(b"data")

@@ -136,7 +136,7 @@ static void test_held_read_only(void)
 		if (read(go[0], &byte, 1) != 1)
 			_exit(1);
 		held_add(held, 42);
-		*(atomic_int *)held_beside(held) = 42;
+		*(atomic_int *)held_owner_memory(held) = 42;
 		_exit(write(done[1], "d", 1) != 1);
 	}
 	held = held_read_only(held);
@@ -144,7 +144,7 @@ static void test_held_read_only(void)
 	pid_t seer = unit_fork();
 	if (seer == 0)
 		_exit(!(read(done[0], &byte, 1) == 1 && held_has(held, 42) && held_has(held, 1) &&
-			*(atomic_int *)held_beside(held) == 42));
+			*(atomic_int *)held_owner_memory(held) == 42));
 	CHECK(write(go[1], "g", 1) == 1);
 	CHECK(unit_wait(adder) == 0 && unit_wait(seer) == 0);
 	pid_t thief = unit_fork();
@@ -170,17 +170,17 @@ static void test_held_leaves_nothing_open(void)
 	CHECK(unit_open_fds() == before);
 }
 
-static void test_held_beside(void)
+static void test_held_owner_memory(void)
 {
 	struct held *held = held_new(100, 1000);
-	unsigned char *beside = held_beside(held);
+	unsigned char *owned = held_owner_memory(held);
 	bool zero = true;
 
 	for (int i = 0; i < 1000; i++)
-		zero = zero && beside[i] == 0;
-	CHECK(zero && (uintptr_t)beside % _Alignof(max_align_t) == 0);
+		zero = zero && owned[i] == 0;
+	CHECK(zero && (uintptr_t)owned % _Alignof(max_align_t) == 0);
 	for (int i = 0; i < 1000; i++)
-		beside[i] = 0xff;
+		owned[i] = 0xff;
 	CHECK(held->chunks == 100 && held_count(held) == 0 && !held->some);
 	held_free(held);
 }
@@ -194,7 +194,7 @@ static int run_all(void)
 	RUN(test_held_by_two);
 	RUN(test_held_read_only);
 	RUN(test_held_leaves_nothing_open);
-	RUN(test_held_beside);
+	RUN(test_held_owner_memory);
 	return unit_result();
 }
 
