@@ -29,6 +29,7 @@
 
 #include "base/args.h"
 #include "base/exits.h"
+#include "base/format.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "csapp.h"
@@ -58,6 +59,7 @@ static const char help_text[] =
 	"      --peer HOST:PORT     fetch from this peer too; may be given several times\n"
 	"  -m, --max-clients N      serve at most N clients at a time (default 256)\n"
 	"      --max-upload RATE    send at most RATE bytes a second; K, M, G as in 10M\n"
+	"      --max-download RATE  fetch at most RATE bytes a second\n"
 	"      --verify-whole       hash a complete file once more, as a whole\n"
 	"      --fsync              put a file onto the disk before it is called complete\n"
 	"      --verify-on-send     hash each chunk again before it is sent\n"
@@ -70,6 +72,7 @@ static const char help_text[] =
 	"      --linger SECONDS     serve until the download has ended and nobody has asked for\n"
 	"                           so long, then exit (default: serve for ever)\n"
 	"      --status FILE        write the state to FILE each second, - for standard output\n"
+	"      --timestamps         begin each message with the time\n"
 	"  -q, --quiet              print only errors and \"listening on\"\n"
 	"  -v, --verbose            print what becomes of each peer\n"
 	"  -h, --help               print this and exit\n"
@@ -153,6 +156,15 @@ static unsigned parse_number(const char *what, const char *text, unsigned max)
 	return (unsigned)n;
 }
 
+static uint64_t parse_rate(const char *text)
+{
+	uint64_t rate;
+
+	if (!args_size(text, 1024, UINT64_C(1) << 40, &rate))
+		args_misuse("not a rate from 1K to 1024G: \"%s\"", text);
+	return rate;
+}
+
 static unsigned cpu_count(void)
 {
 	long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -162,7 +174,7 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { PEER = 256, FROM, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
+	enum { PEER = 256, FROM, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, MAX_DOWNLOAD, TIMESTAMPS, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
@@ -171,6 +183,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"peer", required_argument, NULL, PEER},
 		{"max-clients", required_argument, NULL, 'm'},
 		{"max-upload", required_argument, NULL, MAX_UPLOAD},
+		{"max-download", required_argument, NULL, MAX_DOWNLOAD},
 		{"verify-whole", no_argument, NULL, VERIFY_WHOLE},
 		{"fsync", no_argument, NULL, FSYNC},
 		{"verify-on-send", no_argument, NULL, VERIFY_ON_SEND},
@@ -181,6 +194,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"give-up", required_argument, NULL, GIVE_UP},
 		{"linger", required_argument, NULL, LINGER},
 		{"status", required_argument, NULL, STATUS},
+		{"timestamps", no_argument, NULL, TIMESTAMPS},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
@@ -203,10 +217,8 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case 'p':	/* what earlier versions took for --peer */
 		case PEER: parse_peer(s, optarg); break;
 		case 'm': s->serve.max_clients = parse_number("clients", optarg, 65536); break;
-		case MAX_UPLOAD:
-			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->serve.max_upload))
-				args_misuse("not a rate from 1K to 1024G: \"%s\"", optarg);
-			break;
+		case MAX_UPLOAD: s->serve.max_upload = parse_rate(optarg); break;
+		case MAX_DOWNLOAD: s->fetch.max_download = parse_rate(optarg); break;
 		case VERIFY_WHOLE: s->fetch.verify_whole = true; break;
 		case FSYNC: s->sync = true; break;
 		case VERIFY_ON_SEND: s->serve.verify = true; break;
@@ -231,6 +243,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 			s->serve.linger_s = (int64_t)number;
 			break;
 		case STATUS: s->status = optarg; break;
+		case TIMESTAMPS: log_timestamps(); break;
 		case 'q': log_set_level(LOG_QUIET); break;
 		case 'v': log_set_level(LOG_VERBOSE); break;
 		case 'h': args_help();
@@ -393,11 +406,33 @@ static void allow_descriptors(void)
 	}
 }
 
+/* The files that are open, for the signal handler. */
+static struct { const struct datafile *files; size_t count; } opened;
+
+/* Says what is kept, once a download can have begun. */
+static void say_interrupted(void)
+{
+	char bytes[FORMAT_BYTES_SIZE], text[64] = "interrupted: ";
+	uint64_t held = 0;
+
+	for (size_t i = 0; i < opened.count; i++) {
+		const struct datafile *d = &opened.files[i];
+		if (!datafile_is_checked(d))
+			return;
+		held += datafile_held_bytes(d, held_count(d->held));
+	}
+	if (opened.count == 0)
+		return;
+	strcat(text, format_bytes((double)held, bytes));
+	log_in_handler(strcat(text, " kept, the same command goes on"));
+}
+
 /* A download was interrupted. The children end with this process. */
 static void on_end(int sig)
 {
 	(void)sig;
 	log_erase();
+	say_interrupted();
 	status_end(EXIT_INTERRUPTED);
 	_exit(EXIT_INTERRUPTED);
 }
@@ -416,6 +451,8 @@ static void set_up_process(void)
 /* With --client-only, this process is the fetcher. Returns the exit status. */
 static int fetch_only(struct settings *s)
 {
+	opened.files = s->files;
+	opened.count = s->count;
 	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;

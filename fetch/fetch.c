@@ -24,6 +24,7 @@
 #include "base/format.h"
 #include "base/log.h"
 #include "base/retry.h"
+#include "fetch/intake.h"
 #include "fetch/progress.h"
 #include "fetch/swarm.h"
 #include "net/news.h"
@@ -99,6 +100,7 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 	int64_t now = clock_ms(), next = now + (share ? SHARE_MS : 60000);
 
 	next = progress_next_ms(next);
+	next = intake_next_ms(now, next);
 	next = asking_next_ms(&f->asking, next);
 	if (f->options->give_up_s > 0)
 		next = clock_earlier(next, good_ms + (int64_t)f->options->give_up_s * 1000);
@@ -120,6 +122,7 @@ static nfds_t poll_connections(struct swarm *s, struct pollfd place[SWARM_CONNEC
 			       struct peer *who[SWARM_CONNECTED_MAX])
 {
 	int64_t now = clock_ms();
+	short reads = intake_allowed(now) > 0 ? POLLIN : 0;
 	nfds_t count = 0;
 
 	for (size_t i = 0; i < s->count && count < SWARM_CONNECTED_MAX; i++) {
@@ -129,7 +132,8 @@ static nfds_t poll_connections(struct swarm *s, struct pollfd place[SWARM_CONNEC
 			continue;
 		bool sends = c->connecting || (c->out_used > 0 && p->rest_until_ms <= now);
 		who[count] = p;
-		place[count++] = (struct pollfd){.fd = c->fd, .events = sends ? POLLIN | POLLOUT : POLLIN};
+		short events = sends ? reads | POLLOUT : reads;
+		place[count++] = (struct pollfd){.fd = events != 0 ? c->fd : -1, .events = events};
 	}
 	return count;
 }
@@ -148,6 +152,12 @@ static void poll_for_all(struct fetch *f, struct polled *polled)
 	polled->count = CONNECTIONS + poll_connections(&f->swarm, place + CONNECTIONS, polled->who);
 }
 
+static void excuse_all(struct fetch *f, int64_t ms, int64_t now_ms)
+{
+	good_ms = clock_earlier(good_ms + ms, now_ms);
+	swarm_excuse(&f->swarm, ms, now_ms);
+}
+
 /* The time that this process has spent since poll returned, writing to a slow disk or
  * waiting for a checker, is no peer's silence. */
 static void excuse_peers(struct fetch *f)
@@ -157,8 +167,7 @@ static void excuse_peers(struct fetch *f)
 	busy_since_ms = now;
 	if (ms < OWN_STALL_MS)
 		return;
-	good_ms = clock_earlier(good_ms + ms, now);
-	swarm_excuse(&f->swarm, ms, now);
+	excuse_all(f, ms, now);
 }
 
 static int listen_to_all(struct polled *polled, int ms)
@@ -175,6 +184,18 @@ static int listen_to_all(struct polled *polled, int ms)
 	return ready;
 }
 
+/* What waits because of the limit to what comes in is not late. */
+static int listen_within_limit(struct fetch *f, struct polled *polled, int ms)
+{
+	int64_t begun_ms = clock_ms();
+	bool paused = intake_allowed(begun_ms) == 0;
+	int ready = listen_to_all(polled, ms);
+
+	if (paused)
+		excuse_all(f, busy_since_ms - begun_ms, busy_since_ms);
+	return ready;
+}
+
 /* Waits for something to come. Returns whether *polled tells what. If chunks have been
  * written that no checker has yet, it waits only a moment for more, since several are
  * hashed in less time together; then it hands them over. */
@@ -182,7 +203,7 @@ static bool wait_for_events(struct fetch *f, struct polled *polled, bool share)
 {
 	poll_for_all(f, polled);
 	if (f->arrival.unchecked.count == 0)
-		return listen_to_all(polled, clock_poll_timeout(next_event_ms(f, share))) > 0;
+		return listen_within_limit(f, polled, clock_poll_timeout(next_event_ms(f, share))) > 0;
 	if (!swarm_is_idle(&f->swarm) && listen_to_all(polled, HAND_OVER_MS) != 0)
 		return true;
 	arrival_flush(&f->arrival);
@@ -338,6 +359,7 @@ static int begin_swarm(struct swarm *s, const struct datafile *d, const struct f
 
 	if (swarm_begin(s, m->length, m->chunk_size, m->cascade_hash, &o) < 0)
 		return -1;
+	s->connected_max = intake_connections(s->connected_max);
 	for (uint64_t chunk = 0; chunk < m->chunks; chunk++)
 		if (held_has(d->held, chunk))
 			choice_take(&s->choice, chunk);
@@ -466,6 +488,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 	if (fetches == NULL)
 		fatal("no memory for %zu files", count);
 	fetch_count = count;
+	intake_limit(options->max_download);
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid() << 8);
 	for (size_t i = 0; i < count; i++) {
 		check_local(&files[i], options);

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "file/datafile.h"
 #include "file/fill.h"
@@ -18,6 +19,7 @@ struct fetch_options {
 	const struct older *olders;	/* to copy from */
 	size_t older_count;
 	unsigned check_workers;		/* processes for the check of what is there; and, up to a few, of what arrives */
+	uint64_t max_download;		/* bytes a second, from all peers together; 0: no limit */
 	unsigned give_up_s;		/* end when nothing has come for so long; 0: never */
 	double time_scale;		/* of the time limits for peers and tracker; 1 is normal */
 	bool ascending;			/* in the file's order, from chunk 0 on */

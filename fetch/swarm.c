@@ -170,6 +170,7 @@ void swarm_chunk_refused(struct swarm *s, struct peer *p, const struct region_se
 	choice_give_back(&s->choice, chunk);
 	connection_forget_awaited(&p->connection, now_ms);
 	choice_refused(&s->choice, &p->holding, chunk, held);
+	p->tells = held != NULL;
 	p->refusals++;
 	if (held == NULL && p->refusals % PROBES == 0)
 		rest(p, doubled(REFUSED_REST_MS, p->refusals / PROBES - 1, SILENT_REST_MAX_MS), now_ms);
@@ -311,7 +312,7 @@ int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uin
 		: options->serves && options->self.ip != 0 ? ORDER_BY_CLAIM : ORDER_FROM_ANYWHERE;
 
 	*s = (struct swarm){.options = *options, .length = length, .chunk_size = chunk_size,
-		.cascade_hash = cascade_hash};
+		.cascade_hash = cascade_hash, .connected_max = SWARM_CONNECTED_MAX};
 	s->peers = calloc(PEERS_MAX, sizeof s->peers[0]);
 	if (s->peers == NULL || choice_begin(&s->choice, (length - 1) / chunk_size + 1, options->self, order) < 0) {
 		free(s->peers);
@@ -342,9 +343,9 @@ static size_t share_out(struct swarm *s)
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		bool shares = p->holding.partial && !p->banned && p->failures == 0;
-		choice_share(&s->choice, &p->holding, p->address, shares);
-		count += shares;
+		bool fetches = p->holding.partial && !p->banned && p->failures == 0;
+		choice_share(&s->choice, &p->holding, p->address, fetches && p->tells);
+		count += fetches;
 	}
 	return count;
 }
@@ -575,7 +576,7 @@ static void connect_to_all(struct swarm *s, int64_t now_ms)
 	size_t connected = swarm_connected(s);
 	struct peer *p;
 
-	while (s->choice.wanted.count > 0 && connected < SWARM_CONNECTED_MAX && (p = choose_peer(s, now_ms)) != NULL)
+	while (s->choice.wanted.count > 0 && connected < s->connected_max && (p = choose_peer(s, now_ms)) != NULL)
 		if (connection_open(&p->connection, p->address, now_ms) < 0)
 			swarm_fail(s, p, strerror(errno), now_ms);
 		else

@@ -27,6 +27,7 @@ struct peer {
 	bool proven;		/* a chunk of its making had the right hash */
 	bool slow;		/* it lost what it was asked for to a faster one */
 	bool one_at_a_time;	/* can't take requests ahead */
+	bool tells;		/* with a refusal it said what it holds: it fetches by shares */
 	unsigned closings;	/* connections in a row that it closed after one response, asked for more */
 	unsigned failures;	/* since its last good chunk */
 	unsigned refusals;	/* "don't have that chunk yet" since its last chunk */
@@ -57,6 +58,7 @@ struct swarm {
 	struct choice choice;
 	struct peer *peers;
 	size_t count;
+	size_t connected_max;		/* peers at a time; SWARM_CONNECTED_MAX, unless the caller lowers it */
 	size_t turn;			/* who is asked first of equals, next time */
 	uint64_t wasted;		/* bytes that came and were of no use */
 	char trouble[ADDRESS_TEXT_SIZE + 128];	/* the last peer that failed, and why */
