@@ -360,6 +360,7 @@ static void open_files(struct settings *s)
 	for (size_t i = 0; i < s->count; i++) {
 		char *metafile = next_part(&metafiles);
 		char *output = outputs != NULL ? next_part(&outputs) : NULL;
+		s->files[i].force = s->force;
 		s->files[i].sync = s->sync;
 		if (datafile_open(&s->files[i], metafile, output) < 0 && status == EXIT_DONE)
 			status = datafile_metafile_is_bad(&s->files[i]) ? EXIT_METAFILE : EXIT_UNABLE;

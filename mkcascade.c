@@ -20,6 +20,7 @@
 #include "base/args.h"
 #include "base/clock.h"
 #include "base/format.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/process.h"
@@ -326,6 +327,7 @@ struct input {
 	const char *path;
 	int fd;
 	struct stat st;		/* when it was opened */
+	uint64_t size;		/* bytes, then */
 	int64_t begun_ms;
 };
 
@@ -336,8 +338,10 @@ static void open_input(struct input *in, const char *path)
 	in->fd = retry_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);	/* a FIFO must not block */
 	if (in->fd < 0 || fstat(in->fd, &in->st) < 0)
 		fatal("%s", path);
-	if (!S_ISREG(in->st.st_mode))
-		fatalx("%s: not a regular file", path);
+	if (!S_ISREG(in->st.st_mode) && !S_ISBLK(in->st.st_mode))
+		fatalx("%s: not a regular file or a block device", path);
+	if (io_file_size(in->fd, &in->size) < 0 || lseek(in->fd, 0, SEEK_SET) < 0)
+		fatal("%s", path);
 }
 
 /* Ends the program if the file has changed since it was opened. */
@@ -358,7 +362,7 @@ static void show_progress(const struct input *in, uint64_t done)
 	static int64_t next_ms;
 	char whole[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE], left[FORMAT_DURATION_SIZE] = "?", line[128];
 	int64_t now_ms = clock_ms();
-	double size = (double)in->st.st_size, part = (double)done;
+	double size = (double)in->size, part = (double)done;
 
 	if (now_ms < next_ms || !log_on_terminal() || size <= 0)
 		return;
@@ -374,8 +378,7 @@ static void show_progress(const struct input *in, uint64_t done)
 static void say_how_far(const struct input *in, uint64_t length)
 {
 	if (asked_how_far)
-		log_status("%s: %" PRIu64 " of %jd bytes hashed", in->path, length,
-			   (intmax_t)in->st.st_size);
+		log_status("%s: %" PRIu64 " of %" PRIu64 " bytes hashed", in->path, length, in->size);
 	asked_how_far = 0;
 }
 
@@ -516,6 +519,10 @@ static void make_metafile_beside(const char *path, uint64_t chunk_size)
 {
 	char out[sizeof temporary];
 	int n = snprintf(out, sizeof out, "%s" METAFILE_SUFFIX, path);
+	struct stat st;
+
+	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode))
+		fatalx("%s: a block device; -o names its metafile", path);
 
 	if (n < 0 || (size_t)n >= sizeof out)
 		fatalx("%s: its name is too long", path);

@@ -18,6 +18,7 @@
 
 #include "fetch/arrival.h"
 #include "fetch/asking.h"
+#include "file/space.h"
 #include "file/whole.h"
 #include "base/clock.h"
 #include "base/exits.h"
@@ -32,6 +33,7 @@
 #define SHARE_MS 1000		/* waited for one file while there are others */
 #define HAND_OVER_MS 2		/* without anything more */
 #define NOTHING_MS 3000		/* without a peer that can be reached, before that is said */
+#define REFUSED_MS 5000		/* in which all peers have nothing for us, before that is said */
 #define OWN_STALL_MS 50		/* that we take ourselves between two polls, and that no peer answers for */
 #define SENDERS_TOLD 8		/* in the summary, each with its chunks */
 
@@ -44,7 +46,9 @@ struct fetch {
 	struct arrival arrival;
 	bool running;			/* begun, and not yet ended */
 
+	int64_t refused_ms;		/* since when all that can be reached have nothing for us; 0: one has */
 	int64_t said_nothing_ms;	/* when it was said that nothing comes, and why; 0: never */
+	uint64_t needed;		/* bytes that the disk had to give when it began */
 	uint64_t start_bytes;		/* held when it began */
 	double seconds;			/* spent on it */
 };
@@ -260,11 +264,49 @@ static bool gives_up(struct fetch *f)
 	return true;
 }
 
+/* Of the peers that can be reached, all have said of each chunk so far that they don't have it
+ * yet. Returns how many they are, and one of them; 0: another has something, or may have. */
+static size_t count_refusing(const struct swarm *s, const struct peer **one)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *p = &s->peers[i];
+		if (p->banned || p->failures > 0)
+			continue;
+		if (p->refusals == 0)
+			return 0;
+		*one = p;
+		count++;
+	}
+	return count;
+}
+
+/* Says that nobody has what is missing, once until something comes. */
+static void say_if_nobody_has_it(struct fetch *f)
+{
+	const struct peer *one = NULL;
+	size_t count = count_refusing(&f->swarm, &one);
+	int64_t now = clock_ms();
+
+	if (count == 0)
+		f->refused_ms = 0;
+	else if (f->refused_ms == 0)
+		f->refused_ms = now;
+	if (count == 0 || now - f->refused_ms < REFUSED_MS || now - good_ms < REFUSED_MS ||
+	    (f->said_nothing_ms != 0 && good_ms <= f->said_nothing_ms))
+		return;
+	log_warnx("%s: nobody has what is missing yet: %s (1 of %zu that could be reached); waiting until one has",
+		  f->file->path, swarm_name(one), count);
+	f->said_nothing_ms = now;
+}
+
 /* Says why nothing comes, once until something does. */
 static void say_if_nothing_comes(struct fetch *f)
 {
 	int64_t now = clock_ms();
 
+	say_if_nobody_has_it(f);
 	if (f->swarm.trouble[0] == '\0' || asking_unreachable_ms(&f->asking) < NOTHING_MS ||
 	    (f->said_nothing_ms != 0 && good_ms <= f->said_nothing_ms))
 		return;
@@ -382,6 +424,27 @@ static int take_local(struct datafile *d, const struct fetch_options *options)
 	return error == 0 ? 0 : -1;
 }
 
+/* Whether what is missing fits onto the disk, beside that of the files before. If not, says
+ * so. */
+static bool fits(struct fetch *f)
+{
+	uint64_t others = 0, available = space_free(f->file);
+
+	f->needed = space_needed(f->file);
+	for (size_t i = 0; i < fetch_count; i++)
+		if (&fetches[i] != f && fetches[i].running && fetches[i].file->device == f->file->device)
+			others += fetches[i].needed;
+	available -= others < available ? others : available;
+	if (f->needed <= available)
+		return true;
+	errno = ENOSPC;
+	log_warn("%s: %llu bytes are missing, which is %llu more than there is room for; nothing is fetched",
+		 f->file->path, (unsigned long long)datafile_missing_bytes(f->file),
+		 (unsigned long long)(f->needed - available));
+	fail_with(EXIT_FULL);
+	return false;
+}
+
 /* Prepares to fetch what is missing. Returns 0, and f->running tells whether
  * anything is; or -1, after a message: it can't be. */
 static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_options *options)
@@ -406,6 +469,8 @@ static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_o
 				 (unsigned long long)d->meta.chunks);
 		return 0;
 	}
+	if (!fits(f))
+		return -1;
 	if (begin_swarm(&f->swarm, d, options) < 0) {
 		log_warn("%s: can't be downloaded", d->path);
 		return -1;
@@ -437,6 +502,9 @@ static void tell_senders(struct swarm *s, char *text, size_t size)
 	size_t used = 0;
 
 	text[0] = '\0';
+	for (size_t i = 0; i < s->count; i++)
+		if (s->peers[i].twin)
+			s->peers[i].chunks = 0;	/* its peer's */
 	qsort(s->peers, s->count, sizeof s->peers[0], by_chunks);
 	for (size_t i = 0; i < s->count && s->peers[i].chunks > 0; i++)
 		if (i < SENDERS_TOLD)

@@ -1,11 +1,17 @@
-"""What needn't be fetched: chunks of older files, and zeros."""
+"""What needn't be fetched: chunks of older files, and zeros. Block devices as data files.
+
+The devices are loop devices, which need root, and Linux.
+"""
 
 import hashlib
 import os
 import random
+import shutil
+import subprocess
 import unittest
 
-from support import LOOPBACK, Case, Peer, SharedFile, ask_peer, chunk_request, random_bytes, wait_for_chunks
+from support import (LOOPBACK, PROGRAMS, Case, Peer, SharedFile, ask_peer, chunk_request, make_metafile, random_bytes,
+                     wait_for_chunks)
 
 KIB = 1024
 
@@ -147,6 +153,106 @@ class Zeros(Case):
     def test_zeros_that_are_served_before_anything_has_come(self):
         peer = self.start_peer(self.file)
         wait_for_chunks(peer.address(), self.file, [0, 2, 15, 32])
+
+
+class Devices(Case):
+    def setUp(self):
+        super().setUp()
+        if os.geteuid() != 0 or shutil.which("losetup") is None:
+            self.skipTest("a loop device can only be made by root, with losetup")
+        self.file = self.describe_file("image", 900 * KIB + 77, 64 * KIB)
+        self.behind = self.scratch / "behind"
+        self.device = self.make_device(random_bytes(1024 * KIB, "device"))
+
+    def make_device(self, data):
+        self.behind.write_bytes(data)
+        made = subprocess.run(["losetup", "-f", "--show", self.behind], capture_output=True, text=True)
+        if made.returncode != 0:
+            self.skipTest(f"no loop device: {made.stderr.strip()}")
+        device = made.stdout.strip()
+        self.addCleanup(subprocess.run, ["losetup", "-d", device], check=True)
+        return device
+
+    def written(self):
+        with open(self.device, "rb") as device:
+            return device.read()
+
+    def test_an_image_is_written_to_a_device(self):
+        before = self.written()
+        peer = Peer(self, self.file)
+        program = self.fetch(self.file, "-o", self.device, "--force", peers=[peer.address])
+        self.assertIn(self.device, program.stderr)
+        self.assertEqual(self.behind.read_bytes()[:len(self.file.data)], self.file.data, "it was synced")
+        self.assertEqual(self.written()[len(self.file.data):], before[len(self.file.data):])
+        # What is there already isn't fetched again, and needs no force.
+        peer = Peer(self, self.file)
+        self.fetch(self.file, "-o", self.device, peers=[peer.address])
+        self.assertEqual(peer.requests, [])
+
+    def test_zeros_are_written_to_a_device(self):
+        data = bytes(128 * KIB) + random_bytes(64 * KIB) + bytes(100)
+        self.file = SharedFile(self.scratch / "zeros", data, 64 * KIB)
+        peer = Peer(self, self.file)
+        self.fetch(self.file, "-o", self.device, "--force", peers=[peer.address])
+        self.assertEqual(peer.requests, [2])
+        self.assertEqual(self.written()[:len(data)], data)
+
+    def test_without_force_nothing_is_written(self):
+        before = self.written()
+        peer = Peer(self, self.file)
+        program = self.fetch(self.file, "-q", "-o", self.device, peers=[peer.address], status=1)
+        self.assert_one_sentence(program, self.device)
+        self.assertIn("--force", program.stderr)
+        self.assertEqual(peer.connections, [])
+        self.assertEqual(self.written(), before)
+
+    def test_a_device_that_is_too_small(self):
+        self.file = self.describe_file("large", 1024 * KIB + 1, 64 * KIB)
+        before = self.written()
+        program = self.fetch(self.file, "-o", self.device, "--force", peers=[(LOOPBACK, 1)], status=1)
+        self.assert_one_sentence(program, self.device)
+        self.assertIn(str(1024 * KIB), program.stderr)
+        self.assertEqual(self.written(), before)
+
+    def test_a_device_in_use(self):
+        before = self.written()
+        holder = os.open(self.device, os.O_RDONLY | os.O_EXCL)  # as mount does
+        self.addCleanup(os.close, holder)
+        program = self.fetch(self.file, "-o", self.device, "--force", peers=[(LOOPBACK, 1)], status=1)
+        self.assert_one_sentence(program, self.device)
+        self.assertIn("in use", program.stderr)
+        self.assertEqual(self.written(), before)
+
+    def test_a_device_is_served_while_it_is_written(self):
+        peer = Peer(self, self.file)
+        program = self.start_peer(self.file, "-o", self.device, "--force", peers=[peer.address])
+        wait_for_chunks(program.address(), self.file, range(self.file.count))
+        program.says("complete")
+        self.assertEqual(ask_peer(program.address(), chunk_request(self.file.hash, 14)), (0, self.file.chunk(14)))
+
+    def test_a_metafile_of_a_device_that_serves(self):
+        data = self.written()
+        metafile = self.scratch / "image.cascade"
+        self.run_program("mkcascade", "-b", 64 * KIB, "-o", metafile, self.device, status=0)
+        self.assertEqual(metafile.read_bytes(), make_metafile(data, 64 * KIB))
+        file = SharedFile(self.scratch / "image", data, 64 * KIB)
+        program = self.start_peer(file, "-o", self.device)
+        wait_for_chunks(program.address(), file, range(16))
+        self.assertEqual(ask_peer(program.address(), chunk_request(file.hash, 3)), (0, file.chunk(3)))
+        copy = self.scratch / "copy"
+        self.fetch(file, "-o", copy, "--from", self.device, peers=[(LOOPBACK, 1)])
+        self.assert_same(copy, data)
+
+    def test_a_metafile_beside_a_device_is_refused(self):
+        program = self.run_program("mkcascade", self.device, status=1)
+        self.assert_one_sentence(program, self.device)
+
+    def test_a_device_is_not_copied_from_onto_itself(self):
+        node = self.scratch / "node"
+        st = os.stat(self.device)
+        os.mknod(node, st.st_mode, st.st_rdev)
+        program = self.fetch(self.file, "-o", self.device, "--from", node, peers=[(LOOPBACK, 1)], status=1)
+        self.assert_one_sentence(program, node)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import time
 import unicodedata
 import unittest
 
-from scripted import Scripted, keep_silent, send
+from scripted import Scripted, keep_silent, not_yet, send
 from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, chunk_response, pause, random_bytes,
                      wait_until)
 
@@ -394,6 +394,24 @@ class WhyNothingComes(Case):
         seeder = self.start_seeder(other)
         program = self.start_peer(self.file, "-c", peers=[seeder.address()])
         program.says("no peer is of use now: %s:%d: doesn't have the file (1 of 1)" % seeder.address())
+
+    def test_all_that_can_be_reached_have_nothing(self):
+        for options in (("-c",), ()):
+            with self.subTest(options=options):
+                peers = [Scripted(self, self.file, not_yet) for _ in range(2)]
+                program = self.start_peer(self.file, *options, "-o", f"copy{len(options)}",
+                                          peers=[self.vacant_address(), *(peer.address for peer in peers)])
+                program.says("nobody has what is missing yet: 127.0.0.1:")
+                pause(3)
+                self.assertEqual(program.stderr.count("nobody has"), 1)
+                self.assertIn("(1 of 2 that could be reached)", program.stderr)
+
+    def test_one_of_them_has_something(self):
+        slow = Scripted(self, self.file, send, keep_silent)
+        program = self.start_peer(self.file, "-c", peers=[Scripted(self, self.file, not_yet).address, slow.address])
+        wait_until(lambda: slow.requests, "it has asked")
+        pause(7)
+        self.assertNotIn("nobody has", program.stderr)
 
     def test_one_of_them_can(self):
         slow = Scripted(self, self.file, send, keep_silent)
