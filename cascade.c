@@ -10,7 +10,8 @@
  * This file reads the command line, opens the files, listens, forks the fetcher
  * (fetch/fetch.c) and becomes the serving parent (peer_serve.c). With --client-only
  * there is no serving parent: this process is the fetcher. Each process reaps its
- * children while it runs; when it ends, in whatever way, they are killed. */
+ * children while it runs; when it ends, in whatever way, they are killed. The signals that
+ * end a program are for the first process alone: the others ignore or block them. */
 #define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
 #include <getopt.h>
@@ -28,12 +29,14 @@
 
 #include "base/args.h"
 #include "base/exits.h"
+#include "base/format.h"
 #include "base/log.h"
 #include "base/process.h"
 #include "csapp.h"
 #include "fetch/fetch.h"
 #include "fetch/progress.h"
 #include "file/datafile.h"
+#include "file/fill.h"
 #include "file/scan.h"
 #include "file/status.h"
 #include "net/listen.h"
@@ -51,9 +54,12 @@ static const char help_text[] =
 	"  -c, --client-only        don't serve; exit when everything is complete\n"
 	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order\n"
 	"  -f, --force              use a local file that would be refused\n"
+	"      --from OLD           copy what matches at the same place in OLD, a file that is never\n"
+	"                           changed, and fetch the rest; may be given several times\n"
 	"      --peer HOST:PORT     fetch from this peer too; may be given several times\n"
 	"  -m, --max-clients N      serve at most N clients at a time (default 256)\n"
 	"      --max-upload RATE    send at most RATE bytes a second; K, M, G as in 10M\n"
+	"      --max-download RATE  fetch at most RATE bytes a second\n"
 	"      --verify-whole       hash a complete file once more, as a whole\n"
 	"      --fsync              put a file onto the disk before it is called complete\n"
 	"      --verify-on-send     hash each chunk again before it is sent\n"
@@ -66,6 +72,7 @@ static const char help_text[] =
 	"      --linger SECONDS     serve until the download has ended and nobody has asked for\n"
 	"                           so long, then exit (default: serve for ever)\n"
 	"      --status FILE        write the state to FILE each second, - for standard output\n"
+	"      --timestamps         begin each message with the time\n"
 	"  -q, --quiet              print only errors and \"listening on\"\n"
 	"  -v, --verbose            print what becomes of each peer\n"
 	"  -h, --help               print this and exit\n"
@@ -80,6 +87,7 @@ static const char help_text[] =
 
 #define FILES_MAX 1024
 #define PEERS_MAX 64
+#define OLDERS_MAX 64
 #define SILENCE_S 10	/* the default of --timeout */
 
 /* The command line, and the files that it names. */
@@ -90,6 +98,7 @@ struct settings {
 	size_t count;			/* of files */
 	struct address self;
 	struct address peers[PEERS_MAX];
+	struct older olders[OLDERS_MAX];
 	const struct passwd *user;	/* to become; NULL: stay the same */
 	bool client_only, force, sync;
 	struct fetch_options fetch;
@@ -147,6 +156,15 @@ static unsigned parse_number(const char *what, const char *text, unsigned max)
 	return (unsigned)n;
 }
 
+static uint64_t parse_rate(const char *text)
+{
+	uint64_t rate;
+
+	if (!args_size(text, 1024, UINT64_C(1) << 40, &rate))
+		args_misuse("not a rate from 1K to 1024G: \"%s\"", text);
+	return rate;
+}
+
 static unsigned cpu_count(void)
 {
 	long n = sysconf(_SC_NPROCESSORS_ONLN);
@@ -156,14 +174,16 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { PEER = 256, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
+	enum { PEER = 256, FROM, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, MAX_DOWNLOAD, TIMESTAMPS, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},
 		{"force", no_argument, NULL, 'f'},
+		{"from", required_argument, NULL, FROM},
 		{"peer", required_argument, NULL, PEER},
 		{"max-clients", required_argument, NULL, 'm'},
 		{"max-upload", required_argument, NULL, MAX_UPLOAD},
+		{"max-download", required_argument, NULL, MAX_DOWNLOAD},
 		{"verify-whole", no_argument, NULL, VERIFY_WHOLE},
 		{"fsync", no_argument, NULL, FSYNC},
 		{"verify-on-send", no_argument, NULL, VERIFY_ON_SEND},
@@ -174,6 +194,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		{"give-up", required_argument, NULL, GIVE_UP},
 		{"linger", required_argument, NULL, LINGER},
 		{"status", required_argument, NULL, STATUS},
+		{"timestamps", no_argument, NULL, TIMESTAMPS},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
@@ -188,13 +209,16 @@ static void parse_options(struct settings *s, int argc, char **argv)
 		case 'c': s->client_only = true; break;
 		case 'o': s->outputs = optarg; break;
 		case 'f': s->force = true; break;
+		case FROM:
+			if (s->fetch.older_count == OLDERS_MAX)
+				args_misuse("more than %d files to copy from: \"%s\"", OLDERS_MAX, optarg);
+			s->olders[s->fetch.older_count++].path = optarg;
+			break;
 		case 'p':	/* what earlier versions took for --peer */
 		case PEER: parse_peer(s, optarg); break;
 		case 'm': s->serve.max_clients = parse_number("clients", optarg, 65536); break;
-		case MAX_UPLOAD:
-			if (!args_size(optarg, 1024, UINT64_C(1) << 40, &s->serve.max_upload))
-				args_misuse("not a rate from 1K to 1024G: \"%s\"", optarg);
-			break;
+		case MAX_UPLOAD: s->serve.max_upload = parse_rate(optarg); break;
+		case MAX_DOWNLOAD: s->fetch.max_download = parse_rate(optarg); break;
 		case VERIFY_WHOLE: s->fetch.verify_whole = true; break;
 		case FSYNC: s->sync = true; break;
 		case VERIFY_ON_SEND: s->serve.verify = true; break;
@@ -219,6 +243,7 @@ static void parse_options(struct settings *s, int argc, char **argv)
 			s->serve.linger_s = (int64_t)number;
 			break;
 		case STATUS: s->status = optarg; break;
+		case TIMESTAMPS: log_timestamps(); break;
 		case 'q': log_set_level(LOG_QUIET); break;
 		case 'v': log_set_level(LOG_VERBOSE); break;
 		case 'h': args_help();
@@ -303,6 +328,23 @@ static char *next_part(char **joined)
 	return part;
 }
 
+/* Opens the files to copy from. Returns 0; or -1 after a message. */
+static int open_olders(struct settings *s)
+{
+	for (size_t i = 0; i < s->fetch.older_count; i++)
+		if (older_open(&s->olders[i], s->olders[i].path) < 0 ||
+		    older_overlap(&s->olders[i], s->files, s->count))
+			return -1;
+	return 0;
+}
+
+/* Only the fetcher copies from them. */
+static void close_olders(const struct settings *s)
+{
+	for (size_t i = 0; i < s->fetch.older_count; i++)
+		close(s->olders[i].fd);
+}
+
 /* Opens all files. If one can't be used, the program ends before it uses the network. */
 static void open_files(struct settings *s)
 {
@@ -318,6 +360,7 @@ static void open_files(struct settings *s)
 	for (size_t i = 0; i < s->count; i++) {
 		char *metafile = next_part(&metafiles);
 		char *output = outputs != NULL ? next_part(&outputs) : NULL;
+		s->files[i].force = s->force;
 		s->files[i].sync = s->sync;
 		if (datafile_open(&s->files[i], metafile, output) < 0 && status == EXIT_DONE)
 			status = datafile_metafile_is_bad(&s->files[i]) ? EXIT_METAFILE : EXIT_UNABLE;
@@ -325,6 +368,8 @@ static void open_files(struct settings *s)
 	if (status == EXIT_DONE)
 		status_files(s->files, s->count);
 	if (status == EXIT_DONE && datafile_overlap(s->files, s->count))
+		status = EXIT_UNABLE;
+	if (status == EXIT_DONE && open_olders(s) < 0)
 		status = EXIT_UNABLE;
 	for (size_t i = 0; i < s->count && status == EXIT_DONE; i++)
 		if (claim(&s->files[i], s) < 0)
@@ -362,11 +407,33 @@ static void allow_descriptors(void)
 	}
 }
 
+/* The files that are open, for the signal handler. */
+static struct { const struct datafile *files; size_t count; } opened;
+
+/* Says what is kept, once a download can have begun. */
+static void say_interrupted(void)
+{
+	char bytes[FORMAT_BYTES_SIZE], text[64] = "interrupted: ";
+	uint64_t held = 0;
+
+	for (size_t i = 0; i < opened.count; i++) {
+		const struct datafile *d = &opened.files[i];
+		if (!datafile_is_checked(d))
+			return;
+		held += datafile_held_bytes(d, held_count(d->held));
+	}
+	if (opened.count == 0)
+		return;
+	strcat(text, format_bytes((double)held, bytes));
+	log_in_handler(strcat(text, " kept, the same command goes on"));
+}
+
 /* A download was interrupted. The children end with this process. */
 static void on_end(int sig)
 {
 	(void)sig;
 	log_erase();
+	say_interrupted();
 	status_end(EXIT_INTERRUPTED);
 	_exit(EXIT_INTERRUPTED);
 }
@@ -385,6 +452,8 @@ static void set_up_process(void)
 /* With --client-only, this process is the fetcher. Returns the exit status. */
 static int fetch_only(struct settings *s)
 {
+	opened.files = s->files;
+	opened.count = s->count;
 	Signal(SIGUSR1, progress_on_request);
 	s->fetch.self = s->self;
 	s->fetch.news = -1;
@@ -404,6 +473,7 @@ static void fork_fetcher(struct settings *s, int listen_fd)
 		fatal("can't fork the fetcher");
 	if (s->serve.fetcher > 0) {
 		close(s->fetch.news);
+		close_olders(s);
 		return;
 	}
 	close(listen_fd);
@@ -428,7 +498,7 @@ static int serve_all(struct settings *s, int listen_fd)
 int main(int argc, char **argv)
 {
 	struct settings s = {
-		.fetch = {.peers = s.peers, .check_workers = cpu_count(), .time_scale = 1},
+		.fetch = {.peers = s.peers, .olders = s.olders, .check_workers = cpu_count(), .time_scale = 1},
 		.serve = {.max_clients = MAX_CLIENTS_DEFAULT, .linger_s = -1},
 	};
 

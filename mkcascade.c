@@ -18,6 +18,9 @@
 #include <unistd.h>
 
 #include "base/args.h"
+#include "base/clock.h"
+#include "base/format.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/process.h"
@@ -32,13 +35,14 @@
 #define PIECES 2			/* one for each process */
 #define STEP_SIZE ((size_t)256 << 10)	/* bytes read at a time, and handed over */
 #define HASHES 2048			/* chunk hashes written at a time, at most */
+#define REDRAW_MS 200		/* the progress, on a terminal */
 #define TEMPORARIES 100			/* names to try for the unfinished metafile */
 
 static const char usage_text[] =
 	"usage: mkcascade [-b CHUNK_SIZE] [-o OUT.cascade] FILE...\n";
 
 static const char help_text[] =
-	"Writes a metafile, FILE.cascade, for each FILE.\n"
+	"Writes a metafile, FILE.cascade, for each FILE, and prints its cascade hash.\n"
 	"\n"
 	"  -b, --chunk-size SIZE  bytes in a chunk; K, M, G multiply by 1024 (default 1M)\n"
 	"  -o, --output OUT       name of the metafile, if there is only one FILE\n"
@@ -268,6 +272,7 @@ static void remove_temporary(void)
 static void on_signal(int sig)
 {
 	remove_temporary();
+	log_erase();
 	signal(sig, SIG_DFL);
 	raise(sig);
 }
@@ -296,7 +301,7 @@ static int make_temporary(const char *path)
 			errno = ENAMETOOLONG;
 			return -1;
 		}
-		fd = retry_open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+		fd = retry_open(name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
 	}
 	if (fd >= 0)
 		memcpy(temporary, name, sizeof name);
@@ -322,16 +327,21 @@ struct input {
 	const char *path;
 	int fd;
 	struct stat st;		/* when it was opened */
+	uint64_t size;		/* bytes, then */
+	int64_t begun_ms;
 };
 
 static void open_input(struct input *in, const char *path)
 {
 	in->path = path;
+	in->begun_ms = clock_ms();
 	in->fd = retry_open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK, 0);	/* a FIFO must not block */
 	if (in->fd < 0 || fstat(in->fd, &in->st) < 0)
 		fatal("%s", path);
-	if (!S_ISREG(in->st.st_mode))
-		fatalx("%s: not a regular file", path);
+	if (!S_ISREG(in->st.st_mode) && !S_ISBLK(in->st.st_mode))
+		fatalx("%s: not a regular file or a block device", path);
+	if (io_file_size(in->fd, &in->size) < 0 || lseek(in->fd, 0, SEEK_SET) < 0)
+		fatal("%s", path);
 }
 
 /* Ends the program if the file has changed since it was opened. */
@@ -346,11 +356,29 @@ static void check_unchanged(const struct input *in)
 		fatalx("%s: it changed while it was read", in->path);
 }
 
+/* Redraws the line on a terminal, if it is time to. */
+static void show_progress(const struct input *in, uint64_t done)
+{
+	static int64_t next_ms;
+	char whole[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE], left[FORMAT_DURATION_SIZE] = "?", line[128];
+	int64_t now_ms = clock_ms();
+	double size = (double)in->size, part = (double)done;
+
+	if (now_ms < next_ms || !log_on_terminal() || size <= 0)
+		return;
+	next_ms = now_ms + REDRAW_MS;
+	double seconds = (double)(now_ms - in->begun_ms) / 1000, rate = seconds > 0 ? part / seconds : 0;
+	if (rate > 0 && part <= size)
+		format_duration((size - part) / rate, left);
+	int n = snprintf(line, sizeof line, "\r%3.0f%% of %s  %s/s  %s left\033[K", part < size ? 99 * part / size : 100,
+			 format_bytes(size, whole), format_bytes(rate, per_second), left);
+	log_draw(line, (size_t)n);
+}
+
 static void say_how_far(const struct input *in, uint64_t length)
 {
 	if (asked_how_far)
-		log_status("%s: %" PRIu64 " of %jd bytes hashed", in->path, length,
-			   (intmax_t)in->st.st_size);
+		log_status("%s: %" PRIu64 " of %" PRIu64 " bytes hashed", in->path, length, in->size);
 	asked_how_far = 0;
 }
 
@@ -371,6 +399,7 @@ static size_t read_piece(const struct input *in, uint64_t start, struct whole_ha
 		pass_on(w, (size_t)n);
 		length += (size_t)n;
 		say_how_far(in, start + length);
+		show_progress(in, start + length);
 	} while (n > 0 && length < PIECE_SIZE);
 	return length;
 }
@@ -416,9 +445,36 @@ static void check_output(const char *path, const struct input *in)
 	}
 }
 
+/* The hash of the metafile: its name on the network. */
+static void hash_metafile(const struct output *out, uint8_t hash[SHA256_HASH_SIZE])
+{
+	static uint8_t buffer[STEP_SIZE];
+	SHA256_CTX ctx;
+	ssize_t n;
+
+	if (lseek(out->fd, 0, SEEK_SET) < 0)
+		fatal("%s", temporary);
+	sha256_init(&ctx);
+	while ((n = rio_readn(out->fd, buffer, sizeof buffer)) > 0)
+		sha256_update(&ctx, buffer, (size_t)n);
+	if (n < 0)
+		fatal("%s: can't be read back", out->path);
+	sha256_final(&ctx, hash);
+}
+
+/* One line, as sha256sum(1) would print it. */
+static void print_hash(const uint8_t hash[SHA256_HASH_SIZE], const char *path)
+{
+	for (unsigned i = 0; i < SHA256_HASH_SIZE; i++)
+		printf("%02x", hash[i]);
+	printf("  %s\n", path);
+	if (fflush(stdout) != 0)
+		fatal("%s is made, but standard output can't be written", path);
+}
+
 static void make_metafile(const char *path, const char *out_path, uint64_t chunk_size)
 {
-	uint8_t header[METAFILE_HEADER_SIZE] = {0}, data_hash[SHA256_HASH_SIZE];
+	uint8_t header[METAFILE_HEADER_SIZE] = {0}, data_hash[SHA256_HASH_SIZE], cascade_hash[SHA256_HASH_SIZE];
 	struct output out = {.path = out_path};
 	struct input in;
 
@@ -431,6 +487,7 @@ static void make_metafile(const char *path, const char *out_path, uint64_t chunk
 	if (lseek(out.fd, 0, SEEK_SET) < 0)
 		fatal("%s", temporary);
 	write_output(&out, header, sizeof header);
+	hash_metafile(&out, cascade_hash);
 	/* The bytes are on the disk before the file gets its name: the name never belongs
 	 * to half a metafile. */
 	if (sync_file(out.fd) < 0 || close(out.fd) < 0)
@@ -443,6 +500,8 @@ static void make_metafile(const char *path, const char *out_path, uint64_t chunk
 	if (sync_folder(out_path) < 0)
 		fatal("%s: its name may not be on the disk yet", out_path);
 	close(in.fd);		/* it was only read */
+	log_erase();
+	print_hash(cascade_hash, out_path);
 }
 
 /* ---- command line -------------------------------------------------------- */
@@ -460,6 +519,10 @@ static void make_metafile_beside(const char *path, uint64_t chunk_size)
 {
 	char out[sizeof temporary];
 	int n = snprintf(out, sizeof out, "%s" METAFILE_SUFFIX, path);
+	struct stat st;
+
+	if (stat(path, &st) == 0 && S_ISBLK(st.st_mode))
+		fatalx("%s: a block device; -o names its metafile", path);
 
 	if (n < 0 || (size_t)n >= sizeof out)
 		fatalx("%s: its name is too long", path);

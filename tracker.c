@@ -48,6 +48,7 @@ static const char help_text[] =
 	"  -g, --good GOOD_IP  vouch for peers at this address\n"
 	"      --ban-private   refuse peers with a private address\n"
 	"      --list HOST:PORT  print the peers that the tracker there names for FILE, and exit\n"
+	"      --timestamps    begin each message with the time\n"
 	"  -q, --quiet         print only errors and \"listening on\"\n"
 	"  -v, --verbose       print every request\n"
 	"  -h, --help          print this and exit\n"
@@ -373,13 +374,14 @@ static uint32_t parse_ip(const char *text)
 
 static struct address parse_arguments(int argc, char **argv)
 {
-	enum { BAN_PRIVATE = 256, LIST };
+	enum { BAN_PRIVATE = 256, LIST, TIMESTAMPS };
 	static const struct option options[] = {
 		{"address", required_argument, NULL, 'a'},
 		{"port", required_argument, NULL, 'p'},
 		{"good", required_argument, NULL, 'g'},
 		{"ban-private", no_argument, NULL, BAN_PRIVATE},
 		{"list", required_argument, NULL, LIST},
+		{"timestamps", no_argument, NULL, TIMESTAMPS},
 		{"quiet", no_argument, NULL, 'q'},
 		{"verbose", no_argument, NULL, 'v'},
 		{"help", no_argument, NULL, 'h'},
@@ -400,6 +402,7 @@ static struct address parse_arguments(int argc, char **argv)
 		case 'g': policy_vouch_for(parse_ip(optarg)); break;
 		case BAN_PRIVATE: policy_ban_private(); break;
 		case LIST: tracker = optarg; break;
+		case TIMESTAMPS: log_timestamps(); break;
 		case 'q': log_set_level(LOG_QUIET); break;
 		case 'v': log_set_level(LOG_VERBOSE); break;
 		case 'h': args_help();

@@ -1,5 +1,9 @@
 /* confine.c - confinement by Landlock (landlock(7)). The serving parent prepares it, and
- * each of its children then needs one system call; the tracker confines itself. */
+ * each of its children then needs two system calls; the tracker confines itself.
+ *
+ * A seccomp filter would leave less: no UDP, no Unix sockets, no chmod. The parent needs
+ * what it would refuse, so each child would have to put it on; that takes 22 us, a fifth of
+ * what a client costs. */
 #define _GNU_SOURCE
 #include "base/confine.h"
 
@@ -7,6 +11,7 @@
 #include <unistd.h>
 #if defined(__linux__) && !defined(PORTABLE)
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 /* The kernel's interface, which is the same on all architectures. The headers of the
@@ -62,6 +67,7 @@ int confine_self(int confinement)
 	if (syscall(RESTRICT_SELF, confinement, 0) < 0)
 		return -1;
 	close(confinement);
+	setrlimit(RLIMIT_NPROC, &(struct rlimit){0});	/* less is always allowed */
 	return 0;
 }
 

@@ -15,12 +15,15 @@
  * - truncate any file that it doesn't have open for writing (3)
  * - connect or bind a TCP socket (4)
  * - connect to an abstract Unix socket, or signal a process outside of the
- *   confinement (6)
+ *   confinement; each child has a confinement of its own (6)
  * - trace another process, or see its memory (1)
+ * - make a process or thread, unless it runs as root (1)
  *
  * As far as its user may, it still can: look at files by name, and change their mode,
  * owner, times and attributes; connect to a Unix socket that has a name; use UDP and
- * other kinds of socket; and use all descriptors and memory mappings that it has. In
+ * other kinds of socket, among them TCP sockets that listen without being bound, on a port
+ * that the system chooses; use processor and memory; and use all descriptors and memory
+ * mappings that it has. Before version 6 it also can signal processes of its user. In
  * memory that serving children share with their parent are the slots of all clients (slot.h),
  * the upload limit (limit.h), the turns (turns.h), and the flags of each data file
  * (datafile.c): a child that was taken over can make other clients look idle, let them

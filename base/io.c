@@ -2,6 +2,7 @@
 #include "base/io.h"
 
 #include <errno.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/retry.h"
@@ -38,6 +39,17 @@ int io_write_at(int file, const void *bytes, size_t size, uint64_t offset)
 		done += (size_t)n;
 	}
 	return 0;
+}
+
+int io_file_size(int file, uint64_t *size)
+{
+	struct stat st;
+
+	if (fstat(file, &st) < 0)
+		return -1;
+	off_t end = S_ISBLK(st.st_mode) ? lseek(file, 0, SEEK_END) : st.st_size;
+	*size = (uint64_t)end;
+	return end < 0 ? -1 : 0;
 }
 
 ssize_t io_read(int pipe, void *bytes, size_t size)

@@ -17,6 +17,10 @@ ssize_t io_read_at(int file, void *bytes, size_t size, uint64_t offset);
  * ENOSPC also if the file takes nothing more. Some bytes may be written then. */
 int io_write_at(int file, const void *bytes, size_t size, uint64_t offset);
 
+/* Sets *size to the bytes that a regular file or a block device has. The place where read(2)
+ * goes on in a device is its end then. Returns 0, or -1 with errno. */
+int io_file_size(int file, uint64_t *size);
+
 /* Reads from a pipe what there is, size bytes at most; waits if there is nothing.
  * Returns how many bytes, 0 at the end of file, or -1 with errno. */
 ssize_t io_read(int pipe, void *bytes, size_t size);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #if defined(__linux__) && !defined(PORTABLE)
 #include <sys/syscall.h>
@@ -20,6 +21,7 @@
 
 #include "base/clock.h"
 #include "base/exits.h"
+#include "base/format.h"
 
 #define LINE_SIZE 2048	/* bytes; a longer message is cut. At most PIPE_BUF, so that pipes keep lines whole */
 #define WAIT_MS 1000	/* for a line to be written */
@@ -30,6 +32,7 @@
 static const char *program = "cascade";
 static const char *role;
 static enum log_level level = LOG_NORMAL;
+static bool timestamps;
 static volatile sig_atomic_t drawn;	/* a line that is redrawn stands on the terminal, */
 static bool beside_drawn;		/* or may stand there, by another process */
 
@@ -106,9 +109,35 @@ void log_set_level(enum log_level new_level)
 	level = new_level;
 }
 
+void log_timestamps(void)
+{
+	timestamps = true;
+}
+
 enum log_level log_get_level(void)
 {
 	return level;
+}
+
+static size_t add(char line[LINE_SIZE], size_t used, const char *text)
+{
+	size_t length = strlen(text);
+
+	if (length > LINE_SIZE - 2 - used)
+		length = LINE_SIZE - 2 - used;
+	memcpy(line + used, text, length);
+	return used + length;
+}
+
+/* Begins a line, in a signal handler too. Returns its length. */
+static size_t begin_line(char line[LINE_SIZE], bool erases)
+{
+	char now[FORMAT_TIME_SIZE];
+	size_t used = add(line, 0, erases ? ERASE_LINE : "");
+
+	if (timestamps)
+		used = add(line, add(line, used, format_time(time(NULL), now)), " ");
+	return add(line, add(line, used, program), ": ");
 }
 
 /* Adds to the line what fits. Returns the new length, which leaves space for the
@@ -181,14 +210,15 @@ static bool put(const char *bytes, size_t size, int wait_ms)
 /* Returns whether nothing is left to be reported. */
 static bool tell_lost(int wait_ms)
 {
-	char line[128];
+	char line[LINE_SIZE];
 	unsigned count = atomic_exchange(lost, 0);
 
 	if (count == 0)
 		return true;
-	int n = snprintf(line, sizeof line, "%.40s: lines that could not be written and are lost: %u\n",
-			 program, count);
-	if (put(line, (size_t)n, wait_ms))
+	size_t used = append_text(line, begin_line(line, false), "lines that could not be written and are lost: %u",
+				  count);
+	line[used++] = '\n';
+	if (put(line, used, wait_ms))
 		return true;
 	atomic_fetch_add(lost, count);
 	return false;
@@ -214,12 +244,9 @@ LOG_FORMAT_AT(3, 0)
 static void say(bool last, int error, const char *format, va_list args)
 {
 	char line[LINE_SIZE];
-	size_t used = 0;
 	int saved = errno;
+	size_t used = begin_line(line, drawn || beside_drawn);
 
-	if (drawn || beside_drawn)
-		used = append_text(line, used, ERASE_LINE);
-	used = append_text(line, used, "%s: ", program);
 	if (role != NULL)
 		used = append_text(line, used, "%s[%ld]: ", role, (long)getpid());
 	size_t text = used;
@@ -270,6 +297,18 @@ void log_info(const char *format, ...)
 	va_start(args, format);
 	say(false, 0, format, args);
 	va_end(args);
+}
+
+void log_in_handler(const char *text)
+{
+	char line[LINE_SIZE];
+
+	if (level < LOG_NORMAL)
+		return;
+	size_t used = add(line, begin_line(line, drawn || beside_drawn), text);
+	line[used++] = '\n';
+	drawn = false;
+	put(line, used, 0);
 }
 
 void log_status(const char *format, ...)

@@ -40,6 +40,9 @@ void log_role(const char *role);
 void log_set_level(enum log_level level);
 enum log_level log_get_level(void);
 
+/* From now on each line begins with the time, in UTC. */
+void log_timestamps(void);
+
 /* For what went wrong. log_warn adds the text of errno. Both keep errno. */
 LOG_FORMAT void log_warn(const char *format, ...);
 LOG_FORMAT void log_warnx(const char *format, ...);
@@ -51,6 +54,9 @@ bool log_may_say(int64_t *said_ms);
 /* Information, printed unless quiet; details, printed only if verbose. */
 LOG_FORMAT void log_info(const char *format, ...);
 LOG_FORMAT void log_debug(const char *format, ...);
+
+/* Like log_info, for a signal handler: a text that needs no cleaning. */
+void log_in_handler(const char *text);
 
 /* What somebody asked for, printed at any level. */
 LOG_FORMAT void log_status(const char *format, ...);

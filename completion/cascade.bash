@@ -11,10 +11,10 @@ _cascade_words() {
 _cascade() {
 	local cur=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} name=${COMP_WORDS[0]##*/} options
 	case $name in
-	cascade) options='--client-only --output --force --peer --max-clients --max-upload --verify-whole --fsync
-		--verify-on-send --user --jobs --order --timeout --give-up --linger --status --quiet --verbose
+	cascade) options='--client-only --output --force --from --peer --max-clients --max-upload --max-download --verify-whole --fsync
+		--verify-on-send --user --jobs --order --timeout --give-up --linger --status --timestamps --quiet --verbose
 		--help --version' ;;
-	tracker) options='--address --port --good --ban-private --list --quiet --verbose --help --version' ;;
+	tracker) options='--address --port --good --ban-private --list --timestamps --quiet --verbose --help --version' ;;
 	mkcascade) options='--chunk-size --output --help --version' ;;
 	cascade-push) options='--hosts --to --ssh --jobs --port --address --temp --give-up --force --quiet
 		--help --version' ;;
@@ -23,7 +23,7 @@ _cascade() {
 	cascade:--user | cascade:-u) _cascade_words -u ;;
 	cascade:--order) _cascade_words -W ascending ;;
 	cascade:--peer) _cascade_words -A hostname ;;
-	*:-o | *:--output | *:--status | *:--hosts | *:--temp) _cascade_words -f ;;
+	*:-o | *:--output | *:--from | *:--status | *:--hosts | *:--temp) _cascade_words -f ;;
 	*)
 		case $cur in
 		-*) _cascade_words -W "$options" ;;

@@ -14,7 +14,7 @@
 #include "base/format.h"
 #include "base/io.h"
 #include "base/log.h"
-#include "fetch/progress.h"
+#include "fetch/intake.h"
 #include "fetch/transfer.h"
 
 #define RECEIVE_SIZE ((size_t)256 << 10)	/* bytes taken from a socket at a time */
@@ -104,7 +104,7 @@ static void take_result(struct arrival *a, const struct run *run)
 	p->unchecked--;
 	a->held += good;
 	if (good > 0)
-		swarm_delivered(p, good);
+		swarm_delivered(a->swarm, p, good);
 	tell_chunks(a, run, p);
 	if (run->bad > 0)
 		take_bad(a, run, p);
@@ -440,9 +440,11 @@ static size_t receive_size(const struct arrival *a, const struct connection *c)
 static ssize_t receive_bytes(struct arrival *a, struct peer *p)
 {
 	static uint8_t buffer[RECEIVE_SIZE];
-	ssize_t n = recv(p->connection.fd, buffer, receive_size(a, &p->connection), 0);
+	size_t size = receive_size(a, &p->connection), allowed = intake_allowed(clock_ms());
+	ssize_t n = recv(p->connection.fd, buffer, size < allowed ? size : allowed, 0);
 
 	if (n > 0) {
+		intake_took((size_t)n);
 		swarm_heard(p, (size_t)n, clock_ms());
 		take_bytes(a, p, buffer, (size_t)n);
 	}
@@ -455,8 +457,12 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p)
 	struct connection *c = &p->connection;
 	uint64_t missing = connection_missing_of_chunk(c);
 	uint64_t offset = metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got;
+	uint64_t allowed = intake_allowed(clock_ms());
 	struct unwritten none = {0};
 	int error;
+
+	if (missing > allowed)
+		missing = allowed;
 
 	if (!datafile_is_intact(a->file)) {
 		a->failed = true;
@@ -470,6 +476,7 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p)
 					 offset, &error);
 	if (n <= 0)
 		return n;
+	intake_took((size_t)n);
 	swarm_heard(p, (size_t)n, clock_ms());
 	if (error != 0) {
 		end_with_write_error(a, error);
@@ -488,13 +495,15 @@ static size_t enough(const struct peer *p)
 {
 	uint64_t missing = connection_missing_of_chunk(&p->connection);
 
-	if (missing == 0 || p->rate < (double)WAKE_MIN * 1000 / WAKE_MS)
+	if (missing == 0 || intake_allowed(clock_ms()) < WAKE_MIN || p->rate < (double)WAKE_MIN * 1000 / WAKE_MS)
 		return 1;
 	return missing < WAKE_MIN ? (size_t)missing : WAKE_MIN;
 }
 
 void arrival_receive(struct arrival *a, struct peer *p)
 {
+	if (intake_allowed(clock_ms()) == 0)
+		return;
 	ssize_t n = connection_missing_of_chunk(&p->connection) >= TRANSFER_MIN ? receive_to_file(a, p) : receive_bytes(a, p);
 
 	if (n > 0 && is_open(p))

@@ -33,7 +33,7 @@ void arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsig
  * new ones: a file that waits for its turn keeps no process. */
 void arrival_stop_checkers(struct arrival *a);
 
-/* Takes what the peer has sent. */
+/* Takes what the peer has sent, as far as the limit (intake.h) allows. */
 void arrival_receive(struct arrival *a, struct peer *p);
 
 /* Gives what is written to a checker, however little it is: for when nothing

@@ -18,12 +18,14 @@
 
 #include "fetch/arrival.h"
 #include "fetch/asking.h"
+#include "file/space.h"
 #include "file/whole.h"
 #include "base/clock.h"
 #include "base/exits.h"
 #include "base/format.h"
 #include "base/log.h"
 #include "base/retry.h"
+#include "fetch/intake.h"
 #include "fetch/progress.h"
 #include "fetch/swarm.h"
 #include "net/news.h"
@@ -31,6 +33,7 @@
 #define SHARE_MS 1000		/* waited for one file while there are others */
 #define HAND_OVER_MS 2		/* without anything more */
 #define NOTHING_MS 3000		/* without a peer that can be reached, before that is said */
+#define REFUSED_MS 5000		/* in which all peers have nothing for us, before that is said */
 #define OWN_STALL_MS 50		/* that we take ourselves between two polls, and that no peer answers for */
 #define SENDERS_TOLD 8		/* in the summary, each with its chunks */
 
@@ -43,7 +46,9 @@ struct fetch {
 	struct arrival arrival;
 	bool running;			/* begun, and not yet ended */
 
+	int64_t refused_ms;		/* since when all that can be reached have nothing for us; 0: one has */
 	int64_t said_nothing_ms;	/* when it was said that nothing comes, and why; 0: never */
+	uint64_t needed;		/* bytes that the disk had to give when it began */
 	uint64_t start_bytes;		/* held when it began */
 	double seconds;			/* spent on it */
 };
@@ -99,6 +104,7 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 	int64_t now = clock_ms(), next = now + (share ? SHARE_MS : 60000);
 
 	next = progress_next_ms(next);
+	next = intake_next_ms(now, next);
 	next = asking_next_ms(&f->asking, next);
 	if (f->options->give_up_s > 0)
 		next = clock_earlier(next, good_ms + (int64_t)f->options->give_up_s * 1000);
@@ -120,6 +126,7 @@ static nfds_t poll_connections(struct swarm *s, struct pollfd place[SWARM_CONNEC
 			       struct peer *who[SWARM_CONNECTED_MAX])
 {
 	int64_t now = clock_ms();
+	short reads = intake_allowed(now) > 0 ? POLLIN : 0;
 	nfds_t count = 0;
 
 	for (size_t i = 0; i < s->count && count < SWARM_CONNECTED_MAX; i++) {
@@ -129,7 +136,8 @@ static nfds_t poll_connections(struct swarm *s, struct pollfd place[SWARM_CONNEC
 			continue;
 		bool sends = c->connecting || (c->out_used > 0 && p->rest_until_ms <= now);
 		who[count] = p;
-		place[count++] = (struct pollfd){.fd = c->fd, .events = sends ? POLLIN | POLLOUT : POLLIN};
+		short events = sends ? reads | POLLOUT : reads;
+		place[count++] = (struct pollfd){.fd = events != 0 ? c->fd : -1, .events = events};
 	}
 	return count;
 }
@@ -148,6 +156,12 @@ static void poll_for_all(struct fetch *f, struct polled *polled)
 	polled->count = CONNECTIONS + poll_connections(&f->swarm, place + CONNECTIONS, polled->who);
 }
 
+static void excuse_all(struct fetch *f, int64_t ms, int64_t now_ms)
+{
+	good_ms = clock_earlier(good_ms + ms, now_ms);
+	swarm_excuse(&f->swarm, ms, now_ms);
+}
+
 /* The time that this process has spent since poll returned, writing to a slow disk or
  * waiting for a checker, is no peer's silence. */
 static void excuse_peers(struct fetch *f)
@@ -157,8 +171,7 @@ static void excuse_peers(struct fetch *f)
 	busy_since_ms = now;
 	if (ms < OWN_STALL_MS)
 		return;
-	good_ms = clock_earlier(good_ms + ms, now);
-	swarm_excuse(&f->swarm, ms, now);
+	excuse_all(f, ms, now);
 }
 
 static int listen_to_all(struct polled *polled, int ms)
@@ -175,6 +188,18 @@ static int listen_to_all(struct polled *polled, int ms)
 	return ready;
 }
 
+/* What waits because of the limit to what comes in is not late. */
+static int listen_within_limit(struct fetch *f, struct polled *polled, int ms)
+{
+	int64_t begun_ms = clock_ms();
+	bool paused = intake_allowed(begun_ms) == 0;
+	int ready = listen_to_all(polled, ms);
+
+	if (paused)
+		excuse_all(f, busy_since_ms - begun_ms, busy_since_ms);
+	return ready;
+}
+
 /* Waits for something to come. Returns whether *polled tells what. If chunks have been
  * written that no checker has yet, it waits only a moment for more, since several are
  * hashed in less time together; then it hands them over. */
@@ -182,7 +207,7 @@ static bool wait_for_events(struct fetch *f, struct polled *polled, bool share)
 {
 	poll_for_all(f, polled);
 	if (f->arrival.unchecked.count == 0)
-		return listen_to_all(polled, clock_poll_timeout(next_event_ms(f, share))) > 0;
+		return listen_within_limit(f, polled, clock_poll_timeout(next_event_ms(f, share))) > 0;
 	if (!swarm_is_idle(&f->swarm) && listen_to_all(polled, HAND_OVER_MS) != 0)
 		return true;
 	arrival_flush(&f->arrival);
@@ -239,11 +264,49 @@ static bool gives_up(struct fetch *f)
 	return true;
 }
 
+/* Of the peers that can be reached, all have said of each chunk so far that they don't have it
+ * yet. Returns how many they are, and one of them; 0: another has something, or may have. */
+static size_t count_refusing(const struct swarm *s, const struct peer **one)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *p = &s->peers[i];
+		if (p->banned || p->failures > 0)
+			continue;
+		if (p->refusals == 0)
+			return 0;
+		*one = p;
+		count++;
+	}
+	return count;
+}
+
+/* Says that nobody has what is missing, once until something comes. */
+static void say_if_nobody_has_it(struct fetch *f)
+{
+	const struct peer *one = NULL;
+	size_t count = count_refusing(&f->swarm, &one);
+	int64_t now = clock_ms();
+
+	if (count == 0)
+		f->refused_ms = 0;
+	else if (f->refused_ms == 0)
+		f->refused_ms = now;
+	if (count == 0 || now - f->refused_ms < REFUSED_MS || now - good_ms < REFUSED_MS ||
+	    (f->said_nothing_ms != 0 && good_ms <= f->said_nothing_ms))
+		return;
+	log_warnx("%s: nobody has what is missing yet: %s (1 of %zu that could be reached); waiting until one has",
+		  f->file->path, swarm_name(one), count);
+	f->said_nothing_ms = now;
+}
+
 /* Says why nothing comes, once until something does. */
 static void say_if_nothing_comes(struct fetch *f)
 {
 	int64_t now = clock_ms();
 
+	say_if_nobody_has_it(f);
 	if (f->swarm.trouble[0] == '\0' || asking_unreachable_ms(&f->asking) < NOTHING_MS ||
 	    (f->said_nothing_ms != 0 && good_ms <= f->said_nothing_ms))
 		return;
@@ -338,10 +401,48 @@ static int begin_swarm(struct swarm *s, const struct datafile *d, const struct f
 
 	if (swarm_begin(s, m->length, m->chunk_size, m->cascade_hash, &o) < 0)
 		return -1;
+	s->connected_max = intake_connections(s->connected_max);
 	for (uint64_t chunk = 0; chunk < m->chunks; chunk++)
 		if (held_has(d->held, chunk))
 			choice_take(&s->choice, chunk);
 	return 0;
+}
+
+/* Fills in what needn't be fetched. Returns 0; or -1 after a message. */
+static int take_local(struct datafile *d, const struct fetch_options *options)
+{
+	int error = fill_zeros(d);
+
+	for (size_t i = 0; i < options->older_count && error == 0 && datafile_missing_bytes(d) > 0; i++) {
+		progress_begin("comparing", d, 0, NULL);
+		error = fill_from(d, &options->olders[i], options->check_workers, progress_checked);
+		progress_end();
+	}
+	give_news(options);
+	if (error != 0)
+		fail_with(exits_for(error));
+	return error == 0 ? 0 : -1;
+}
+
+/* Whether what is missing fits onto the disk, beside that of the files before. If not, says
+ * so. */
+static bool fits(struct fetch *f)
+{
+	uint64_t others = 0, available = space_free(f->file);
+
+	f->needed = space_needed(f->file);
+	for (size_t i = 0; i < fetch_count; i++)
+		if (&fetches[i] != f && fetches[i].running && fetches[i].file->device == f->file->device)
+			others += fetches[i].needed;
+	available -= others < available ? others : available;
+	if (f->needed <= available)
+		return true;
+	errno = ENOSPC;
+	log_warn("%s: %llu bytes are missing, which is %llu more than there is room for; nothing is fetched",
+		 f->file->path, (unsigned long long)datafile_missing_bytes(f->file),
+		 (unsigned long long)(f->needed - available));
+	fail_with(EXIT_FULL);
+	return false;
 }
 
 /* Prepares to fetch what is missing. Returns 0, and f->running tells whether
@@ -355,6 +456,9 @@ static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_o
 		return -1;
 	if ((!complete || d->too_long) && datafile_begin_write(d) < 0)
 		return -1;
+	if (!complete && take_local(d, options) < 0)
+		return -1;
+	complete = datafile_missing_bytes(d) == 0;
 	if (complete) {
 		if (!is_whole(d, options))
 			return -1;
@@ -365,6 +469,8 @@ static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_o
 				 (unsigned long long)d->meta.chunks);
 		return 0;
 	}
+	if (!fits(f))
+		return -1;
 	if (begin_swarm(&f->swarm, d, options) < 0) {
 		log_warn("%s: can't be downloaded", d->path);
 		return -1;
@@ -396,6 +502,9 @@ static void tell_senders(struct swarm *s, char *text, size_t size)
 	size_t used = 0;
 
 	text[0] = '\0';
+	for (size_t i = 0; i < s->count; i++)
+		if (s->peers[i].twin)
+			s->peers[i].chunks = 0;	/* its peer's */
 	qsort(s->peers, s->count, sizeof s->peers[0], by_chunks);
 	for (size_t i = 0; i < s->count && s->peers[i].chunks > 0; i++)
 		if (i < SENDERS_TOLD)
@@ -447,6 +556,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 	if (fetches == NULL)
 		fatal("no memory for %zu files", count);
 	fetch_count = count;
+	intake_limit(options->max_download);
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid() << 8);
 	for (size_t i = 0; i < count; i++) {
 		check_local(&files[i], options);

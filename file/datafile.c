@@ -1,7 +1,8 @@
 /* datafile.c - the rules that keep a user's file from harm; run at start-up, and by the
  * fetcher and the serving children.
  *
- * - A file is opened without changing it, and only if it is a regular file.
+ * - A file is opened without changing it, and only if it is a regular file or a block device.
+ * - A device is opened for writing only with --force, and if nobody has mounted or uses it.
  * - While one process downloads it, no second one does (locks).
  * - It is overwritten only if it is ours or nobody's, or by --force (datafile_claim).
  * - If somebody else has written to it since it was opened, it is left alone (stamps).
@@ -156,7 +157,7 @@ int datafile_mark(struct datafile *d)
 {
 	uint8_t mark[MARK_SIZE];
 
-	if (d->marked || atomic_load(&d->held->proven))
+	if (d->is_device || d->marked || atomic_load(&d->held->proven))
 		return 0;
 	make_mark(&d->meta, mark);
 	int error = io_write_at(d->fd, mark, MARK_SIZE, mark_offset(&d->meta));
@@ -173,6 +174,8 @@ static int set_length(const struct datafile *d)
 	unsigned failures = 0;
 	int result;
 
+	if (d->is_device)
+		return 0;
 	while ((result = ftruncate(d->fd, (off_t)d->meta.length)) < 0 && retry_after(errno, &failures))
 		;
 	return result;
@@ -205,9 +208,14 @@ int datafile_unmark(struct datafile *d, bool complete)
 static int open_file(struct datafile *d)
 {
 	const int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+	struct stat st;
 
-	d->not_writable = 0;
-	d->fd = retry_open(d->path, O_RDWR | O_CREAT | flags, 0666);
+	d->is_device = stat(d->path, &st) == 0 && S_ISBLK(st.st_mode);
+	d->not_writable = d->is_device && !d->force ? EPERM : 0;
+	if (d->not_writable != 0)
+		return (d->fd = retry_open(d->path, O_RDONLY | flags, 0)) < 0 ? -1 : 0;
+	/* Of a device, O_EXCL means that nobody else has mounted it, or opened it so. */
+	d->fd = retry_open(d->path, O_RDWR | (d->is_device ? O_EXCL : O_CREAT) | flags, 0666);
 	if (d->fd >= 0)
 		return 0;
 	if (errno != EACCES && errno != EROFS && errno != EPERM && errno != ETXTBSY)
@@ -226,9 +234,25 @@ static void describe(struct datafile *d, const struct stat *st)
 	d->device = st->st_dev;
 	d->inode = st->st_ino;
 	d->stamp = stamp_of(st);
-	d->empty = st->st_size == 0;
-	d->too_long = (uint64_t)st->st_size > d->meta.length;
+	d->empty = st->st_size == 0 && !d->is_device;
+	d->too_long = (uint64_t)st->st_size > d->meta.length && !d->is_device;
 	put_stamp(d, st);
+}
+
+/* 0, or -1 after a message: the device has less room than the file needs. */
+static int check_device_size(const struct datafile *d)
+{
+	uint64_t size;
+
+	if (io_file_size(d->fd, &size) < 0) {
+		log_warn("%s", d->path);
+		return -1;
+	}
+	if (size >= d->meta.length)
+		return 0;
+	log_warnx("%s: left alone: it has %llu bytes, and %s is for %llu", d->path, (unsigned long long)size,
+		  d->meta.path, (unsigned long long)d->meta.length);
+	return -1;
 }
 
 int datafile_open(struct datafile *d, const char *metafile_path, const char *path)
@@ -255,15 +279,18 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	}
 	d->shared = held_owner_memory(d->held);
 	if (open_file(d) < 0 || fstat(d->fd, &st) < 0) {
-		log_warn("%s", d->path);
+		if (d->is_device && errno == EBUSY)
+			log_warnx("%s: left alone: it is mounted, or in use", d->path);
+		else
+			log_warn("%s", d->path);
 		return -1;
 	}
-	if (!S_ISREG(st.st_mode)) {
-		log_warnx("%s: not a regular file", d->path);
+	if (d->is_device ? !S_ISBLK(st.st_mode) : !S_ISREG(st.st_mode)) {
+		log_warnx("%s: not a regular file or a block device", d->path);
 		return -1;
 	}
 	describe(d, &st);
-	return lock(d, LOCK_SH);
+	return d->is_device ? check_device_size(d) : lock(d, LOCK_SH);
 }
 
 bool datafile_metafile_is_bad(const struct datafile *d)
@@ -334,6 +361,11 @@ static void say_not_ours(const struct datafile *d, bool force)
 int datafile_claim(struct datafile *d, bool force, unsigned workers,
 		   void (*progress)(void *arg, uint64_t bytes))
 {
+	if (d->is_device) {
+		if (d->not_writable == 0)
+			log_info("%s: what is missing is written to this device", d->path);
+		return 0;
+	}
 	d->marked = has_mark(d);
 	if (d->empty || d->marked || holes_file_is_zeros(d->fd, (uint64_t)d->stamp.size))
 		return 0;
@@ -366,13 +398,18 @@ int datafile_begin_write(struct datafile *d)
 {
 	uint64_t missing = datafile_missing_bytes(d);
 
+	if (d->is_device && d->not_writable == EPERM) {
+		log_warnx("%s: left alone: %llu bytes are missing, and only --force writes to a device", d->path,
+			  (unsigned long long)missing);
+		return -1;
+	}
 	if (d->not_writable != 0) {
 		errno = d->not_writable;
 		log_warn("%s: %llu bytes are missing, and it can't be written", d->path,
 			 (unsigned long long)missing);
 		return -1;
 	}
-	if (lock(d, LOCK_EX) < 0)
+	if (!d->is_device && lock(d, LOCK_EX) < 0)
 		return -1;
 	int unwritten = is_as_opened(d);
 	if (unwritten < 0) {
@@ -394,12 +431,19 @@ int datafile_begin_write(struct datafile *d)
 	return 0;
 }
 
+bool datafile_is_new_from(const struct datafile *d, uint64_t offset)
+{
+	return !d->is_device && (uint64_t)d->stamp.size <= offset;
+}
+
 bool datafile_is_intact(const struct datafile *d)
 {
 	struct stat st;
 
 	if (fstat(d->fd, &st) < 0)
 		log_warn("%s", d->path);
+	else if (d->is_device)
+		return true;
 	else if ((uint64_t)st.st_size < d->meta.length)
 		log_warnx("%s: was cut by somebody else", d->path);
 	else if (st.st_nlink == 0)
@@ -413,7 +457,8 @@ bool datafile_is_intact(const struct datafile *d)
  * when the last bytes go there. */
 int datafile_close(struct datafile *d)
 {
-	int why = d->sync && (sync_file(d->fd) < 0 || sync_folder(d->path) < 0) ? errno : 0;
+	bool sync = d->sync || (d->is_device && d->written);
+	int why = sync && (sync_file(d->fd) < 0 || (!d->is_device && sync_folder(d->path) < 0)) ? errno : 0;
 	struct stat st;
 
 	if (close(d->fd) < 0)

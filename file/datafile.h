@@ -33,6 +33,8 @@ struct datafile {
 	atomic_bool *writer_ended;	/* the process of ours that might write to it */
 	int fd;			/* the data file; what is served is opened anew */
 	int not_writable;	/* why fd is open only for reading (an errno); 0: for writing too */
+	bool force;		/* the caller's wish: a block device may be written to */
+	bool is_device;		/* a block device: it has its length, and nothing is known of its zeros */
 	bool sync;		/* the caller's wish: what is called complete is on the disk */
 	bool written;		/* by this process */
 	bool empty;		/* held no byte when it was opened: there is nothing to check */
@@ -49,7 +51,8 @@ struct datafile {
 /* Opens the metafile and its data file, which is made if it isn't there. *d is all zero.
  * The paths are kept, not copied; path may be NULL for the metafile's path without its
  * suffix. Refused are a file that another process is downloading, and what is no regular
- * file. Returns 0; or -1 after a message: then the program is to end, and what was
+ * file and no block device. A device is opened for writing only with d->force, and only if nobody
+ * has mounted it or uses it. Returns 0; or -1 after a message: then the program is to end, and what was
  * opened is not closed. */
 int datafile_open(struct datafile *d, const char *metafile_path, const char *path);
 
@@ -103,6 +106,10 @@ int datafile_mark(struct datafile *d);
 /* To be called after chunks were verified: removes the mark, if there is one, unless it is
  * still needed. complete: all chunks are held. Returns 0; or -1 after a message. */
 int datafile_unmark(struct datafile *d, bool complete);
+
+/* Whether the data file had no byte at that offset, or after it, when it was opened: what
+ * nobody has written there since is a hole. */
+bool datafile_is_new_from(const struct datafile *d, uint64_t offset);
 
 /* Whether the data file that is being written still has its length, and a name: somebody
  * else may have cut or removed it. Says so. */

@@ -10,7 +10,6 @@
 #include "file/lanes.h"
 
 #include <errno.h>
-#include <sys/stat.h>
 
 #include "base/io.h"
 #include "file/holes.h"
@@ -29,14 +28,13 @@ size_t lanes_best_count(void)
  * follow the end of the file up to the end of the page. */
 static int check_size(const struct lane lanes[], size_t count, uint64_t length, int fd)
 {
-	uint64_t last = 0;
-	struct stat st;
+	uint64_t last = 0, size;
 
 	for (size_t l = 0; l < count; l++)
 		last = lanes[l].offset > last ? lanes[l].offset : last;
-	if (fstat(fd, &st) < 0)
+	if (io_file_size(fd, &size) < 0)
 		return errno;
-	return (uint64_t)st.st_size >= last + length ? 0 : EIO;
+	return size >= last + length ? 0 : EIO;
 }
 
 /* The arguments of lanes_hash, for window_try. */

@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/io.h"
@@ -253,11 +252,11 @@ int scan_file(struct metafile *m, int fd, struct held *held, const struct scan_p
 {
 	struct scan s = {.m = m, .fd = fd, .held = held, .plan = plan, .first = *next};
 	struct tally tally = {.bytes = *next * m->chunk_size};
-	struct stat st;
+	uint64_t size;
 
-	if (fstat(fd, &st) < 0)
+	if (io_file_size(fd, &size) < 0)
 		return -1;
-	s.end = chunks_within(m, (uint64_t)st.st_size);
+	s.end = chunks_within(m, size);
 	if (s.end <= s.first) {
 		*next = m->chunks;
 		return 0;

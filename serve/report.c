@@ -62,8 +62,9 @@ int report_end(const struct datafile files[], size_t count)
 			return EXIT_UNABLE;
 		if (held == files[i].meta.chunks)
 			continue;
-		log_warnx("%s: ended with %llu of %llu chunk%s held", files[i].path, (unsigned long long)held,
-			  (unsigned long long)files[i].meta.chunks, FORMAT_S(files[i].meta.chunks));
+		log_warnx("%s: ended with %llu of %llu chunk%s held; the same command goes on", files[i].path,
+			  (unsigned long long)held, (unsigned long long)files[i].meta.chunks,
+			  FORMAT_S(files[i].meta.chunks));
 		return EXIT_INTERRUPTED;
 	}
 	return EXIT_DONE;

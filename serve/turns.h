@@ -21,7 +21,7 @@
 #include <stdint.h>
 
 #define TURNS_LEAST 4
-#define TURN_COPY 10
+#define TURN_COPY 30
 
 struct turns;
 

@@ -8,7 +8,6 @@
 #include "base/log.h"
 #include "sim/swarm.h"
 
-#define NAMES 20		/* that the tracker puts on a list */
 #define CHECK_US 2000		/* a checker takes for a chunk */
 #define DRIP_US 300000		/* between two bytes of a dripper */
 #define STARVED_US 40000000	/* without a byte of a chunk while somebody has something */
@@ -53,7 +52,7 @@ static bool could_have_more(const struct node *n)
 {
 	for (size_t i = 0; i < n->swarm.count; i++) {
 		const struct node *s = node_at(n->swarm.peers[i].address);
-		if (s->kind != HONEST || s->dead)
+		if ((s->kind != HONEST && s->kind != REFERENCE) || s->dead)
 			continue;
 		for (uint64_t chunk = 0; chunk < set.chunks; chunk++)
 			if (s->held[chunk] && !n->held[chunk])
@@ -99,9 +98,7 @@ static void manage(struct node *n)
 	manage_at(n, (next > now_ms() ? next : now_ms() + 1) * 1000);
 }
 
-/* What the tracker names to that node: some of those that have subscribed, by chance, each
- * as likely as any other. */
-static size_t make_list(const struct node *n, struct tracker_entry entries[NAMES])
+size_t make_list(const struct node *n, struct tracker_entry entries[NAMES])
 {
 	size_t count = 0;
 
@@ -178,7 +175,7 @@ static void take_checked(struct node *n, struct peer *p, uint64_t chunk)
 		return;
 	}
 	server_hold(n, chunk);
-	swarm_delivered(p, 1);
+	swarm_delivered(&n->swarm, p, 1);
 	if (!n->subscribed)
 		subscribe(n);
 	if (n->held_count == set.chunks) {
@@ -227,18 +224,6 @@ static void take_end(struct node *n, struct peer *p)
 		swarm_fail(&n->swarm, p, "closed the connection", now_ms());
 }
 
-/* The bytes have left the server: the client's downlink is next. */
-static void deliver(struct flow *f, uint64_t bytes)
-{
-	struct node *n = f->client;
-	int64_t arrive_us = now_us + delay_us();
-
-	if (n->down_free_us < arrive_us)
-		n->down_free_us = arrive_us;
-	n->down_free_us += (int64_t)((double)bytes / n->down);
-	push_flow(n->down_free_us, DELIVERED, f, bytes);
-}
-
 void fetcher_handle_flow(const struct event *e, struct flow *f)
 {
 	struct node *n = f->client;
@@ -249,22 +234,12 @@ void fetcher_handle_flow(const struct event *e, struct flow *f)
 	case CONNECTED:
 		swarm_connecting_ended(&n->swarm, p, now_ms());
 		break;
-	case REQUEST:
-		server_take_request(f, e->n);
-		return;
 	case REFUSED:
 		swarm_chunk_refused(&n->swarm, p, e->map, now_ms());
 		swarm_answered(&n->swarm, p, now_ms());
 		break;
-	case UPLINK_FREE:
-		deliver(f, e->n);
-		server_look(f);
-		return;
 	case DELIVERED:
-		f->in_flight--;
 		take_bytes(n, p, f, e->n);
-		server_look(f);
-		server_use_uplink(f->server);
 		if (p->connection.header_got > 0)
 			return;		/* the chunk isn't complete: there is nothing to decide */
 		break;

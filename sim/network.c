@@ -55,17 +55,30 @@ void network_close_all_to(const struct node *server)
 			push_flow(now_us + delay_us(), CLOSED, &flows[i], 0);
 }
 
+struct flow *network_connect(struct node *client, struct node *server, size_t peer)
+{
+	struct flow *f = &flows[free_count > 0 ? free_flows[--free_count] : flow_count++];
+
+	*f = (struct flow){.generation = f->generation + 1, .open = true, .client = client, .server = server, .peer = peer};
+	return f;
+}
+
+void network_disconnect(struct flow *f)
+{
+	server_leave_queue(f);
+	f->open = false;
+	f->generation++;
+	free_flows[free_count++] = (int)(f - flows);
+}
+
 /* ---- connection.h's calls for the socket ------------------------------------------ */
 
 int connection_open(struct connection *c, struct address to, int64_t ms)
 {
 	struct peer *p = (struct peer *)(void *)((char *)c - offsetof(struct peer, connection));
-	int fd = free_count > 0 ? free_flows[--free_count] : flow_count++;
-	struct flow *f = &flows[fd];
+	struct flow *f = network_connect(current, node_at(to), (size_t)(p - current->swarm.peers));
 
-	*f = (struct flow){.generation = f->generation + 1, .open = true, .client = current, .server = node_at(to),
-			   .peer = (size_t)(p - current->swarm.peers)};
-	connection_begin(c, fd, ms);
+	connection_begin(c, (int)(f - flows), ms);
 	c->connecting = true;
 	if (!f->server->dead)
 		push_flow(now_us + 2 * delay_us(), CONNECTED, f, 0);
@@ -81,13 +94,8 @@ int connection_made(struct connection *c, int64_t ms)
 
 void connection_close(struct connection *c)
 {
-	if (c->fd >= 0) {
-		struct flow *f = &flows[c->fd];
-		server_leave_queue(f);
-		f->open = false;
-		f->generation++;
-		free_flows[free_count++] = c->fd;
-	}
+	if (c->fd >= 0)
+		network_disconnect(&flows[c->fd]);
 	connection_free(c);
 }
 

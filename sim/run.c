@@ -68,11 +68,11 @@ static void make_node(int id, double bound_us)
 	n->ready = allocate((size_t)node_count, sizeof n->ready[0]);
 	for (size_t i = 0; i < regions; i++)
 		n->missing[i] = i + 1 < regions ? size : set.chunks - i * size;
-	n->kind = kind < set.liars ? LIAR : kind < set.liars + set.drippers ? DRIPPER
+	n->kind = id > set.fetchers - set.references ? REFERENCE : kind < set.liars ? LIAR : kind < set.liars + set.drippers ? DRIPPER
 		: kind < set.liars + set.drippers + set.silent ? SILENT : HONEST;
-	n->blind = id > 0 && chance() < set.blind;
+	n->blind = n->kind == REFERENCE || (id > 0 && chance() < set.blind);
 	n->closing = id > 0 && chance() < set.closing;
-	if (id == 0 || n->kind != HONEST) {
+	if (id == 0 || (n->kind != HONEST && n->kind != REFERENCE)) {
 		n->subscribed = true;
 		n->held_count = set.chunks;
 		memset(n->held, 1, (size_t)set.chunks);
@@ -143,9 +143,11 @@ static void handle(const struct event *e)
 		fetchers_look_for_starving();
 		push_node(now_us + LOOK_US, LOOK, e->node);
 	} else if (e->flow == NULL) {
-		fetcher_handle_node(e, e->node);
+		(e->node->kind == REFERENCE ? reference_handle_node : fetcher_handle_node)(e, e->node);
 	} else if (network_is_open(e)) {
-		fetcher_handle_flow(e, e->flow);
+		(e->flow->client->kind == REFERENCE ? reference_handle_flow : fetcher_handle_flow)(e, e->flow);
+		if (network_is_open(e))
+			server_handle_flow(e, e->flow);
 	}
 	if (e->what == UPLINK_FREE)
 		server_use_uplink(e->node);

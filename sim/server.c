@@ -48,7 +48,7 @@ static struct flow *choose_flow(struct node *s)
 			first = f;
 		}
 	}
-	if (first != NULL && turns < TURNS_LEAST && (with_turn == NULL || random() % 2)) {
+	if (first != NULL && (turns < TURNS_LEAST || s->kind == REFERENCE) && (with_turn == NULL || random() % 2)) {
 		first->has_turn = true;
 		return first;
 	}
@@ -70,7 +70,7 @@ void server_use_uplink(struct node *s)
 	s->sending = true;
 	push_flow(now_us + (int64_t)((double)piece / s->up) + 1, UPLINK_FREE, f, piece);
 	if (f->sent == set.chunk_size) {
-		s->sent++;
+		s->sent += f->client->kind == HONEST;
 		server_leave_queue(f);
 		f->first = (f->first + 1) % QUEUE_MAX;
 		f->count--;
@@ -91,7 +91,8 @@ static void refuse(struct flow *f, uint64_t chunk)
 	events_push(e);
 }
 
-void server_look(struct flow *f)
+/* Begins to answer the first request of those that are there. */
+static void look(struct flow *f)
 {
 	struct node *s = f->server;
 
@@ -116,18 +117,50 @@ void server_look(struct flow *f)
 	}
 }
 
-void server_take_request(struct flow *f, uint64_t chunk)
+/* The bytes have left the server: the client's downlink is next. */
+static void deliver(struct flow *f, uint64_t bytes)
+{
+	struct node *n = f->client;
+	int64_t arrive_us = now_us + delay_us();
+
+	if (n->down_free_us < arrive_us)
+		n->down_free_us = arrive_us;
+	n->down_free_us += (int64_t)((double)bytes / n->down);
+	push_flow(n->down_free_us, DELIVERED, f, bytes);
+}
+
+static void take_request(struct flow *f, uint64_t chunk)
 {
 	if (f->count == QUEUE_MAX)
 		fatalx("more than %d requests for one server", QUEUE_MAX);
 	f->queue[(f->first + f->count++) % QUEUE_MAX] = chunk;
-	server_look(f);
+	look(f);
 	server_use_uplink(f->server);
+}
+
+void server_handle_flow(const struct event *e, struct flow *f)
+{
+	switch (e->what) {
+	case REQUEST:
+		take_request(f, e->n);
+		break;
+	case UPLINK_FREE:
+		deliver(f, e->n);
+		look(f);
+		break;
+	case DELIVERED:
+		f->in_flight--;
+		look(f);
+		server_use_uplink(f->server);
+		break;
+	default:
+		break;
+	}
 }
 
 void server_hold(struct node *n, uint64_t chunk)
 {
-	size_t region = wanted_region(&n->swarm.choice.wanted, chunk);
+	size_t region = (size_t)(chunk / regions_size(set.chunks));
 
 	n->held[chunk] = 1;
 	n->held_count++;

@@ -13,10 +13,13 @@ struct settings {
 	double up, down, seeder_up, slow_up;	/* Mbit/s; 0: as the others' */
 	double delay_ms;			/* from a peer to another */
 	double late, killed, liars, drippers, silent, blind, closing;	/* fractions of the fetchers */
+	int references;				/* of the fetchers, the last ones */
 	unsigned seed;
 };
 
-enum kind {HONEST, LIAR, DRIPPER, SILENT};
+enum kind {HONEST, LIAR, DRIPPER, SILENT, REFERENCE};
+
+#define NAMES 20	/* that the tracker puts on a list, at most */
 
 /* Node 0 is the seeder. */
 struct node {
@@ -38,11 +41,17 @@ struct node {
 	unsigned manage_turn;	/* the MANAGE event that counts */
 	int64_t down_free_us;
 
+	/* reference.c: */
+	struct tracker_entry named[NAMES];
+	size_t named_count, asked_of;	/* asked_of: an index of named */
+	uint64_t awaited, awaited_bytes;	/* chunk; what came of it */
+	int64_t listed_us;
+
 	/* server.c: */
 	struct region_set whole;
 	uint64_t *missing;	/* chunks, in each region */
 	uint32_t *copies;	/* asked for, of each chunk */
-	uint64_t asked, sent;	/* chunks */
+	uint64_t asked, sent;	/* chunks; sent: to fetchers of ours */
 	bool sending;
 	struct flow **ready;	/* that have a chunk to send */
 	int ready_count, next;
@@ -84,18 +93,27 @@ void network_begin(void);
 void network_end(void);
 bool network_is_open(const struct event *e);	/* the connection of the event is still there */
 void network_close_all_to(const struct node *server);
+struct flow *network_connect(struct node *client, struct node *server, size_t peer);
+void network_disconnect(struct flow *f);
 void push_flow(int64_t at_us, enum what what, struct flow *f, uint64_t n);
 void push_node(int64_t at_us, enum what what, struct node *n);
 int64_t delay_us(void);
 
 /* server.c */
-void server_take_request(struct flow *f, uint64_t chunk);
-void server_look(struct flow *f);		/* begins to answer the first request of those that are there */
+void server_handle_flow(const struct event *e, struct flow *f);
 void server_use_uplink(struct node *s);		/* sends a piece, if none is being sent */
 void server_hold(struct node *n, uint64_t chunk);
 void server_leave_queue(struct flow *f);
 
+/* reference.c */
+void reference_handle_flow(const struct event *e, struct flow *f);
+void reference_handle_node(const struct event *e, struct node *n);
+
 /* fetcher.c */
+/* What the tracker names to a node: some of those that have subscribed, by chance, each as
+ * likely as any other. Returns how many they are. */
+size_t make_list(const struct node *n, struct tracker_entry entries[NAMES]);
+
 void fetcher_start(struct node *n);
 void fetcher_stop(struct node *n);
 void fetcher_handle_flow(const struct event *e, struct flow *f);

@@ -803,6 +803,21 @@ class Children(Parent):
         self.ask(client, self.small, 0)
         self.assertEqual(proc_status(self.child_of(peer, client), "NoNewPrivs"), ["01"[not IS_PORTABLE]])
 
+    def test_no_processes_of_its_own(self):
+        if IS_PORTABLE:
+            return  # likewise
+        if not has_landlock():
+            self.skipTest("the kernel has no Landlock")
+        os.chmod(self.scratch, 0o755)
+        for options in [], ["--user", NOBODY] if os.geteuid() == 0 else ["--quiet"]:
+            peer = self.serve(self.small, *options)
+            client = self.connect(peer)
+            self.ask(client, self.small, 0)
+            for pid, can in (peer.pid, True), (self.child_of(peer, client), False):
+                limits = Path(f"/proc/{pid}/limits").read_text()
+                most = re.search(r"^Max processes +(\d+|unlimited) +(\d+|unlimited)", limits, re.M)
+                self.assertEqual(most.groups() != ("0", "0"), can, limits)
+
     def test_descriptors_do_not_add_up_in_the_parent(self):
         peer = self.serve(self.small)
         before = open_files(peer.pid)

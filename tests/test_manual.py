@@ -54,7 +54,7 @@ class Manual(Case):
             self.assertEqual(complaints, [])
 
     def test_pages_refer_to_pages_that_are_there(self):
-        names = {page.name for page in PAGES} | {"ssh.1", "tar.1", "uname.1"}
+        names = {page.name for page in PAGES} | {"ssh.1", "sha256sum.1", "tar.1", "uname.1"}
         for page in PAGES:
             for name, section in re.findall(r"\.Xr (\S+) (\d)", page.read_text()):
                 self.assertIn(f"{name}.{section}", names, page.name)

@@ -1,12 +1,15 @@
 """mkcascade: the bytes that it writes, and what it says and leaves when it can't."""
 
+import hashlib
 import os
 import re
 import signal
 import socket
+import subprocess
 import sys
 import unittest
 
+from test_progress import Terminal, draws_of
 from support import PROGRAMS, Case, make_metafile, random_bytes, reference, wait_until
 
 # Runs a command with a signal ignored, as nohup does with SIGHUP.
@@ -44,6 +47,38 @@ class Metafile(Case):
                                  (35_000_001, 17_000_000), (35_000_001, 999_983)):
             with self.subTest(size=size, chunk_size=chunk_size):
                 self.assert_metafile(random_bytes(size), chunk_size, "-b", str(chunk_size))
+
+    def test_the_cascade_hash_is_printed(self):
+        """As sha256sum prints it, one line for each file."""
+        for name in ("a", "b"):
+            (self.scratch / name).write_bytes(random_bytes(100_000, name))
+        program = self.run_program("mkcascade", "-b", 7, "a", "b", status=0)
+        self.assertEqual(program.stdout, "".join(
+            f"{hashlib.sha256((self.scratch / name).read_bytes()).hexdigest()}  {name}\n"
+            for name in ("a.cascade", "b.cascade")))
+        self.assertEqual(program.stderr, "")
+
+    def test_a_standard_output_that_is_full(self):
+        (self.scratch / "a").write_bytes(b"data")
+        with open("/dev/full", "wb") as full:
+            program = subprocess.run([PROGRAMS / "mkcascade", "a"], cwd=self.scratch, stdout=full, stderr=subprocess.PIPE)
+        self.assertEqual(program.returncode, 3)
+        self.assertIn(b"standard output", program.stderr)
+        self.assert_same(self.scratch / "a.cascade", make_metafile(b"data", 1 << 20))
+
+    def test_progress_on_a_terminal_and_nowhere_else(self):
+        path = self.scratch / "data"
+        with open(path, "wb") as data:
+            data.truncate(600 << 20)
+        terminal = Terminal(self, 80)
+        program = self.start(["sh", "-c", 'exec 2>"$0"; exec "$@"', terminal.path, PROGRAMS / "mkcascade", path],
+                             env={"TERM": "xterm"})
+        self.assertEqual(program.wait(), 0)
+        draws = draws_of(terminal.finish())
+        self.assertGreater(len(draws), 0)
+        for draw in draws:
+            self.assertRegex(draw, r"^ *\d+% of 600 MiB  [\d.]+ .?i?B/s  (\?|\d+:\d\d) left$")
+        self.assertTrue(terminal.text.endswith("\r\x1b[K"), terminal.text)
 
     def test_suffixes_multiply_by_powers_of_1024(self):
         data = random_bytes(5000)
@@ -106,7 +141,7 @@ class Metafile(Case):
         (self.scratch / "data").write_bytes(b"data")
         program = self.run_program("mkcascade", "-o", "out", "data", status=0)
         self.assert_same(self.scratch / "out", make_metafile(b"data", 1 << 20))
-        self.assert_one_sentence(program, "out")
+        self.assertRegex(program.stderr, r"\A[^\n]*out[^\n]*\n\Z")
         self.assertIn(".cascade", program.stderr)
         self.assertEqual(self.run_program("mkcascade", "-o", "out.cascade", "data", status=0).stderr, "")
 

@@ -1,5 +1,6 @@
 """What a person sees of a download: on a terminal, elsewhere, quiet, verbose."""
 
+import calendar
 import fcntl
 import os
 import pty
@@ -12,7 +13,7 @@ import time
 import unicodedata
 import unittest
 
-from scripted import Scripted, keep_silent, send
+from scripted import Scripted, keep_silent, not_yet, send
 from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, chunk_response, pause, random_bytes,
                      wait_until)
 
@@ -281,8 +282,8 @@ class OnTerminal(Showing):
                     program.wait(10)
                     screen = screen_of(terminal.finish())
                     self.assertEqual(screen.pop(), "")
-                    if not options:  # a serving peer tells what is missing
-                        self.assertRegex(screen.pop(), "^cascade: .* of 192 chunks held$")
+                    self.assertRegex(screen.pop(), "^cascade: interrupted: [\\d.]+ (B|[KM]iB) kept, the same command goes on$"
+                                     if options else "^cascade: .* of 192 chunks held; the same command goes on$")
                     self.assertEqual(screen, [])
 
     def test_a_signal_while_it_is_found_out_whose_a_file_is(self):
@@ -353,7 +354,7 @@ class OnTerminal(Showing):
         screen = screen_of(terminal.finish())
         self.assertEqual(len(screen), 3, screen)
         self.assertRegex(screen[0], "^cascade: the fetcher has ended: ")
-        self.assertRegex(screen[1], "^cascade: .* of 192 chunks held$")
+        self.assertRegex(screen[1], "^cascade: .* of 192 chunks held; ")
 
     def test_a_terminal_that_can_not_erase_gets_plain_lines(self):
         self.seconds = 1.5
@@ -393,6 +394,24 @@ class WhyNothingComes(Case):
         seeder = self.start_seeder(other)
         program = self.start_peer(self.file, "-c", peers=[seeder.address()])
         program.says("no peer is of use now: %s:%d: doesn't have the file (1 of 1)" % seeder.address())
+
+    def test_all_that_can_be_reached_have_nothing(self):
+        for options in (("-c",), ()):
+            with self.subTest(options=options):
+                peers = [Scripted(self, self.file, not_yet) for _ in range(2)]
+                program = self.start_peer(self.file, *options, "-o", f"copy{len(options)}",
+                                          peers=[self.vacant_address(), *(peer.address for peer in peers)])
+                program.says("nobody has what is missing yet: 127.0.0.1:")
+                pause(3)
+                self.assertEqual(program.stderr.count("nobody has"), 1)
+                self.assertIn("(1 of 2 that could be reached)", program.stderr)
+
+    def test_one_of_them_has_something(self):
+        slow = Scripted(self, self.file, send, keep_silent)
+        program = self.start_peer(self.file, "-c", peers=[Scripted(self, self.file, not_yet).address, slow.address])
+        wait_until(lambda: slow.requests, "it has asked")
+        pause(7)
+        self.assertNotIn("nobody has", program.stderr)
 
     def test_one_of_them_can(self):
         slow = Scripted(self, self.file, send, keep_silent)
@@ -567,6 +586,36 @@ class Elsewhere(Showing):
         self.assertIn(f"chunks: {file.count} from %s:%d; " % honest.address, text)
         self.assertIn(f"{LOOPBACK}:1: Connection refused\n", text)
         self.assertNotRegex(text, CONTROL)
+
+    def test_what_is_kept_is_told_when_it_is_interrupted(self):
+        file = self.describe_file("data", 10_000, 1000)
+        for options, told in (((), "cascade: interrupted: 2.9 KiB kept, the same command goes on\n"), (("-q",), "")):
+            slow = Scripted(self, file, send, send, send, keep_silent)
+            program = self.start_fetch(file, "-o", f"copy{len(options)}", *options, "--status", "status",
+                                       peers=[slow.address])
+            wait_until(lambda: (self.scratch / "status").exists() and
+                       "bytes=3000\n" in (self.scratch / "status").read_text(), "three chunks are held")
+            program.signal(signal.SIGINT)
+            self.assertEqual(program.wait(), 5)
+            self.assertEqual("".join(line for line in program.stderr.splitlines(True)
+                                     if "interrupted" in line), told)
+            (self.scratch / "status").unlink()
+
+    def test_each_line_begins_with_the_time_if_asked_to(self):
+        file = self.make_description()
+        now = time.time()
+        text = self.fetch_slowly(file, "--timestamps")
+        for line in text.splitlines():
+            stamp, name, _ = line.split(" ", 2)
+            self.assertEqual(name, "cascade:")
+            self.assertLess(abs(calendar.timegm(time.strptime(stamp, "%Y-%m-%dT%H:%M:%SZ")) - now), 60)
+        tracker = self.start_tracker("--timestamps")
+        tracker.address()
+        program = self.start_fetch(file, "--timestamps", "-o", "copy", tracker=tracker.address())
+        program.says("waiting for one")
+        program.signal(signal.SIGTERM)
+        program.wait()
+        self.assertRegex(program.stderr.splitlines()[-1], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ cascade: interrupted: 0 B kept")
 
     def test_each_line_begins_with_the_programs_name(self):
         file = self.make_description()

@@ -256,6 +256,31 @@ class Ends(Lab):
         wait_until(lambda: not host.processes() and not host.left(), f"{host.address} is clean")
 
 
+class States(Case):
+    def test_a_state_that_is_just_being_written_ends_nothing(self):
+        (self.scratch / "film").write_bytes(b"x")
+        ssh, end = self.scratch / "ssh", self.scratch / "end"
+        ssh.write_text(f"#!/bin/sh\nuntil [ -e {end} ]; do sleep 0.1; done\n")
+        ssh.chmod(0o755)
+        push = self.start([PUSH, "--ssh", ssh, "film", "host"], env={"TMPDIR": str(self.scratch)})
+        folder = self.scratch / f"cascade-push.{push.pid}"
+        shown = folder / "shown"
+
+        def looks():
+            return shown.exists() and shown.read_text().startswith("1\tconnecting") and shown.stat().st_mtime_ns
+
+        wait_until(looks, "the host's state is shown")
+        (folder / "1.state").write_text("")
+        for _ in range(2):
+            before = looks()
+            wait_until(lambda: push.has_ended() or looks() != before, "it looks again")
+        self.assertFalse(push.has_ended(), push.stdout)
+        (folder / "1.state").write_text("failed gone\n")
+        self.assertEqual(push.wait(), 1)
+        self.assertIn("host: failed: gone\n", push.stdout)
+        end.touch()
+
+
 class Usage(Case):
     def test_misuse(self):
         for arguments in ((), ("film",), ("--jobs", "x", "film", "host"), ("--jobs", "0", "film", "host"),

@@ -7,7 +7,7 @@ from support import PROGRAMS, Case
 
 SIM = PROGRAMS / "build" / "sim" / "sim"
 MIXTURES = 1000
-ROWS = 0, 1, 3, 9  # of the table: 8 fetchers, 32, and 32 of which some are hostile
+ROWS = 0, 1, 3, 9, 10  # of the table: 8 fetchers, 32, 32 of which some are hostile, 8 and reference peers
 
 
 class Simulation(Case):

@@ -54,7 +54,8 @@ class Full(Case):
         super().setUp()
         if shutil.which("unshare") is None or shutil.which("nsenter") is None or os.geteuid() != 0:
             self.skipTest("a file system can only be mounted by root, with unshare and nsenter")
-        self.disk = Disk(self, self.scratch / "disk", 1024)
+        self.disk = Disk(self, self.scratch / "disk", 4096)
+        self.lock = threading.Lock()
         self.file = self.describe_file("data", 3000 * KIB + 5, 16 * KIB)
         self.path = self.disk.path / "copy"
         self.seen = self.disk.seen / "copy"
@@ -63,9 +64,26 @@ class Full(Case):
         return self.start([*self.disk.inside, PROGRAMS / "cascade", *options, "-o", self.path,
                            "--peer", peer.name, self.file.metafile_path, "-", f"{LOOPBACK}:0"])
 
+    def fill(self):
+        """Leave room for 1024 KiB, once."""
+        with self.lock:
+            ballast = self.disk.seen / "ballast"
+            if not ballast.exists():
+                ballast.write_bytes(bytes((4096 - 1024) * KIB))
+
+    def filling(self, peer):
+        """The peer, which fills the disk when it is asked for the first chunk."""
+        answer = peer.answer
+
+        def fill_and_answer(connection, number):
+            self.fill()
+            return answer(connection, number)
+        peer.answer = fill_and_answer
+        return peer
+
     def one_by_one(self):
         """A peer that is asked for a chunk when the one before is verified: it closes each time."""
-        return Scripted(self, self.file, send_and_hang_up)
+        return self.filling(Scripted(self, self.file, send_and_hang_up))
 
     def held(self):
         data, size = self.seen.read_bytes(), self.file.chunk_size
@@ -73,7 +91,8 @@ class Full(Case):
 
     def assert_told(self, program, before):
         """One sentence, with the path and what is missing; before: of that file, some sentences."""
-        lines = [line for line in program.stderr.splitlines() if not line.endswith(" to fetch")]
+        lines = [line for line in program.stderr.splitlines()
+                 if not line.endswith(" to fetch") and ": downloading: " not in line]
         self.assertEqual(len(lines), 1 + before, program.stderr)
         self.assertIn(str(self.path), lines[-1])
         self.assertIn("No space left on device", lines[-1])
@@ -94,8 +113,42 @@ class Full(Case):
         self.assertEqual(sorted(peer.requests), sorted(set(range(self.file.count)) - held))
         self.assertTrue(self.seen.read_bytes() == self.file.data)
 
+    def test_what_does_not_fit_is_not_begun(self):
+        self.fill()
+        for held in (0, 1):
+            with self.subTest(held=held):
+                peer = Peer(self, self.file)
+                self.seen.write_bytes(self.file.data[:held * 16 * KIB])
+                program = self.start_inside("-c", peer=peer)
+                self.assertEqual(program.wait(), 3, program.stderr)
+                line, = program.stderr.splitlines()
+                self.assertRegex(line, "%s: %d bytes are missing, which is [0-9]+ more than there is room for; "
+                                 "nothing is fetched: No space left on device$"
+                                 % (self.path, len(self.file.data) - held * 16 * KIB))
+                self.assertEqual(peer.connections, [])
+
+    def test_blocks_that_the_file_has_count(self):
+        with open(self.seen, "wb") as data:
+            os.posix_fallocate(data.fileno(), 0, len(self.file.data))
+        (self.disk.seen / "ballast").write_bytes(bytes(1000 * KIB))
+        program = self.start_inside("-c", peer=Peer(self, self.file))
+        self.assertEqual(program.wait(), 0, program.stderr)
+        self.assertTrue(self.seen.read_bytes() == self.file.data)
+
+    def test_two_files_that_fit_only_one_by_one(self):
+        other = self.describe_file("other", 2000 * KIB, 16 * KIB)
+        peers = [Peer(self, file) for file in (self.file, other)]
+        tracker = Tracker(self, peers[0].address)
+        program = self.start([*self.disk.inside, PROGRAMS / "cascade", "-c",
+                              "-o", f"{self.path}:{self.disk.path / 'other'}",
+                              f"{self.file.metafile_path}:{other.metafile_path}", tracker.name, f"{LOOPBACK}:0"])
+        self.assertEqual(program.wait(), 3, program.stderr)
+        self.assertIn("other: 2048000 bytes are missing", program.stderr)
+        self.assertTrue(self.seen.read_bytes() == self.file.data)
+        self.assertEqual(peers[1].connections, [])
+
     def test_a_full_disk(self):
-        peer = Peer(self, self.file)
+        peer = self.filling(Peer(self, self.file))
         program = self.start_inside("-c", peer=peer)
         self.assertEqual(program.wait(), 3, program.stderr)
         self.assert_told(program, before=0)
@@ -107,7 +160,7 @@ class Full(Case):
         peer = Peer(self, self.file)
         program = self.start_inside("-c", peer=peer)
         self.assertEqual(program.wait(), 3, program.stderr)
-        self.assert_told(program, before=1)  # how much is verified
+        self.assert_told(program, before=0)
         self.assertEqual(set(peer.requests) & held, set())
         self.assertLessEqual(held, self.held())
         self.complete_with_more_room(self.held())
@@ -115,7 +168,7 @@ class Full(Case):
     def test_a_full_disk_and_large_chunks(self):
         """Chunks that go from the socket to the file without being looked at."""
         self.file = self.describe_file("large", 3000 * KIB + 5, 200 * KIB)
-        program = self.start_inside("-c", peer=Peer(self, self.file))
+        program = self.start_inside("-c", peer=self.filling(Peer(self, self.file)))
         self.assertEqual(program.wait(), 3, program.stderr)
         self.assert_told(program, before=0)
         held = self.held()
@@ -151,6 +204,7 @@ class Full(Case):
         most, asked, both = 900 * KIB, threading.Barrier(3), threading.Barrier(3)
 
         def answer(peer, connection, number):
+            self.fill()
             response = chunk_response(OK, file.chunk(number))
             asked.wait(WAIT)
             if number == 0:

@@ -194,9 +194,24 @@ static void test_metafile_shrunk(void)
 	close_files();
 }
 
+#define PROOF_MIN ((uint64_t)32)	/* bytes; as check.h says */
+
+/* A chunk that matches shows that the file is ours, if it is long enough and not all of one byte. */
+static void test_what_is_proof(void)
+{
+	for (int less = 0; less <= 1; less++) {
+		open_full(3 * (PROOF_MIN - (uint64_t)less), PROOF_MIN - (uint64_t)less);
+		struct run run = a_run(0, 3);
+		check_runs(&m, fd, &run, 1, held);
+		CHECK(all_held_but(0, 0) && held->proven == (less == 0));
+		close_files();
+	}
+}
+
 static int run_all(void)
 {
 	set_up();
+	RUN(test_what_is_proof);
 	RUN(test_good_runs);
 	RUN(test_cut_into_runs);
 	RUN(test_part_of_the_file);

@@ -8,7 +8,9 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
 #include <netinet/in.h>
+#include <pwd.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -238,6 +240,14 @@ static int send_udp(void)
 	return fd < 0 || sendto(fd, "", 1, 0, (struct sockaddr *)&listening, sizeof listening) < 0 ? errno : 0;
 }
 
+/* Without bind, the system chooses address and port. */
+static int listen_unbound(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	return fd < 0 || listen(fd, 8) < 0 ? errno : 0;
+}
+
 static int look_at_other(void)
 {
 	struct stat st;
@@ -285,6 +295,22 @@ static int signal_parent(void)
 static int signal_itself(void)
 {
 	return kill(getpid(), SIGCONT) < 0 ? errno : 0;
+}
+
+static pid_t sibling;	/* another child, confined by itself */
+
+static int signal_sibling(void)
+{
+	return kill(sibling, SIGCONT) < 0 ? errno : 0;
+}
+
+static int fork_process(void)
+{
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(0);
+	return pid < 0 ? errno : unit_wait(pid);
 }
 
 /* ---- Tests ---- */
@@ -447,6 +473,7 @@ static void test_what_is_left(void)
 	      getsockname(udp, (struct sockaddr *)&listening, &size) == 0);
 	CHECK(is_allowed(connect_named));
 	CHECK(is_allowed(send_udp));
+	CHECK(is_allowed(listen_unbound));
 	CHECK(is_allowed(look_at_other));
 	CHECK(is_allowed(change_mode_of_other));
 	CHECK(is_allowed(change_owner_of_other));
@@ -460,6 +487,36 @@ static void test_no_signal_to_others(void)
 {
 	CHECK(is_refused(signal_parent, EPERM));
 	CHECK(is_allowed(signal_itself));
+}
+
+static void test_no_signal_to_a_sibling(void)
+{
+	int confinement = confine_prepare(NULL, 0), ready[2];
+	char byte;
+
+	unit_pipe(ready);
+	sibling = unit_fork();
+	if (sibling == 0) {
+		if (confine_self(confinement) == 0 && write(ready[1], "", 1) == 1)
+			pause();
+		_exit(BROKEN);
+	}
+	close(confinement);
+	CHECK(unit_read(ready[0], &byte, 1) == 1);
+	CHECK(is_refused(signal_sibling, EPERM));
+	kill(sibling, SIGKILL);
+	unit_wait(sibling);
+	close(ready[0]);
+	close(ready[1]);
+}
+
+/* The system bounds the processes of all users but root. */
+static void test_no_process_can_be_forked(void)
+{
+	if (geteuid() == 0)
+		CHECK(is_allowed(fork_process));
+	else
+		CHECK(is_refused(fork_process, EAGAIN));
 }
 
 /* Whoever prepares goes on as before, but for one thing: no program that it starts gains rights. */
@@ -560,6 +617,8 @@ static void run_tests_of_system(void)
 	RUN_FROM(1, test_no_other_process_can_be_looked_into);
 	RUN_FROM(1, test_what_is_left);
 	RUN_FROM(6, test_no_signal_to_others);
+	RUN_FROM(6, test_no_signal_to_a_sibling);
+	RUN_FROM(1, test_no_process_can_be_forked);
 	RUN_FROM(1, test_who_prepares_is_not_confined);
 	RUN_FROM(1, test_the_confinement_is_closed_once_it_is_on);
 	RUN_FROM(1, test_a_bad_descriptor_is_an_error_and_leaves_nothing_open);
@@ -622,7 +681,31 @@ static int run_all(void)
 	return unit_result();
 }
 
-int main(void)
+static int run_in_scratch(void)
 {
 	return unit_in_scratch(run_all);
+}
+
+/* As a peer does with --user. */
+static int become_nobody_and_run(void)
+{
+	const struct passwd *user = getpwnam("nobody");
+
+	if (user == NULL || setgroups(1, &user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
+		return BROKEN;
+#ifdef PR_SET_DUMPABLE
+	prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);	/* else no process may look into this one */
+#endif
+	printf("as %s:\n", user->pw_name);
+	fflush(stdout);
+	return run_in_scratch();
+}
+
+/* What root can do no more, another user can't either. The child comes first: each makes a
+ * scratch directory of its own. */
+int main(void)
+{
+	bool failed = geteuid() == 0 && unit_in_child(become_nobody_and_run) != 0;
+
+	return run_in_scratch() != 0 || failed;
 }

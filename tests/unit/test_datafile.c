@@ -1,6 +1,7 @@
 /* test_datafile.c - the rules that keep a user's file from harm: what may be overwritten, who may
  * write, how a download is marked, and what is noticed of others. */
 #include "file/datafile.h"
+#include "file/sync.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +15,26 @@
 
 enum { CHUNK_SIZE = 1000, LAST_SIZE = 300, CHUNKS = 10, SIZE = (CHUNKS - 1) * CHUNK_SIZE + LAST_SIZE };
 enum { MARK_END = (SIZE + 63) / 64 * 64 + 64 };	/* the length of a file with a mark */
+
+/* In the place of file/sync.c: counts, and fails when it is to. */
+static int file_syncs, folder_syncs;
+static bool file_sync_fails, folder_sync_fails;
+
+int sync_file(int fd)
+{
+	(void)fd;
+	file_syncs++;
+	errno = EIO;
+	return file_sync_fails ? -1 : 0;
+}
+
+int sync_folder(const char *of)
+{
+	(void)of;
+	folder_syncs++;
+	errno = EIO;
+	return folder_sync_fails ? -1 : 0;
+}
 
 static char path[UNIT_PATH_SIZE], meta_path[UNIT_PATH_SIZE], other[UNIT_PATH_SIZE];
 static uint8_t right[SIZE], user[2 * SIZE];
@@ -106,6 +127,36 @@ static void test_open(void)
 	write_data(user, 2 * SIZE);
 	CHECK(open_data() == 0 && !d.empty && d.too_long && file_has(user, 2 * SIZE));
 	end_data();
+}
+
+/* A program that runs can't be written to, not even by root; it can be served. */
+static void test_not_writable(void)
+{
+	static char program[4096];
+	ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+
+	if (n <= 0) {
+		unit_skip("the system does not tell where this program is");
+		return;
+	}
+	memset(&d, 0, sizeof d);
+	CHECK(datafile_open(&d, meta_path, program) == 0 && d.not_writable == ETXTBSY && d.fd >= 0);
+	CHECK(datafile_begin_write(&d) == -1);
+	end_data();
+}
+
+static void test_what_cannot_be_opened(void)
+{
+	char nowhere[UNIT_PATH_SIZE];
+
+	memset(&d, 0, sizeof d);
+	CHECK(datafile_open(&d, meta_path, unit_path(nowhere, "none/data")) == -1 && d.not_writable == 0);
+	CHECK(!datafile_metafile_is_bad(&d));
+	end_data();
+	memset(&d, 0, sizeof d);
+	unit_write_file(other, "no metafile", 11);
+	CHECK(datafile_open(&d, other, path) == -1 && datafile_metafile_is_bad(&d));
+	unlink(other);
 }
 
 static void test_no_regular_file(void)
@@ -234,6 +285,66 @@ static void test_unmarked_when_complete(void)
 }
 
 /* The mark of another metafile, or one that was changed, is none. */
+/* ---- On the disk ---- */
+
+static void begin_to_sync(bool sync)
+{
+	unlink(path);
+	CHECK(open_data() == 0 && claim(false) == 0);
+	d.sync = sync;
+	CHECK(datafile_begin_write(&d) == 0);
+	file_syncs = folder_syncs = 0;
+}
+
+static bool were_synced(int files, int folders)
+{
+	bool so = file_syncs == files && folder_syncs == folders;
+
+	file_syncs = folder_syncs = 0;
+	return so;
+}
+
+static void test_nothing_is_synced_unasked(void)
+{
+	file_sync_fails = folder_sync_fails = true;
+	begin_to_sync(false);
+	CHECK(datafile_mark(&d) == 0 && datafile_unmark(&d, true) == 0 && datafile_close(&d) == 0);
+	CHECK(were_synced(0, 0) && !atomic_load(d.lost));
+	file_sync_fails = folder_sync_fails = false;
+	end_data();
+}
+
+static void test_each_step_is_synced(void)
+{
+	begin_to_sync(true);
+	CHECK(datafile_mark(&d) == 0 && d.marked && were_synced(1, 1));
+	CHECK(datafile_unmark(&d, true) == 0 && !d.marked && were_synced(1, 0));
+	CHECK(datafile_close(&d) == 0 && were_synced(1, 1) && !atomic_load(d.lost));
+	end_data();
+}
+
+static void test_a_failed_sync_is_an_error(void)
+{
+	for (int which = 0; which < 2; which++) {
+		bool *fails = which == 0 ? &file_sync_fails : &folder_sync_fails;
+		begin_to_sync(true);
+		*fails = true;
+		CHECK(datafile_mark(&d) == EIO);
+		CHECK(datafile_unmark(&d, true) == (which == 0 ? -1 : 0) && d.marked == (which == 0));
+		CHECK(datafile_close(&d) == -1 && atomic_load(d.lost));
+		*fails = false;
+		end_data();
+	}
+}
+
+static void test_a_failed_close_is_an_error(void)
+{
+	begin_to_sync(false);
+	close(d.fd);
+	CHECK(datafile_close(&d) == -1 && atomic_load(d.lost));
+	end_data();
+}
+
 static void test_not_our_mark(void)
 {
 	for (off_t at = MARK_END - 64; at < MARK_END; at += 21) {
@@ -350,6 +461,8 @@ static int run_all(void)
 	log_program("test_datafile");
 	set_up();
 	RUN(test_open);
+	RUN(test_not_writable);
+	RUN(test_what_cannot_be_opened);
 	RUN(test_no_regular_file);
 	RUN(test_one_writer);
 	RUN(test_overlap);
@@ -357,6 +470,10 @@ static int run_all(void)
 	RUN(test_written_to_between);
 	RUN(test_mark);
 	RUN(test_unmarked_when_complete);
+	RUN(test_nothing_is_synced_unasked);
+	RUN(test_each_step_is_synced);
+	RUN(test_a_failed_sync_is_an_error);
+	RUN(test_a_failed_close_is_an_error);
 	RUN(test_not_our_mark);
 	RUN(test_look);
 	RUN(test_look_while_writing);
