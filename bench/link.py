@@ -3,13 +3,16 @@
 
 Makes two network namespaces, joined by tc's netem where the kernel has it, else
 by relay.c; so it must run as root. Compared are one bare TCP stream, cascade
-with large and with small chunks, and the Python reference. They take turns, a
+with large and with small chunks, aria2c with four connections to an HTTP
+server, and the Python reference. They take turns, a
 round of each after the other, and what is printed is the median of the rounds.
 """
 
 import argparse
 import contextlib
+import http.server
 import os
+import re
 import shutil
 import signal
 import socket
@@ -22,6 +25,7 @@ from pathlib import Path
 
 from common import HERE, MIB, Failure, compare, end_cleanly, positive, run, run_main, write_random
 
+HTTP_PORT = 5006
 WAIT_SECONDS = 15  # until a program that was started listens, or says what is waited for
 
 
@@ -155,6 +159,43 @@ def receive_stream(address):
     print(size, time.monotonic() - start)
 
 
+# --- A file over HTTP, in parts: likewise ---
+
+def make_http_handler(path):
+    """Return the class that answers requests for the file, or for parts of it."""
+    size = os.path.getsize(path)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = 4096  # headers in one piece
+
+        def do_GET(self):
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            first = int(wanted[1]) if wanted else 0
+            last = min(int(wanted[2]), size - 1) if wanted and wanted[2] else size - 1
+            self.send_response(206 if wanted else 200)
+            self.send_header("Accept-Ranges", "bytes")
+            self.send_header("Content-Length", str(last + 1 - first))
+            if wanted:
+                self.send_header("Content-Range", f"bytes {first}-{last}/{size}")
+            self.end_headers()
+            self.wfile.flush()
+            with open(path, "rb") as file, contextlib.suppress(ConnectionError):
+                self.connection.sendfile(file, first, last + 1 - first)
+
+        def log_message(self, *_):
+            pass
+
+    return Handler
+
+
+def serve_http(address, path):
+    """Serve the file to every client, each in a thread of its own."""
+    with http.server.ThreadingHTTPServer((address, HTTP_PORT), make_http_handler(path)) as server:
+        print("listening", flush=True)
+        server.serve_forever()
+
+
 # --- The measures ---
 
 SEEDER, FETCHER = "10.77.0.1", "10.77.0.2"
@@ -256,6 +297,25 @@ class Ours:
         return seconds
 
 
+class Aria:
+    """aria2c over four connections, from an HTTP server that knows ranges."""
+
+    label, connections = "aria2c, four connections, HTTP", 4
+
+    def __init__(self, net, size, file):
+        self.net, self.size, self.file = net, size, file
+        net.start_and_wait(net.seeder, "listening", sys.executable, __file__, "--http", SEEDER, file)
+
+    def measure(self):
+        fetched = self.net.directory / "aria-copy"
+        count = str(self.connections)
+        seconds = time_download(self.net, [
+            "aria2c", "--no-conf", "--quiet", "--file-allocation=none", "-x", count, "-s", count, "-k", "1M",
+            "-d", fetched.parent, "-o", fetched.name, f"http://{SEEDER}:{HTTP_PORT}/data"], fetched)
+        compare(self.file, fetched)
+        return seconds
+
+
 class Reference:
     """The reference peer from another one."""
 
@@ -304,6 +364,7 @@ def parse_arguments():
     parser.add_argument("--sysctl", action="append", default=[], metavar="NAME=VALUE",
                         help="set this in both namespaces; may be given several times")
     parser.add_argument("--send", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--http", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--receive", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -321,10 +382,20 @@ def say_times(measures, times):
               f" {min(rates[m]) / 1e6:6.1f} -{max(rates[m]) / 1e6:6.1f} {rate / bare:13.2f}{wanted}")
 
 
+def say_ratios(measures, times):
+    """Print how cascade compares with aria2c, if that took part."""
+    for aria in (m for m in measures if isinstance(m, Aria)):
+        for m in (m for m in measures if isinstance(m, Ours)):
+            ratio = statistics.median(times[aria]) / statistics.median(times[m])
+            print(f"{m.label}: {ratio:.2f} of aria2c; wanted 1.00: {'yes' if ratio >= 1 else 'NO'}")
+
+
 def main():
     settings = parse_arguments()
     if settings.send:
         return send_stream(*settings.send)
+    if settings.http:
+        return serve_http(*settings.http)
     if settings.receive:
         return receive_stream(settings.receive)
     end_cleanly()
@@ -337,6 +408,8 @@ def main():
         measures = [Bare(net, size, file)]
         for number, kib in enumerate(settings.chunks):
             measures.append(Ours(net, size, file, kib * 1024, 5010 + number, 0.9 if kib >= 1024 else 0.8))
+        if shutil.which("aria2c") is not None:
+            measures.append(Aria(net, size, file))
         if settings.reference_mib > 0:
             measures.append(Reference(net, settings.reference_mib * MIB, file, MIB))
         times = {m: [] for m in measures}
@@ -347,6 +420,7 @@ def main():
                 net.forget()
                 times[m].append(m.measure())
         say_times(measures, times)
+        say_ratios(measures, times)
     return 0
 
 

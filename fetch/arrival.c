@@ -104,7 +104,7 @@ static void take_result(struct arrival *a, const struct run *run)
 	p->unchecked--;
 	a->held += good;
 	if (good > 0)
-		swarm_delivered(p, good);
+		swarm_delivered(a->swarm, p, good);
 	tell_chunks(a, run, p);
 	if (run->bad > 0)
 		take_bad(a, run, p);

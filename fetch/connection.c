@@ -12,7 +12,8 @@
 
 void connection_begin(struct connection *c, int fd, int64_t now_ms)
 {
-	*c = (struct connection){.fd = fd, .heard_ms = now_ms, .rate_since_ms = now_ms, .wake_bytes = 1};
+	*c = (struct connection){.fd = fd, .heard_ms = now_ms, .rate_since_ms = now_ms, .round_since_ms = now_ms,
+		.wake_bytes = 1};
 }
 
 void connection_free(struct connection *c)
@@ -92,6 +93,19 @@ uint64_t connection_missing_of_chunk(const struct connection *c)
 	return comes ? c->response.length - c->body_got : 0;
 }
 
+static void count_round(struct connection *c, size_t bytes, int64_t now_ms)
+{
+	int64_t ms = now_ms - c->round_since_ms;
+
+	if (ms > 0 && ms >= c->round_trip_ms) {
+		c->carried_before = c->carried;
+		c->carried = c->round_bytes * (uint64_t)c->round_trip_ms / (uint64_t)ms;
+		c->round_bytes = 0;
+		c->round_since_ms = now_ms;
+	}
+	c->round_bytes += bytes;
+}
+
 void connection_heard(struct connection *c, size_t bytes, int64_t now_ms)
 {
 	int64_t ms = now_ms - c->rate_since_ms;
@@ -105,6 +119,7 @@ void connection_heard(struct connection *c, size_t bytes, int64_t now_ms)
 		c->rate_known = true;
 	}
 	c->rate_bytes += bytes;
+	count_round(c, bytes, now_ms);
 }
 
 void connection_excuse(struct connection *c, int64_t ms, int64_t now_ms)
@@ -125,4 +140,9 @@ double connection_rate(const struct connection *c, int64_t now_ms)
 	/* |-- bytes before --|-- bytes so far --|		two periods; what lies within the
 	 *         |<--------- RATE_MS --------->|now	last RATE_MS counts */
 	return ((double)c->rate_bytes + (double)c->rate_bytes_before * (double)(RATE_MS - ms) / RATE_MS) * 1000 / RATE_MS;
+}
+
+uint64_t connection_carries(const struct connection *c)
+{
+	return c->carried < c->carried_before ? c->carried : c->carried_before;
 }

@@ -32,6 +32,11 @@ struct connection {
 	uint64_t rate_bytes, rate_bytes_before;	/* since then, and in the period before */
 	bool rate_known;	/* there was a period before */
 
+	/* What came in each round trip. */
+	int64_t round_since_ms;
+	uint64_t round_bytes;
+	uint64_t carried, carried_before;	/* in the last whole one, and in the one before */
+
 	/* Chunks asked for, in order: a ring. */
 	uint64_t *asked;
 	size_t asked_size, asked_first, asked_count;
@@ -105,5 +110,9 @@ void connection_excuse(struct connection *c, int64_t ms, int64_t now_ms);
 /* What it delivers now, in bytes a second: over the last second or two in which
  * something was asked of it, so after two seconds without a byte it is 0. */
 double connection_rate(const struct connection *c, int64_t now_ms);
+
+/* How many bytes it carries in each round trip: the lesser figure of the last two, since
+ * bytes that waited for us may come all at once. */
+uint64_t connection_carries(const struct connection *c);
 
 #endif

@@ -502,6 +502,9 @@ static void tell_senders(struct swarm *s, char *text, size_t size)
 	size_t used = 0;
 
 	text[0] = '\0';
+	for (size_t i = 0; i < s->count; i++)
+		if (s->peers[i].twin)
+			s->peers[i].chunks = 0;	/* its peer's */
 	qsort(s->peers, s->count, sizeof s->peers[0], by_chunks);
 	for (size_t i = 0; i < s->count && s->peers[i].chunks > 0; i++)
 		if (i < SENDERS_TOLD)

@@ -51,6 +51,16 @@
 #define AHEAD_CHUNKS 6		/* and so many chunks, of all that hold parts together */
 #define PEACE 8			/* times as long as its answers take of late, a peer that holds everything is spared */
 
+/* A kernel lends each connection a few MiB, and over a long line that is all that it carries
+ * in a round trip. */
+#define TWINS_MAX 3		/* connections to a peer beyond its first one, */
+#define TWINS_ROUND_TRIP_MS 20	/* over a line as long as that, or longer, */
+#define TWINS_BYTES (1u << 20)	/* if the first one carries so many in each round trip, */
+#define TWINS_WANTED 8		/* and there is so much more to fetch, in such round trips */
+#define TWINS_TRIAL_MS 2000	/* later all of them must deliver */
+#define TWINS_GAIN 1.5		/* times as much as the first one did alone */
+#define TWIN_SILENCE_MS 1000	/* the peer may have no room for it */
+
 static int scaled(const struct swarm *s, int ms)
 {
 	return (int)(ms * s->options.time_scale);
@@ -62,6 +72,24 @@ static bool has_connection(const struct peer *p)
 	return connection_is_open(&p->connection);
 }
 
+static struct peer *find_peer(const struct swarm *s, struct address a)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[i];
+		if (!p->twin && p->address.ip == a.ip && p->address.port == a.port)
+			return p;
+	}
+	return NULL;
+}
+
+/* The peer itself, if p may be a twin; or the twin, if its peer isn't known any more. */
+static struct peer *peer_of(const struct swarm *s, struct peer *p)
+{
+	struct peer *known = p->twin ? find_peer(s, p->address) : NULL;
+
+	return known != NULL ? known : p;
+}
+
 /* ---- what becomes of a peer ------------------------------------------------ */
 
 const char *swarm_name(const struct peer *p)
@@ -71,7 +99,7 @@ const char *swarm_name(const struct peer *p)
 	return address_text(p->address, text);
 }
 
-void swarm_disconnect(struct swarm *s, struct peer *p, int64_t now_ms)
+static void disconnect(struct swarm *s, struct peer *p, int64_t now_ms)
 {
 	struct connection *c = &p->connection;
 
@@ -82,11 +110,47 @@ void swarm_disconnect(struct swarm *s, struct peer *p, int64_t now_ms)
 	for (; c->asked_count > 0; connection_forget_awaited(c, now_ms))
 		choice_give_back(&s->choice, connection_awaited(c));
 	connection_close(c);
+	p->banned = p->banned || p->twin;
+}
+
+static bool is_twin_of(const struct peer *twin, const struct peer *p)
+{
+	return twin->twin && has_connection(twin) && twin->address.ip == p->address.ip &&
+	       twin->address.port == p->address.port;
+}
+
+static void disconnect_twins(struct swarm *s, const struct peer *p, int64_t now_ms)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (is_twin_of(&s->peers[i], p))
+			disconnect(s, &s->peers[i], now_ms);
+}
+
+void swarm_disconnect(struct swarm *s, struct peer *p, int64_t now_ms)
+{
+	disconnect(s, p, now_ms);
+	if (!p->twin)
+		disconnect_twins(s, p, now_ms);
+}
+
+/* The peer is asked over one connection only from now on. */
+static void make_single(struct swarm *s, struct peer *twin, const char *why, int64_t now_ms)
+{
+	struct peer *p = peer_of(s, twin);
+
+	log_debug("%s: one more connection to it: %s", swarm_name(p), why);
+	p->single = true;
+	disconnect_twins(s, twin, now_ms);
 }
 
 void swarm_hung_up(struct swarm *s, struct peer *p, int64_t now_ms)
 {
+	if (p->twin) {
+		make_single(s, p, "closed", now_ms);
+		return;
+	}
 	log_debug("%s: closed the connection", swarm_name(p));
+	p->single = true;
 	p->closings += p->connection.answers == 1 && p->connection.asked_count > 0;
 	swarm_disconnect(s, p, now_ms);
 }
@@ -106,7 +170,12 @@ static int64_t doubled(int64_t ms, unsigned times, int64_t most_ms)
 
 void swarm_fail(struct swarm *s, struct peer *p, const char *why, int64_t now_ms)
 {
+	if (p->twin) {
+		make_single(s, p, why, now_ms);
+		return;
+	}
 	log_debug("%s: %s", swarm_name(p), why);
+	p->single = true;
 	snprintf(s->trouble, sizeof s->trouble, "%s: %s", swarm_name(p), why);
 	s->unreachable = p->connection.connecting || !has_connection(p);
 	swarm_disconnect(s, p, now_ms);
@@ -117,12 +186,14 @@ void swarm_fail(struct swarm *s, struct peer *p, const char *why, int64_t now_ms
 
 void swarm_lacks_file(struct swarm *s, struct peer *p, int64_t now_ms)
 {
+	p = peer_of(s, p);
 	swarm_fail(s, p, "doesn't have the file", now_ms);
 	rest(p, NO_FILE_REST_MS, now_ms);
 }
 
 void swarm_ban(struct swarm *s, struct peer *p, const char *why, int64_t now_ms)
 {
+	p = peer_of(s, p);
 	if (!p->banned)
 		log_warnx("%s: %s; it is not asked again", swarm_name(p), why);
 	p->banned = true;
@@ -132,7 +203,9 @@ void swarm_ban(struct swarm *s, struct peer *p, const char *why, int64_t now_ms)
 
 void swarm_cannot_parse(struct swarm *s, struct peer *p, int64_t now_ms)
 {
-	if (p->one_at_a_time || (p->connection.asked_count == 1 && p->connection.answers == 0)) {
+	if (p->twin) {
+		make_single(s, p, "can't parse a request", now_ms);
+	} else if (p->one_at_a_time || (p->connection.asked_count == 1 && p->connection.answers == 0)) {
 		swarm_ban(s, p, "can't parse a request", now_ms);
 	} else {
 		log_debug("%s: takes one request at a time", swarm_name(p));
@@ -169,6 +242,7 @@ void swarm_chunk_refused(struct swarm *s, struct peer *p, const struct region_se
 	log_debug("%s: doesn't have chunk %llu yet", swarm_name(p), (unsigned long long)chunk);
 	choice_give_back(&s->choice, chunk);
 	connection_forget_awaited(&p->connection, now_ms);
+	p = peer_of(s, p);
 	choice_refused(&s->choice, &p->holding, chunk, held);
 	p->tells = held != NULL;
 	p->refusals++;
@@ -184,8 +258,13 @@ void swarm_answered(struct swarm *s, struct peer *p, int64_t now_ms)
 		swarm_disconnect(s, p, now_ms);	/* as it does; the next connection needn't wait for it */
 }
 
-void swarm_delivered(struct peer *p, uint64_t chunks)
+void swarm_delivered(struct swarm *s, struct peer *p, uint64_t chunks)
 {
+	struct peer *known = peer_of(s, p);
+
+	if (known != p)
+		p->chunks += chunks;	/* for window_alone; it isn't told of */
+	p = known;
 	p->chunks += chunks;
 	p->proven = true;
 	p->failures = 0;
@@ -204,14 +283,6 @@ void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms)
 }
 
 /* ---- who is known ------------------------------------------------------------ */
-
-static struct peer *find_peer(const struct swarm *s, struct address a)
-{
-	for (size_t i = 0; i < s->count; i++)
-		if (s->peers[i].address.ip == a.ip && s->peers[i].address.port == a.port)
-			return &s->peers[i];
-	return NULL;
-}
 
 /* How well the table could do without the peer; 0: it is to stay. A banned one
  * goes last: should it come back, it has a chunk to waste. */
@@ -237,15 +308,20 @@ static struct peer *find_room(struct swarm *s)
 	return worst;
 }
 
+/* A peer of which nothing is known is there now. */
+static void take_place(struct swarm *s, struct peer *p, struct address a)
+{
+	choice_forget(&s->choice, &p->holding, p->address);
+	*p = (struct peer){.address = a, .connection.fd = -1};
+}
+
 /* Adds a peer at that address, which is not known. NULL: there is no room. */
 static struct peer *add_peer(struct swarm *s, struct address a)
 {
 	struct peer *p = find_room(s);
 
-	if (p != NULL) {
-		choice_forget(&s->choice, &p->holding, p->address);
-		*p = (struct peer){.address = a, .connection.fd = -1};
-	}
+	if (p != NULL)
+		take_place(s, p, a);
 	return p;
 }
 
@@ -401,6 +477,8 @@ static uint64_t window_left(const struct swarm *s, const struct peer *p, bool ot
 {
 	uint64_t asked = p->connection.asked_count, chunks;
 
+	if (p->leaves)
+		return 0;
 	if (!p->proven && p->refusals == 0)
 		return asked + p->unchecked == 0;
 	if (p->one_at_a_time || p->closings > 0)
@@ -487,12 +565,21 @@ static size_t put_in_turn(struct swarm *s, struct peer *in_turn[PEERS_MAX], int6
 	return count;
 }
 
+static size_t count_connections(const struct swarm *s)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < s->count; i++)
+		count += has_connection(&s->peers[i]);
+	return count;
+}
+
 static void ask_all(struct swarm *s, int64_t now_ms)
 {
 	double others_rate;
 	bool others_share = share_out(s) > 0;
 	uint64_t budget = budget_left(s, &others_rate, now_ms);
-	size_t connected = swarm_connected(s);
+	size_t connected = count_connections(s);
 	uint64_t part = s->choice.wanted.count / (connected > 0 ? connected : 1) + 1;
 	struct peer *in_turn[PEERS_MAX];
 	size_t count = put_in_turn(s, in_turn, now_ms);
@@ -565,7 +652,7 @@ size_t swarm_connected(const struct swarm *s)
 	size_t connected = 0;
 
 	for (size_t i = 0; i < s->count; i++)
-		connected += has_connection(&s->peers[i]);
+		connected += has_connection(&s->peers[i]) && !s->peers[i].twin;
 	return connected;
 }
 
@@ -573,7 +660,7 @@ size_t swarm_connected(const struct swarm *s)
  * then one that delivers drop by drop keeps nobody else from being asked. */
 static void connect_to_all(struct swarm *s, int64_t now_ms)
 {
-	size_t connected = swarm_connected(s);
+	size_t connected = count_connections(s);
 	struct peer *p;
 
 	while (s->choice.wanted.count > 0 && connected < s->connected_max && (p = choose_peer(s, now_ms)) != NULL)
@@ -591,6 +678,113 @@ void swarm_connecting_ended(struct swarm *s, struct peer *p, int64_t now_ms)
 		swarm_fail(s, p, strerror(error), now_ms);
 	else
 		log_debug("%s: connected", swarm_name(p));
+}
+
+/* ---- several connections to one peer ---------------------------------------------- */
+
+/* Whether no other peer is connected to. */
+static bool is_alone(const struct swarm *s, const struct peer *p)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		const struct peer *q = &s->peers[i];
+		if (q != p && !q->twin && has_connection(q) && !q->connection.connecting)
+			return false;
+	}
+	return true;
+}
+
+/* Whether the peer may have twins, if they gain something. */
+static bool may_have_twins(const struct swarm *s, const struct peer *p)
+{
+	return !p->single && p->proven && !p->slow && !p->holding.partial && !p->one_at_a_time && p->closings == 0 &&
+	       is_alone(s, p);
+}
+
+/* Whether the line to the peer is long, and carries as much in a round trip as a kernel lends
+ * to one connection, or soon will. */
+static bool would_gain(const struct swarm *s, const struct peer *p)
+{
+	const struct connection *c = &p->connection;
+	uint64_t carries = connection_carries(c);
+
+	return !c->connecting && count_connections(s) + TWINS_MAX <= s->connected_max &&
+	       c->round_trip_ms >= TWINS_ROUND_TRIP_MS && carries >= TWINS_BYTES &&
+	       s->choice.wanted.count > 1 && s->choice.wanted.count >= TWINS_WANTED * carries / s->chunk_size;
+}
+
+/* Counts the peer's twins; their rates and its own are added up. */
+static size_t count_twins(const struct swarm *s, const struct peer *p, double *rate, int64_t now_ms)
+{
+	size_t count = 0;
+
+	*rate = connection_rate(&p->connection, now_ms);
+	for (size_t i = 0; i < s->count; i++)
+		if (is_twin_of(&s->peers[i], p)) {
+			*rate += connection_rate(&s->peers[i].connection, now_ms);
+			count++;
+		}
+	return count;
+}
+
+/* A place of a twin that is gone, or any. NULL: there is no room. */
+static struct peer *find_room_for_twin(struct swarm *s)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[i];
+		if (p->twin && !has_connection(p) && p->unchecked == 0)
+			return p;
+	}
+	return find_room(s);
+}
+
+static void connect_twins(struct swarm *s, struct peer *p, int64_t now_ms)
+{
+	const struct connection *c = &p->connection;
+
+	log_debug("%s: is asked over more than one connection", swarm_name(p));
+	p->twins_since_ms = now_ms;
+	p->alone_rate = (double)connection_carries(c) * 1000 / (double)c->round_trip_ms;
+	for (int i = 0; i < TWINS_MAX && !p->single; i++) {
+		struct peer *twin = find_room_for_twin(s);
+		if (twin == NULL)
+			return;
+		take_place(s, twin, p->address);
+		twin->twin = twin->proven = true;
+		if (connection_open(&twin->connection, twin->address, now_ms) < 0) {
+			twin->banned = true;
+			make_single(s, twin, strerror(errno), now_ms);
+		}
+	}
+}
+
+/* They still send what they were asked for, and are disconnected then. */
+static void dismiss_twins(struct swarm *s, const struct peer *p)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *twin = &s->peers[i];
+		if (is_twin_of(twin, p))
+			twin->leaves = true;
+	}
+}
+
+static void manage_twins(struct swarm *s, int64_t now_ms)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[i];
+		double rate;
+		if (p->leaves && p->connection.asked_count == 0)
+			disconnect(s, p, now_ms);
+		if (p->twin || !has_connection(p))
+			continue;
+		size_t twins = count_twins(s, p, &rate, now_ms);
+		if (twins > 0 && now_ms - p->twins_since_ms >= TWINS_TRIAL_MS && s->choice.wanted.count > 0 &&
+		    rate < TWINS_GAIN * p->alone_rate)
+			p->single = true;
+		if (!may_have_twins(s, p))
+			dismiss_twins(s, p);
+		else if (twins == 0 && would_gain(s, p))
+			connect_twins(s, p, now_ms);
+	}
 }
 
 /* ---- what takes too long --------------------------------------------------------- */
@@ -699,6 +893,16 @@ static void leave_queues(struct swarm *s, int64_t now_ms)
 	}
 }
 
+static int connect_limit(const struct swarm *s, const struct peer *p)
+{
+	return scaled(s, p->twin ? TWIN_SILENCE_MS : CONNECT_MS);
+}
+
+static int silence_limit(const struct swarm *s, const struct peer *p)
+{
+	return scaled(s, p->twin ? TWIN_SILENCE_MS : SILENCE_MS);
+}
+
 static void end_what_takes_too_long(struct swarm *s, int64_t now_ms)
 {
 	for (size_t i = 0; i < s->count; i++) {
@@ -707,9 +911,9 @@ static void end_what_takes_too_long(struct swarm *s, int64_t now_ms)
 		int64_t silent = now_ms - c->heard_ms;
 		if (!has_connection(p))
 			continue;
-		if (c->connecting && silent >= scaled(s, CONNECT_MS))
+		if (c->connecting && silent >= connect_limit(s, p))
 			swarm_fail(s, p, "can't be connected to in time", now_ms);
-		else if (c->asked_count > 0 && silent >= scaled(s, SILENCE_MS))
+		else if (c->asked_count > 0 && silent >= silence_limit(s, p))
 			swarm_fail(s, p, "has been silent for too long", now_ms);
 		else if (silent >= PATIENCE_MS)
 			connection_wake_at(c, 1);
@@ -721,22 +925,25 @@ void swarm_manage(struct swarm *s, int64_t now_ms)
 	end_what_takes_too_long(s, now_ms);
 	take_from_slow(s, now_ms);
 	leave_queues(s, now_ms);
+	manage_twins(s, now_ms);
 	ask_all(s, now_ms);
 	connect_to_all(s, now_ms);
 }
 
 /* When the peer's silence will be looked at next. */
-static int64_t next_look_ms(const struct swarm *s, const struct connection *c, int64_t now_ms)
+static int64_t next_look_ms(const struct swarm *s, const struct peer *p, int64_t now_ms)
 {
+	const struct connection *c = &p->connection;
+
 	if (c->connecting)
-		return c->heard_ms + scaled(s, CONNECT_MS);
+		return c->heard_ms + connect_limit(s, p);
 	if (c->wake_bytes > 1)
 		return c->heard_ms + PATIENCE_MS;
 	if (s->choice.wanted.count == 0)
 		return now_ms + LOOK_MS;
 	if (now_ms - c->due_ms < scaled(s, QUEUE_MS))
 		return c->due_ms + scaled(s, QUEUE_MS);
-	return c->heard_ms + scaled(s, SILENCE_MS);
+	return c->heard_ms + silence_limit(s, p);
 }
 
 int64_t swarm_next_event_ms(const struct swarm *s, int64_t now_ms, int64_t next_ms)
@@ -744,7 +951,7 @@ int64_t swarm_next_event_ms(const struct swarm *s, int64_t now_ms, int64_t next_
 	for (size_t i = 0; i < s->count; i++) {
 		const struct peer *p = &s->peers[i];
 		if (p->connection.connecting || p->connection.asked_count > 0)
-			next_ms = clock_earlier(next_ms, next_look_ms(s, &p->connection, now_ms));
+			next_ms = clock_earlier(next_ms, next_look_ms(s, p, now_ms));
 		if (!p->banned && p->rest_until_ms > now_ms)
 			next_ms = clock_earlier(next_ms, p->rest_until_ms);
 	}

@@ -15,18 +15,28 @@
 
 #define SWARM_CONNECTED_MAX 128	/* peers at a time */
 
-/* A peer. Only swarm.c writes to it, but for its connection and `unchecked`. */
+/* A peer. Only swarm.c writes to it, but for its connection and `unchecked`.
+ *
+ * Over a long, fat line, and if there is nobody else to ask, a peer has up to three twins:
+ * entries with its address and with connections of their own. What becomes known of a twin
+ * counts for its peer; its connection ends with the peer's. A twin without a connection is
+ * banned: only its place is left. */
 struct peer {
 	struct address address;
 	bool good;		/* the tracker's operator vouches for it */
 	bool overdue;		/* the tracker has heard nothing of it when it should have */
 	bool direct;		/* named on the command line */
+	bool twin;		/* one more connection to a peer */
+	bool leaves;		/* a twin that is asked for nothing more */
 
 	/* What it showed of itself. */
 	bool banned;		/* for the rest of the run */
 	bool proven;		/* a chunk of its making had the right hash */
 	bool slow;		/* it lost what it was asked for to a faster one */
 	bool one_at_a_time;	/* can't take requests ahead */
+	bool single;		/* gets no twins: it closed or refused a connection, or they gained nothing */
+	int64_t twins_since_ms;	/* when it got those that it has; */
+	double alone_rate;	/* and what it delivered alone, in bytes a second */
 	bool tells;		/* with a refusal it said what it holds: it fetches by shares */
 	unsigned closings;	/* connections in a row that it closed after one response, asked for more */
 	unsigned failures;	/* since its last good chunk */
@@ -91,7 +101,7 @@ void swarm_manage(struct swarm *s, int64_t now_ms);
  * before that. */
 int64_t swarm_next_event_ms(const struct swarm *s, int64_t now_ms, int64_t next_ms);
 
-/* How many peers are connected to; whether nothing is asked of any. */
+/* How many peers are connected to, each counted once; whether nothing is asked of any. */
 size_t swarm_connected(const struct swarm *s);
 bool swarm_is_idle(const struct swarm *s);
 
@@ -143,7 +153,7 @@ void swarm_chunk_refused(struct swarm *s, struct peer *p, const struct region_se
 void swarm_answered(struct swarm *s, struct peer *p, int64_t now_ms);
 
 /* So many chunks of the peer's proved to be right. */
-void swarm_delivered(struct peer *p, uint64_t chunks);
+void swarm_delivered(struct swarm *s, struct peer *p, uint64_t chunks);
 
 /* So many bytes of a chunk that arrived are of no use; it is wanted again. */
 void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes);

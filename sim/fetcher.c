@@ -175,7 +175,7 @@ static void take_checked(struct node *n, struct peer *p, uint64_t chunk)
 		return;
 	}
 	server_hold(n, chunk);
-	swarm_delivered(p, 1);
+	swarm_delivered(&n->swarm, p, 1);
 	if (!n->subscribed)
 		subscribe(n);
 	if (n->held_count == set.chunks) {

@@ -82,7 +82,7 @@ class Upload(Parent):
         self.assertGreater(time.monotonic() - start, 1.2)
 
     def test_the_rate_is_reached_by_clients_that_connect_for_each_chunk(self):
-        peer = self.start_peer(self.small, "--max-upload", "160K")
+        peer = self.start_peer(self.small, "--max-upload", "40K")
         wait_for_chunks(peer.address(), self.small, [0])
         best = 0
         for _ in range(8):
@@ -91,9 +91,9 @@ class Upload(Parent):
                 self.ask_anew(peer, self.small, 1)
                 received += 1009
             rate = received / (now - start)
-            self.assertLess(rate, 160 * 1024 * 1.15)
+            self.assertLess(rate, 40 * 1024 * 1.15)
             best = max(best, rate)
-            if best > 160 * 1024 * 0.8:
+            if best > 40 * 1024 * 0.8:
                 return
         self.fail(f"{best:.0f} bytes a second")
 
