@@ -518,6 +518,20 @@ static void test_metafile_rewritten_in_secret(void)
 	metafile_close(&m);
 }
 
+static void rewrite_reserved(void)
+{
+	write_at(9, "\377", 1);
+}
+
+/* Of the same length, and what is read is a right metafile. */
+static void test_metafile_rewritten_while_read(void)
+{
+	make_meta(1000, 64, 16);
+	before_read = rewrite_reserved;
+	CHECK(says(verdict(), "changed while it was read"));
+	CHECK(is_taken());
+}
+
 /* Other times, modes and links, or another file of that name: the bytes are the same. */
 static void test_metafile_touched(void)
 {
@@ -592,6 +606,7 @@ static int run_all(void)
 	RUN(test_metafile_shrinks);
 	RUN(test_metafile_rewritten);
 	RUN(test_metafile_rewritten_in_secret);
+	RUN(test_metafile_rewritten_while_read);
 	RUN(test_metafile_touched);
 	RUN(test_metafile_unreadable);
 	RUN(test_data_path);

@@ -28,6 +28,17 @@ static const uint8_t a_peer_request[64] = {
 	0x00, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f,
 	0xe0, 0xe1, 0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xf8, 0xf9, 0xfa, 0xfb, 0xfc, 0xfd, 0xfe, 0xff};
 
+/* A copy of n bytes, so that a look behind them is one too far for the sanitizer. */
+static uint8_t *exact_copy(const uint8_t *bytes, size_t n)
+{
+	uint8_t *copy = malloc(n > 0 ? n : 1);
+
+	if (copy == NULL)
+		abort();
+	memcpy(copy, bytes, n);
+	return copy;
+}
+
 static void test_peer_request(void)
 {
 	struct peer_request request = {.chunk = UINT64_C(0xa1a2a3a4a5a6a7a8)}, back = {0};
@@ -38,8 +49,10 @@ static void test_peer_request(void)
 	memset(b, GUARD, sizeof b);
 	peer_request_encode(b + 1, &request);
 	CHECK(memcmp(b + 1, a_peer_request, 64) == 0 && is_guarded(b, 64));
-	CHECK(peer_request_decode(&back, a_peer_request));
+	uint8_t *copy = exact_copy(a_peer_request, sizeof a_peer_request);	/* a_hash may lie before the other */
+	CHECK(peer_request_decode(&back, copy));
 	CHECK(back.chunk == request.chunk && memcmp(back.cascade_hash, a_hash, 32) == 0);
+	free(copy);
 
 	/* What is reserved may be anything. */
 	memset(b + 1 + 8, '0', 16);
@@ -52,17 +65,6 @@ static void test_peer_request(void)
 		b[i] ^= 0x20;
 		CHECK(!peer_request_decode(&back, b));
 	}
-}
-
-/* A copy of n bytes, so that a look behind them is one too far for the sanitizer. */
-static uint8_t *exact_copy(const uint8_t *bytes, size_t n)
-{
-	uint8_t *copy = malloc(n > 0 ? n : 1);
-
-	if (copy == NULL)
-		abort();
-	memcpy(copy, bytes, n);
-	return copy;
 }
 
 static void test_peer_request_begins(void)
