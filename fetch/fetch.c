@@ -5,7 +5,7 @@
  *            └─ tracker query: one exchange, then it exits
  *
  * One loop around poll, for one file at a time: which chunk is asked of whom is
- * in swarm.c, and what becomes of what they send in arrival.c. */
+ * in swarm.c and its neighbours (peers.h), and what becomes of what they send in arrival.c. */
 #include "fetch/fetch.h"
 
 #include <errno.h>

@@ -135,7 +135,7 @@ int main(int argc, char **argv)
 			return 2;
 		}
 	if (null >= 0)
-		dup2(null, STDERR_FILENO);	/* who lies, swarm.c says there */
+		dup2(null, STDERR_FILENO);	/* who lies, peers.c says there */
 	if (mixtures > 0)
 		return simulate_mixtures(mixtures, seed);
 	if (row >= 0 && (size_t)row < sizeof rows / sizeof rows[0])
