@@ -237,7 +237,7 @@ class Shares(FetchCase):
         self.assertLess(sum(len(peer.requests) for peer in peers), 1.1 * self.file.count)
 
     def test_a_faster_peer_gets_more(self):
-        slow, fast = (Scripted(self, self.file, at_rate(self, rate)) for rate in (1 << 20, 8 << 20))
+        slow, fast = (Scripted(self, self.file, at_rate(self, rate)) for rate in (256 << 10, 2 << 20))
         self.fetch_from(slow, fast)
         self.assertGreater(len(fast.requests), 2 * len(slow.requests))
         self.assertGreater(len(slow.requests), 0)
