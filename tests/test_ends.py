@@ -43,7 +43,7 @@ class Linger(Case):
         def asks_in_vain():
             try:
                 ask_peer(address, chunk_request(bytes(32), 0))
-            except OSError:
+            except (OSError, EOFError):
                 pass
             return peer.has_ended()
         wait_until(asks_in_vain, "it ends all the same")
