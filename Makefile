@@ -181,7 +181,9 @@ STATIC_CC = $(if $(MUSL),musl-gcc,$(CC))
 CROSS = $(shell command -v aarch64-linux-gnu-gcc)
 MACHINE := $(shell uname -m)
 SOURCES = $(patsubst build/%.o,%.c,$(MODULES))
-STATIC_FLAGS = $(FLAGS) -O2 -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -static -s \
+SMALL = -fno-inline-functions -fno-align-functions -fno-align-loops -fno-align-jumps
+SMALL := $(call known,$(SMALL))
+STATIC_FLAGS = $(FLAGS) -O2 $(SMALL) -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -static -s \
 	-Wl,--gc-sections,--build-id=none,--no-warnings,-z,now,-z,noseparate-code
 STATIC = $(PROGRAMS:%=static/%-$(MACHINE)) \
 	$(if $(CROSS),$(if $(filter-out aarch64,$(MACHINE)),$(PROGRAMS:%=static/%-aarch64)))

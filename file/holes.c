@@ -70,7 +70,7 @@ void holes_find_data(struct extent *data, int fd, uint64_t at, uint64_t length)
 /* It takes as long as for any other chunk, so it is computed when the first hole is met. */
 const uint8_t *holes_zero_hash(uint64_t chunk_size)
 {
-	static const uint8_t zeros[4096];
+	static uint8_t zeros[4096];	/* not const: so it takes no room in the program */
 	static uint8_t hash[SHA256_HASH_SIZE];
 	static uint64_t known_size;	/* the chunk size that hash is for, or 0 */
 	SHA256_CTX ctx;
