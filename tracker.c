@@ -19,8 +19,10 @@
 #include "base/confine.h"
 #include "base/exits.h"
 #include "base/format.h"
+#include "base/io.h"
 #include "base/log.h"
 #include "base/process.h"
+#include "base/retry.h"
 #include "base/wait.h"
 #include "csapp.h"
 #include "file/metafile.h"
@@ -425,6 +427,19 @@ static void set_up_signals(void)
 	Signal(SIGPIPE, SIG_IGN);	/* a client that hangs up makes write fail */
 }
 
+/* A number that nobody else can know, as far as the system has one. */
+static uint32_t make_secret(void)
+{
+	uint32_t secret = (uint32_t)time(NULL) ^ (uint32_t)getpid() << 16;
+	int fd = retry_open("/dev/urandom", O_RDONLY | O_CLOEXEC, 0);
+
+	if (fd >= 0) {
+		(void)!io_read(fd, &secret, sizeof secret);	/* if it fails, the time and the process must do */
+		close(fd);
+	}
+	return secret;
+}
+
 int main(int argc, char **argv)
 {
 	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
@@ -432,8 +447,8 @@ int main(int argc, char **argv)
 	struct address self = parse_arguments(argc, argv);
 	set_up_signals();
 	log_never_wait();
-	srandom((unsigned)time(NULL) ^ (unsigned)getpid());
-	subscriptions_begin((uint32_t)random());
+	srandom(make_secret());
+	subscriptions_begin(make_secret());
 	int listen_fd = listen_open(&self, false);
 	if (confine_self(confine_prepare(NULL, 0)) < 0)
 		fatal("this process can't be confined");
