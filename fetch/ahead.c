@@ -20,7 +20,7 @@
  * another, and a chunk that waits in a long queue is passed on late. */
 #define AHEAD_MS 250		/* of what the peer, or all that hold parts, deliver; */
 #define AHEAD_CHUNKS 6		/* and so many chunks, of all that hold parts together */
-#define PEACE 8			/* times as long as its answers take of late, a peer that holds everything is spared */
+#define SPARED 8			/* times as long as its answers take of late, a peer that holds everything is spared */
 
 /* Counts those among whom the file is shared out, beside us. */
 static size_t share_out(struct swarm *s)
@@ -104,11 +104,11 @@ static uint64_t window_left(const struct swarm *s, const struct peer *p, bool ot
 /* Whether a peer that seems to hold everything is to be asked only for what nobody else
  * fetches from it: while the others, together, deliver faster than it does, it has more
  * to do than they. After a while it is tried again: it may have less to do by now. */
-static bool is_left_in_peace(const struct swarm *s, const struct peer *p, double others_rate, int64_t now_ms)
+static bool is_spared(const struct swarm *s, const struct peer *p, double others_rate, int64_t now_ms)
 {
 	return !p->holding.partial && p->answer_ms > 0 &&
 	       others_rate * (double)p->answer_ms > (double)s->chunk_size * 1000 &&
-	       now_ms - p->connection.heard_ms < PEACE * p->answer_ms;
+	       now_ms - p->connection.heard_ms < SPARED * p->answer_ms;
 }
 
 /* Asks for up to that many chunks. Returns how many it asked for. */
@@ -187,7 +187,7 @@ void ahead_ask_all(struct swarm *s, int64_t now_ms)
 		uint64_t left = window_left(s, p, others_share, part);
 		if (partial && left > budget)
 			left = budget;
-		uint64_t asked = ask_for_chunks(s, p, left, is_left_in_peace(s, p, others_rate, now_ms), now_ms);
+		uint64_t asked = ask_for_chunks(s, p, left, is_spared(s, p, others_rate, now_ms), now_ms);
 		if (partial)
 			budget -= asked;
 		if (partial && left > 0 && p->connection.asked_count == 0 && s->choice.wanted.count > 0 && peer_is_connected(p))

@@ -64,7 +64,7 @@ int connection_made(struct connection *c, int64_t now_ms);
 /* Closes the connection, if there is one, and forgets what was asked for. */
 void connection_close(struct connection *c);
 
-/* Sends the requests that were put down, as far as the socket takes them. Returns 0, or
+/* Sends the requests that are queued, as far as the socket takes them. Returns 0, or
  * an errno. That the peer has hung up is no error: the reader learns that, after it has read
  * what the peer still sent. */
 int connection_send(struct connection *c);

@@ -245,7 +245,7 @@ void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms)
 
 /* ---- who is known ------------------------------------------------------------ */
 
-/* How well the table could do without the peer; 0: it is to stay. A banned one
+/* Who has the highest goes first when the table is full; 0: the peer stays. A banned one
  * goes last: should it come back, it has a chunk to waste. */
 static unsigned badness(const struct peer *p)
 {
