@@ -84,6 +84,8 @@ static int hash_all(void *arg)
 
 int lanes_hash(struct lane lanes[], size_t count, uint64_t length, int fd, unsigned look)
 {
+	if (count == 0)
+		return 0;
 	window_map((look & LANES_MAP) != 0);
 	return window_try(hash_all, &(struct task){lanes, count, length, fd, (look & LANES_FIND_VARIED) != 0});
 }

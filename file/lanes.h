@@ -27,7 +27,7 @@ enum lanes_look {
 	LANES_FIND_VARIED = 2	/* set lane.varied */
 };
 
-/* Hashes the chunks in `count` lanes (LANES_MAX at most), which have all the same length
+/* Hashes the chunks in `count` lanes (0 to LANES_MAX), which have all the same length
  * in bytes. look: any of enum lanes_look.
  * Returns 0; or an errno, EIO if the file ends before a chunk does: the results are
  * not set then. */
