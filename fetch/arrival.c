@@ -200,8 +200,8 @@ struct unwritten {
 	struct run run;
 };
 
-/* The disk is full, or so. What has been written whole is still checked, and is
- * then held and served. */
+/* The disk is full, or so. What was written before this call of write is still checked, and
+ * is then held and served. What this call has written, the next start finds. */
 static void end_with_write_error(struct arrival *a, int error)
 {
 	char missing[FORMAT_BYTES_SIZE];
@@ -369,7 +369,7 @@ static void finish_error(struct swarm *s, struct peer *p)
 	switch ((enum peer_status)p->connection.response.status) {	/* without default: the compiler finds a new one */
 	case PEER_OK:
 	case PEER_STATUS_COUNT:
-		break;	/* not an error; take_header has refused larger ones */
+		break;	/* not an error; find_fault has refused larger ones */
 	case PEER_NO_CHUNK_YET:
 		take_refusal(s, p);
 		break;
