@@ -181,9 +181,7 @@ void ahead_ask_all(struct swarm *s, int64_t now_ms)
 	for (size_t i = 0; i < count; i++) {
 		struct peer *p = in_turn[i];
 		bool partial = p->holding.partial;
-		if (p->rests)
-			choice_forget_lacks(&p->holding);
-		p->rests = false;
+		swarm_rested(p);
 		uint64_t left = window_left(s, p, others_share, part);
 		if (partial && left > budget)
 			left = budget;

@@ -96,7 +96,13 @@ void swarm_make_single(struct swarm *s, struct peer *twin, const char *why, int6
 
 	log_debug("%s: one more connection to it: %s", swarm_name(p), why);
 	p->single = true;
+	twin->banned = twin->banned || !peer_is_connected(twin);
 	disconnect_twins(s, twin, now_ms);
+}
+
+void swarm_no_more_twins(struct peer *p)
+{
+	p->single = true;
 }
 
 void swarm_hung_up(struct swarm *s, struct peer *p, int64_t now_ms)
@@ -143,6 +149,19 @@ void swarm_fail(struct swarm *s, struct peer *p, const char *why, int64_t now_ms
 void swarm_rest_refused(struct peer *p, int64_t now_ms)
 {
 	swarm_rest(p, doubled(REFUSED_REST_MS, p->refusals, REFUSED_REST_MAX_MS), now_ms);
+}
+
+void swarm_too_slow(struct swarm *s, struct peer *p, int64_t now_ms)
+{
+	p->slow = true;
+	swarm_fail(s, p, "too slow for the rest", now_ms);
+}
+
+void swarm_rested(struct peer *p)
+{
+	if (p->rests)
+		choice_forget_lacks(&p->holding);
+	p->rests = false;
 }
 
 void swarm_lacks_file(struct swarm *s, struct peer *p, int64_t now_ms)
@@ -267,10 +286,17 @@ struct peer *swarm_find_room(struct swarm *s)
 	return worst;
 }
 
-void swarm_take_place(struct swarm *s, struct peer *p, struct address a)
+/* Puts a peer of which nothing is known into that place. */
+static void take_place(struct swarm *s, struct peer *p, struct address a)
 {
 	choice_forget(&s->choice, &p->holding, p->address);
 	*p = (struct peer){.address = a, .connection.fd = -1};
+}
+
+void swarm_place_twin(struct swarm *s, struct peer *twin, const struct peer *p)
+{
+	take_place(s, twin, p->address);
+	twin->twin = twin->proven = true;
 }
 
 /* Adds a peer at that address, which is not known. NULL: there is no room. */
@@ -279,7 +305,7 @@ static struct peer *add_peer(struct swarm *s, struct address a)
 	struct peer *p = swarm_find_room(s);
 
 	if (p != NULL)
-		swarm_take_place(s, p, a);
+		take_place(s, p, a);
 	return p;
 }
 

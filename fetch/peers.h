@@ -15,7 +15,7 @@
 
 #define SWARM_CONNECTED_MAX 128	/* peers at a time */
 
-/* A peer. Only peers.c, ahead.c, slow.c and twins.c write to it, but for its connection and `unchecked`.
+/* A peer. Only peers.c writes to it, but for its connection and the last few fields.
  *
  * Over a long, fat line, and if there is nobody else to ask, a peer has up to three twins:
  * entries with its address and with connections of their own. What becomes known of a twin
@@ -27,7 +27,6 @@ struct peer {
 	bool overdue;		/* the tracker has heard nothing of it when it should have */
 	bool direct;		/* named on the command line */
 	bool twin;		/* one more connection to a peer */
-	bool leaves;		/* a twin that is asked for nothing more */
 
 	/* What it showed of itself. */
 	bool banned;		/* for the rest of the run */
@@ -35,8 +34,6 @@ struct peer {
 	bool slow;		/* it lost what it was asked for to a faster one */
 	bool one_at_a_time;	/* can't take requests ahead */
 	bool single;		/* gets no twins: it closed or refused a connection, or they gained nothing */
-	int64_t twins_since_ms;	/* when it got those that it has; */
-	double alone_rate;	/* and what it delivered alone, in bytes a second */
 	bool tells;		/* with a refusal it said what it holds: it fetches by shares */
 	unsigned closings;	/* connections in a row that it closed after one response, asked for more */
 	unsigned failures;	/* since its last good chunk */
@@ -44,12 +41,17 @@ struct peer {
 	int64_t rest_until_ms;	/* not connected to before, nor asked while connected */
 	bool rests;		/* it did, and was not asked since */
 	uint64_t chunks;	/* good ones that it delivered */
-	unsigned unchecked;	/* runs of its chunks that no checker has returned; arrival.c's */
 	double rate;		/* bytes a second, when it last delivered; 0: not known */
 	int64_t answer_ms;	/* its chunks take, from when they are due; 0: not known */
-	size_t turn;		/* among those that are asked; for ahead.c */
 	struct holding holding;
 	struct connection connection;
+
+	/* Other modules'. */
+	unsigned unchecked;	/* arrival.c: runs of its chunks that no checker has returned */
+	size_t turn;		/* ahead.c: among those that are asked */
+	bool leaves;		/* twins.c: a twin that is asked for nothing more */
+	int64_t twins_since_ms;	/* twins.c: when the peer got the twins that it has; */
+	double alone_rate;	/* and what it delivered alone, in bytes a second */
 };
 
 struct swarm_options {
@@ -183,11 +185,21 @@ bool peer_is_twin_of(const struct peer *twin, const struct peer *p);
  * now on. */
 void swarm_make_single(struct swarm *s, struct peer *twin, const char *why, int64_t now_ms);
 
-/* Puts a peer of which nothing is known into that place. */
-void swarm_take_place(struct swarm *s, struct peer *p, struct address a);
+/* Puts a twin of the peer into that place. Its connection is for the caller to open. */
+void swarm_place_twin(struct swarm *s, struct peer *twin, const struct peer *p);
 
 /* Ends the connection of this peer, but not its twins'. */
 void swarm_disconnect_one(struct swarm *s, struct peer *p, int64_t now_ms);
+
+/* The twins of the peer gained nothing: it gets no more, once these are gone. */
+void swarm_no_more_twins(struct peer *p);
+
+/* What the peer was asked for is wanted again, since others would deliver it much sooner. It
+ * is not asked while there is another. */
+void swarm_too_slow(struct swarm *s, struct peer *p, int64_t now_ms);
+
+/* The peer is about to be asked. If it has rested, it may have by now what it lacked. */
+void swarm_rested(struct peer *p);
 
 /* The peer is not asked for about ms milliseconds. */
 void swarm_rest(struct peer *p, int64_t ms, int64_t now_ms);

@@ -52,13 +52,6 @@ static int64_t patience_ms(const struct swarm *s, const struct peer *p)
 	return swarm_scaled(s, ms < PEER_SLOW_MS ? (int)ms : PEER_SLOW_MS);
 }
 
-/* What the peer was asked for is wanted again; it is not asked while there is another. */
-static void leave_slow(struct swarm *s, struct peer *p, int64_t now_ms)
-{
-	p->slow = true;
-	swarm_fail(s, p, "too slow for the rest", now_ms);
-}
-
 /* Whether the peer has nothing to do, and can be asked for a chunk that another has. One
  * that has refused a chunk since it last had one may do so again; one that has no
  * connection must have delivered something. */
@@ -117,7 +110,7 @@ static void take_from_slow(struct swarm *s, int64_t now_ms)
 		double rate = idle == NULL || idle->rate <= 0 ? UNKNOWN_RATE : idle->rate;
 		double by_idle = (double)c->asked_count * (double)s->chunk_size / rate;
 		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * by_idle) || is_hopeless(s, p, now_ms)) {
-			leave_slow(s, p, now_ms);
+			swarm_too_slow(s, p, now_ms);
 			took = true;
 		}
 	}

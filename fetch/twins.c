@@ -81,12 +81,9 @@ static void connect_twins(struct swarm *s, struct peer *p, int64_t now_ms)
 		struct peer *twin = find_room_for_twin(s);
 		if (twin == NULL)
 			return;
-		swarm_take_place(s, twin, p->address);
-		twin->twin = twin->proven = true;
-		if (connection_open(&twin->connection, twin->address, now_ms) < 0) {
-			twin->banned = true;
+		swarm_place_twin(s, twin, p);
+		if (connection_open(&twin->connection, twin->address, now_ms) < 0)
 			swarm_make_single(s, twin, strerror(errno), now_ms);
-		}
 	}
 }
 
@@ -112,7 +109,7 @@ void twins_manage(struct swarm *s, int64_t now_ms)
 		size_t twins = count_twins(s, p, &rate, now_ms);
 		if (twins > 0 && now_ms - p->twins_since_ms >= TWINS_TRIAL_MS && s->choice.wanted.count > 0 &&
 		    rate < TWINS_GAIN * p->alone_rate)
-			p->single = true;
+			swarm_no_more_twins(p);
 		if (!may_have_twins(s, p))
 			dismiss_twins(s, p);
 		else if (twins == 0 && would_gain(s, p))
