@@ -174,7 +174,10 @@ static unsigned cpu_count(void)
 
 static void parse_options(struct settings *s, int argc, char **argv)
 {
-	enum { PEER = 256, FROM, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, MAX_DOWNLOAD, TIMESTAMPS, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC };
+	enum {
+		PEER = 256, FROM, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, MAX_DOWNLOAD, TIMESTAMPS,
+		VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC
+	};
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
 		{"output", required_argument, NULL, 'o'},

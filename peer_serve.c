@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/confine.h"
 #include "base/exits.h"
 #include "base/log.h"
 #include "base/process.h"
@@ -31,7 +32,6 @@
 #include "net/news.h"
 #include "net/wire.h"
 #include "serve/clients.h"
-#include "base/confine.h"
 #include "serve/give_way.h"
 #include "serve/limit.h"
 #include "serve/report.h"

@@ -5,8 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Writes the number with at least so many digits, and returns where it ends. */
-static char *put_digits(char *text, unsigned long n, unsigned least)
+char *format_digits(char *text, uint64_t n, unsigned least)
 {
 	char digits[24];
 	unsigned count = 0;
@@ -27,11 +26,11 @@ const char *format_bytes(double bytes, char text[FORMAT_BYTES_SIZE])
 	for (; bytes >= 1024 && i + 1 < sizeof units / sizeof units[0]; i++)
 		bytes /= 1024;
 	bool whole = i == 0 || bytes >= 100;
-	unsigned long n = (unsigned long)(bytes * (whole ? 1 : 10) + 0.5);
-	end = put_digits(end, whole ? n : n / 10, 1);
+	uint64_t n = (uint64_t)(bytes * (whole ? 1 : 10) + 0.5);
+	end = format_digits(end, whole ? n : n / 10, 1);
 	if (!whole) {
 		*end++ = '.';
-		end = put_digits(end, n % 10, 1);
+		end = format_digits(end, n % 10, 1);
 	}
 	strcpy(end, units[i]);
 	return text;
@@ -62,7 +61,7 @@ const char *format_time(int64_t seconds, char text[FORMAT_TIME_SIZE])
 	char *end = text;
 
 	for (unsigned i = 0; i < 6; i++) {
-		end = put_digits(end, parts[i], i == 0 ? 4 : 2);
+		end = format_digits(end, parts[i], i == 0 ? 4 : 2);
 		*end++ = "--T::Z"[i];
 	}
 	*end = '\0';

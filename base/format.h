@@ -6,8 +6,11 @@
 
 #define FORMAT_BYTES_SIZE 16	/* of the text, its end included */
 #define FORMAT_DURATION_SIZE 24
-
 #define FORMAT_TIME_SIZE 24
+
+/* Writes a number in decimal, with zeros before it if it has fewer digits than `least`; at
+ * most 20 characters, and no NUL. Returns where it ends. A signal handler may call it. */
+char *format_digits(char *text, uint64_t n, unsigned least);
 
 /* Writes a number of bytes into text, like "1.5 GiB". Returns text. A signal handler may
  * call it. */

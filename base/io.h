@@ -21,11 +21,11 @@ int io_write_at(int file, const void *bytes, size_t size, uint64_t offset);
  * goes on in a device is its end then. Returns 0, or -1 with errno. */
 int io_file_size(int file, uint64_t *size);
 
-/* Reads from a pipe what there is, size bytes at most; waits if there is nothing.
+/* Reads from a pipe or a device what there is, size bytes at most; waits if there is nothing.
  * Returns how many bytes, 0 at the end of file, or -1 with errno. */
 ssize_t io_read(int pipe, void *bytes, size_t size);
 
-/* Writes size bytes to a pipe. Returns 0, or -1 with errno: EPIPE if nobody reads it. */
+/* Writes size bytes to a pipe, or to a file from where it stands. Returns 0, or -1 with errno: EPIPE if nobody reads it. */
 int io_write(int pipe, const void *bytes, size_t size);
 
 #endif

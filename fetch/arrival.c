@@ -437,14 +437,14 @@ static size_t receive_size(const struct arrival *a, const struct connection *c)
 	return rest < RECEIVE_SIZE ? (size_t)rest : RECEIVE_SIZE;
 }
 
-static ssize_t receive_bytes(struct arrival *a, struct peer *p)
+/* Takes what has come, as far as that many bytes are allowed. Result as of recv(2). */
+static ssize_t receive_bytes(struct arrival *a, struct peer *p, size_t allowed)
 {
 	static uint8_t buffer[RECEIVE_SIZE];
-	size_t size = receive_size(a, &p->connection), allowed = intake_allowed(clock_ms());
+	size_t size = receive_size(a, &p->connection);
 	ssize_t n = recv(p->connection.fd, buffer, size < allowed ? size : allowed, 0);
 
 	if (n > 0) {
-		intake_took((size_t)n);
 		swarm_heard(p, (size_t)n, clock_ms());
 		take_bytes(a, p, buffer, (size_t)n);
 	}
@@ -452,17 +452,13 @@ static ssize_t receive_bytes(struct arrival *a, struct peer *p)
 }
 
 /* The same, for the middle of a large chunk. */
-static ssize_t receive_to_file(struct arrival *a, struct peer *p)
+static ssize_t receive_to_file(struct arrival *a, struct peer *p, size_t allowed)
 {
 	struct connection *c = &p->connection;
 	uint64_t missing = connection_missing_of_chunk(c);
 	uint64_t offset = metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got;
-	uint64_t allowed = intake_allowed(clock_ms());
 	struct unwritten none = {0};
 	int error;
-
-	if (missing > allowed)
-		missing = allowed;
 
 	if (!datafile_is_intact(a->file)) {
 		a->failed = true;
@@ -472,11 +468,12 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p)
 		end_with_write_error(a, error);
 		return 1;
 	}
-	ssize_t n = transfer_from_socket(c->fd, missing < SSIZE_MAX ? (size_t)missing : SSIZE_MAX, a->file->fd,
-					 offset, &error);
+	if (allowed > SSIZE_MAX)
+		allowed = SSIZE_MAX;
+	ssize_t n = transfer_from_socket(c->fd, missing < allowed ? (size_t)missing : allowed, a->file->fd, offset,
+					 &error);
 	if (n <= 0)
 		return n;
-	intake_took((size_t)n);
 	swarm_heard(p, (size_t)n, clock_ms());
 	if (error != 0) {
 		end_with_write_error(a, error);
@@ -491,23 +488,27 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p)
 
 /* How many bytes of the peer's are worth waking up for: of a chunk that comes
  * fast, not each packet. */
-static size_t enough(const struct peer *p)
+static size_t enough(const struct peer *p, size_t allowed)
 {
 	uint64_t missing = connection_missing_of_chunk(&p->connection);
 
-	if (missing == 0 || intake_allowed(clock_ms()) < WAKE_MIN || p->rate < (double)WAKE_MIN * 1000 / WAKE_MS)
+	if (missing == 0 || allowed < WAKE_MIN || p->rate < (double)WAKE_MIN * 1000 / WAKE_MS)
 		return 1;
 	return missing < WAKE_MIN ? (size_t)missing : WAKE_MIN;
 }
 
 void arrival_receive(struct arrival *a, struct peer *p)
 {
-	if (intake_allowed(clock_ms()) == 0)
-		return;
-	ssize_t n = connection_missing_of_chunk(&p->connection) >= TRANSFER_MIN ? receive_to_file(a, p) : receive_bytes(a, p);
+	size_t allowed = intake_allowed(clock_ms());
 
+	if (allowed == 0)
+		return;
+	bool large = connection_missing_of_chunk(&p->connection) >= TRANSFER_MIN;
+	ssize_t n = large ? receive_to_file(a, p, allowed) : receive_bytes(a, p, allowed);
+	if (n > 0)
+		intake_took((size_t)n);
 	if (n > 0 && is_open(p))
-		connection_wake_at(&p->connection, enough(p));
+		connection_wake_at(&p->connection, enough(p, allowed - (size_t)n));
 	if (n == 0)
 		handle_end(a->swarm, p, "closed the connection before it answered");
 	else if (n < 0 && errno == ECONNRESET)

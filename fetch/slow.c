@@ -14,7 +14,7 @@
 #define QUEUE_BYTES 8192
 #define HOPELESS_RATE 1024	/* bytes a second: less, */
 #define HOPELESS_S 60		/* and so long to go, and it is left though nobody is known to have the chunk */
-#define PATIENCE_MS 500		/* without a byte: from then on poll tells of any, not only of many at a time */
+#define QUIET_MS 500		/* without a byte: from then on poll tells of any, not only of many at a time */
 #define TWIN_SILENCE_MS 1000	/* for a twin: the peer may have no room for it */
 #define REST_MS 1000		/* after it made us wait */
 #define UNKNOWN_RATE (1u << 20)	/* bytes a second that a peer is thought to deliver that has not delivered yet */
@@ -169,7 +169,7 @@ static void end_what_takes_too_long(struct swarm *s, int64_t now_ms)
 			swarm_fail(s, p, "can't be connected to in time", now_ms);
 		else if (c->asked_count > 0 && silent >= silence_limit(s, p))
 			swarm_fail(s, p, "has been silent for too long", now_ms);
-		else if (silent >= PATIENCE_MS)
+		else if (silent >= QUIET_MS)
 			connection_wake_at(c, 1);
 	}
 }
@@ -189,7 +189,7 @@ int64_t slow_next_look_ms(const struct swarm *s, const struct peer *p, int64_t n
 	if (c->connecting)
 		return c->heard_ms + connect_limit(s, p);
 	if (c->wake_bytes > 1)
-		return c->heard_ms + PATIENCE_MS;
+		return c->heard_ms + QUIET_MS;
 	if (s->choice.wanted.count == 0)
 		return patient_until_ms > now_ms ? clock_earlier(patient_until_ms, now_ms + LOOK_MS) : now_ms + LOOK_MS;
 	if (now_ms - c->due_ms < swarm_scaled(s, QUEUE_MS))

@@ -158,17 +158,24 @@ static uint64_t count_wanted(const struct datafile *d, const struct held *there,
 	return count;
 }
 
+/* Bytes in so many chunks, at least one. */
+static uint64_t length_of(const struct metafile *m, uint64_t first, uint64_t count)
+{
+	uint64_t last = first + count - 1;
+
+	return metafile_chunk_offset(m, last) - metafile_chunk_offset(m, first) + metafile_chunk_length(m, last);
+}
+
 /* Copies these chunks, and checks them. Returns 0; or an errno after a message, and
  * *unreadable tells whether that is the older file's. */
 static int copy_chunks(struct datafile *d, const struct older *o, uint64_t first, uint64_t count,
 		       bool *unreadable)
 {
-	uint64_t begin = metafile_chunk_offset(&d->meta, first), last = first + count - 1;
-	uint64_t end = metafile_chunk_offset(&d->meta, last) + metafile_chunk_length(&d->meta, last);
+	uint64_t begin = metafile_chunk_offset(&d->meta, first);
 	int read_error = 0, error = datafile_mark(d);
 
 	if (error == 0)
-		error = copy_between(o->fd, begin, d->fd, begin, end - begin, &read_error);
+		error = copy_between(o->fd, begin, d->fd, begin, length_of(&d->meta, first, count), &read_error);
 	if (error != 0)
 		return say_unwritable(d, error);
 	*unreadable = read_error != 0;
@@ -188,7 +195,7 @@ static int copy_all(struct datafile *d, const struct older *o, const struct held
 		int error = count > 0 ? copy_chunks(d, o, chunk, count, &unreadable) : 0;
 		if (error != 0)
 			return unreadable ? 0 : error;
-		*copied += count;
+		*copied += count > 0 ? length_of(&d->meta, chunk, count) : 0;
 		chunk += count > 0 ? count : 1;
 	}
 	return 0;
@@ -213,7 +220,7 @@ int fill_from(struct datafile *d, const struct older *o, unsigned workers,
 		error = copy_all(d, o, there, &copied);
 		if (error == 0)
 			log_info("%s: %s of it were copied from %s", d->path,
-				 format_bytes((double)(copied * d->meta.chunk_size), bytes), o->path);
+				 format_bytes((double)copied, bytes), o->path);
 	}
 	if (there != NULL)
 		held_free(there);

@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "base/exits.h"
+#include "base/format.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -66,22 +67,19 @@ static void add_text(struct text *t, const char *s)
 	}
 }
 
-static void put_number(struct text *t, uint64_t n)
+static void add_number(struct text *t, uint64_t n)
 {
-	char digits[24], *p = digits + sizeof digits;
+	char digits[24];
 
-	*--p = '\0';
-	do
-		*--p = (char)('0' + n % 10);
-	while ((n /= 10) != 0);
-	add_text(t, p);
+	*format_digits(digits, n, 1) = '\0';
+	add_text(t, digits);
 }
 
 static void add_line(struct text *t, const char *key, uint64_t value)
 {
 	add_text(t, key);
 	add_text(t, "=");
-	put_number(t, value);
+	add_number(t, value);
 	add_text(t, "\n");
 }
 
@@ -90,31 +88,31 @@ static uint64_t bytes_held(const struct datafile *d)
 	return datafile_held_bytes(d, held_count(d->held));
 }
 
-static void put_file_key(struct text *t, size_t i, const char *key)
+static void add_file_key(struct text *t, size_t i, const char *key)
 {
 	add_text(t, "file.");
-	put_number(t, i);
+	add_number(t, i);
 	add_text(t, key);
 }
 
-static void put_file(struct text *t, size_t i)
+static void add_file(struct text *t, size_t i)
 {
 	const struct datafile *d = &files[i];
 	size_t before = t->used;
 	bool complete = held_count(d->held) == d->meta.chunks;
 
-	put_file_key(t, i, ".path=");
+	add_file_key(t, i, ".path=");
 	size_t start = t->used;
 	add_text(t, d->path);
 	for (size_t at = start; at < t->used; at++)
 		if ((unsigned char)t->bytes[at] < ' ' || t->bytes[at] == 0x7f)
 			t->bytes[at] = '?';
 	add_text(t, "\n");
-	put_file_key(t, i, ".state=");
+	add_file_key(t, i, ".state=");
 	add_text(t, atomic_load(d->lost) ? "lost\n" : complete ? "complete\n" : "incomplete\n");
-	put_file_key(t, i, ".bytes");
+	add_file_key(t, i, ".bytes");
 	add_line(t, "", bytes_held(d));
-	put_file_key(t, i, ".length");
+	add_file_key(t, i, ".length");
 	add_line(t, "", d->meta.length);
 	if (t->max - t->used < 64)	/* it was cut, or nearly */
 		t->used = before;
@@ -175,7 +173,7 @@ static void make_text(struct text *t, int exit_status)
 	if (exit_status >= 0)
 		add_line(t, "exit", (uint64_t)exit_status);
 	for (size_t i = 0; i < file_count; i++)
-		put_file(t, i);
+		add_file(t, i);
 	add_text(t, "\n");	/* ends the block */
 }
 

@@ -100,14 +100,7 @@ class Status(Case):
         self.assertEqual(blocks(os.read(reader, 65536).decode())[-1]["exit"], "0")
 
     def test_a_pipe_that_is_full_holds_up_nobody(self):
-        reading, writing = os.pipe()
-        self.addCleanup(os.close, reading)
-        os.set_blocking(writing, False)
-        try:
-            while True:
-                os.write(writing, bytes(4096))
-        except BlockingIOError:
-            os.set_blocking(writing, True)
+        reading, writing = self.full_pipe()
         program = subprocess.Popen([PROGRAMS / "cascade", "--status", "-", "--linger", "1", self.file.metafile_path,
                                     "-", f"{LOOPBACK}:0"], stdout=writing, stderr=subprocess.DEVNULL)
         os.close(writing)
