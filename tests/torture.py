@@ -453,8 +453,16 @@ class Track(Scenario):
             named = self.ask(address, tracker_request(LIST, mine.hash, (LOOPBACK, 8)))
             if named == [peer]:
                 break
+            if run.point and run.process.poll() is not None:
+                break
             if named is not None and named != [] or time.monotonic() > deadline:
                 raise Wrong(f"it names {named}; it said: {run.said()}")
+        if run.point and not run.point.kills and run.process.poll() is not None:
+            status = run.wait()
+            if status == 0:
+                raise Wrong("it ended by itself")
+            run.check_failure(status)  # it can't be confined, and says so
+            return
         status = run.terminate()
         if status != 0 and not (run.point and run.point.kills):
             raise Wrong(f"exit status {status}")
