@@ -248,6 +248,7 @@ void swarm_delivered(struct swarm *s, struct peer *p, uint64_t chunks)
 	p->chunks += chunks;
 	p->proven = true;
 	p->failures = 0;
+	s->fruitless = false;
 }
 
 void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes)

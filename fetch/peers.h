@@ -72,7 +72,8 @@ struct swarm {
 	size_t count;
 	size_t connected_max;		/* peers at a time; SWARM_CONNECTED_MAX, unless the caller lowers it */
 	size_t turn;			/* who is asked first of equals, next time */
-	unsigned takings;		/* times that chunks were taken from slow peers, since all are asked for */
+	unsigned takings;		/* times that chunks were taken from slow peers, since all are asked for; */
+	bool fruitless;			/* and since it was last done, no chunk has come */
 	uint64_t wasted;		/* bytes that came and were of no use */
 	char trouble[ADDRESS_TEXT_SIZE + 128];	/* the last peer that failed, and why */
 	bool unreachable;		/* that was before there was a connection */

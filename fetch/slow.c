@@ -7,7 +7,7 @@
 /* Every wait for a peer has a limit. --timeout scales these: */
 #define CONNECT_MS 5000		/* a SYN and two more of them get lost, and still it connects */
 #define SILENCE_MS 10000	/* without a byte while something is asked for */
-#define SLOW_LEAST_MS 50	/* in place of PEER_SLOW_MS, when others were too slow for what is left, */
+#define SLOW_LEAST_MS 10	/* in place of PEER_SLOW_MS, when others were too slow for what is left, */
 #define SLOW_ANSWERS 3		/* but not less than so many times what the peer took of late */
 #define LOOK_MS 250		/* between two looks at who is slow, when all is asked for, at most */
 #define QUEUE_MS 2000		/* with no more than so many bytes: what was asked for waits in a queue */
@@ -19,12 +19,30 @@
 #define REST_MS 1000		/* after it made us wait */
 #define UNKNOWN_RATE (1u << 20)	/* bytes a second that a peer is thought to deliver that has not delivered yet */
 
+/* How long the peer may owe a response, before what it was asked for may be taken from it.
+ * Each time that this had to be done for what is left, the next ones have half as long:
+ * then any number of peers that turn out to be slow, one after the other, costs little
+ * more than the first. It is not less than what the peer took for its chunks of late: it may
+ * have a queue. But while nothing comes from whoever is asked instead, each has only a moment
+ * to begin, until all have been tried. */
+static int64_t patience_ms(const struct swarm *s, const struct peer *p)
+{
+	int64_t ms = s->fruitless ? 0 : PEER_SLOW_MS >> (s->takings < 10 ? s->takings : 10);
+	int64_t least_ms = SLOW_ANSWERS * (p->connection.round_trip_ms + (s->fruitless ? 0 : p->answer_ms));
+
+	if (least_ms < SLOW_LEAST_MS)
+		least_ms = SLOW_LEAST_MS;
+	if (ms < least_ms)
+		ms = least_ms;
+	return swarm_scaled(s, ms < PEER_SLOW_MS ? (int)ms : PEER_SLOW_MS);
+}
+
 /* How long the peer needs for all that it was asked for at its present rate, in seconds.
  * A byte now and then is a rate like any other: it takes very long. */
 static double seconds_left(const struct swarm *s, const struct peer *p, int64_t now_ms)
 {
 	const struct connection *c = &p->connection;
-	bool stalls = now_ms - c->heard_ms >= swarm_scaled(s, PEER_SLOW_MS);
+	bool stalls = now_ms - c->heard_ms >= patience_ms(s, p);
 	double rate = stalls ? 0 : connection_rate(c, now_ms);
 	double came = connection_missing_of_chunk(c) > 0 ? (double)c->body_got : 0;
 	double since_due = came * 1000 / (double)(now_ms - c->due_ms + 1);
@@ -34,22 +52,6 @@ static double seconds_left(const struct swarm *s, const struct peer *p, int64_t 
 	if (!p->holding.partial && since_due < rate)
 		rate = since_due;
 	return rate > 0 ? ((double)c->asked_count * (double)s->chunk_size - came) / rate : 1e9;
-}
-
-/* How long the peer may owe a response, before what it was asked for may be taken from it.
- * Each time that this had to be done for what is left, the next ones have half as long:
- * then any number of peers that turn out to be slow, one after the other, costs little
- * more than the first. */
-static int64_t patience_ms(const struct swarm *s, const struct peer *p)
-{
-	int64_t least_ms = SLOW_ANSWERS * (p->answer_ms + p->connection.round_trip_ms);
-	int64_t ms = PEER_SLOW_MS >> (s->takings < 10 ? s->takings : 10);
-
-	if (least_ms < SLOW_LEAST_MS)
-		least_ms = SLOW_LEAST_MS;
-	if (ms < least_ms)
-		ms = least_ms;
-	return swarm_scaled(s, ms < PEER_SLOW_MS ? (int)ms : PEER_SLOW_MS);
 }
 
 /* Whether the peer has nothing to do, and can be asked for a chunk that another has. One
@@ -96,6 +98,7 @@ static void take_from_slow(struct swarm *s, int64_t now_ms)
 
 	if (s->choice.wanted.count > 0) {
 		s->takings = 0;
+		s->fruitless = false;
 		return;
 	}
 	for (size_t i = 0; i < s->count; i++) {
@@ -115,6 +118,7 @@ static void take_from_slow(struct swarm *s, int64_t now_ms)
 		}
 	}
 	s->takings += took;
+	s->fruitless = s->fruitless || took;
 }
 
 /* Whether somebody who has nothing to do is known to have the chunk. */

@@ -15,22 +15,26 @@
 #define TWINS_TRIAL_MS 2000	/* later all of them must deliver */
 #define TWINS_GAIN 1.5		/* times as much as the first one did alone */
 
-/* Whether no other peer is connected to. */
-static bool is_alone(const struct swarm *s, const struct peer *p)
+/* The only peer that is connected to, its twins apart. NULL: there is none, or several. */
+static struct peer *find_only(const struct swarm *s)
 {
+	struct peer *only = NULL;
+
 	for (size_t i = 0; i < s->count; i++) {
-		const struct peer *q = &s->peers[i];
-		if (q != p && !q->twin && peer_is_connected(q) && !q->connection.connecting)
-			return false;
+		struct peer *p = &s->peers[i];
+		if (p->twin || !peer_is_connected(p) || p->connection.connecting)
+			continue;
+		if (only != NULL)
+			return NULL;
+		only = p;
 	}
-	return true;
+	return only;
 }
 
-/* Whether the peer may have twins, if they gain something. */
-static bool may_have_twins(const struct swarm *s, const struct peer *p)
+/* Whether that peer, being the only one, may have twins if they gain something. */
+static bool may_have_twins(const struct peer *p)
 {
-	return !p->single && p->proven && !p->slow && !p->holding.partial && !p->one_at_a_time && p->closings == 0 &&
-	       is_alone(s, p);
+	return !p->single && p->proven && !p->slow && !p->holding.partial && !p->one_at_a_time && p->closings == 0;
 }
 
 /* Whether the line to the peer is long, and carries as much in a round trip as a kernel lends
@@ -40,7 +44,7 @@ static bool would_gain(const struct swarm *s, const struct peer *p)
 	const struct connection *c = &p->connection;
 	uint64_t carries = connection_carries(c);
 
-	return !c->connecting && swarm_connections(s) + TWINS_MAX <= s->connected_max &&
+	return swarm_connections(s) + TWINS_MAX <= s->connected_max &&
 	       c->round_trip_ms >= TWINS_ROUND_TRIP_MS && carries >= TWINS_BYTES &&
 	       s->choice.wanted.count > 1 && s->choice.wanted.count >= TWINS_WANTED * carries / s->chunk_size;
 }
@@ -87,32 +91,47 @@ static void connect_twins(struct swarm *s, struct peer *p, int64_t now_ms)
 	}
 }
 
-/* They still send what they were asked for, and are disconnected then. */
-static void dismiss_twins(struct swarm *s, const struct peer *p)
+/* All twins are asked for nothing more. */
+static void dismiss_twins(struct swarm *s)
 {
-	for (size_t i = 0; i < s->count; i++) {
-		struct peer *twin = &s->peers[i];
-		if (peer_is_twin_of(twin, p))
-			twin->leaves = true;
-	}
+	for (size_t i = 0; i < s->count; i++)
+		s->peers[i].leaves = s->peers[i].twin;
+}
+
+/* They have sent what they were asked for. */
+static void disconnect_dismissed(struct swarm *s, int64_t now_ms)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (s->peers[i].leaves && s->peers[i].connection.asked_count == 0)
+			swarm_disconnect_one(s, &s->peers[i], now_ms);
+}
+
+/* Whether all of the peer's connections have had their time, and deliver too little. */
+static bool have_failed(const struct swarm *s, const struct peer *p, size_t twins, double rate, int64_t now_ms)
+{
+	return twins > 0 && now_ms - p->twins_since_ms >= TWINS_TRIAL_MS && s->choice.wanted.count > 0 &&
+	       rate < TWINS_GAIN * p->alone_rate;
+}
+
+/* Looks whether the only peer gains by the twins that it has, or would gain by some. */
+static void manage_twins_of(struct swarm *s, struct peer *p, int64_t now_ms)
+{
+	double rate;
+	size_t twins = count_twins(s, p, &rate, now_ms);
+
+	if (have_failed(s, p, twins, rate, now_ms))
+		swarm_no_more_twins(p);
+	else if (twins == 0 && would_gain(s, p))
+		connect_twins(s, p, now_ms);
 }
 
 void twins_manage(struct swarm *s, int64_t now_ms)
 {
-	for (size_t i = 0; i < s->count; i++) {
-		struct peer *p = &s->peers[i];
-		double rate;
-		if (p->leaves && p->connection.asked_count == 0)
-			swarm_disconnect_one(s, p, now_ms);
-		if (p->twin || !peer_is_connected(p))
-			continue;
-		size_t twins = count_twins(s, p, &rate, now_ms);
-		if (twins > 0 && now_ms - p->twins_since_ms >= TWINS_TRIAL_MS && s->choice.wanted.count > 0 &&
-		    rate < TWINS_GAIN * p->alone_rate)
-			swarm_no_more_twins(p);
-		if (!may_have_twins(s, p))
-			dismiss_twins(s, p);
-		else if (twins == 0 && would_gain(s, p))
-			connect_twins(s, p, now_ms);
-	}
+	struct peer *only = find_only(s);
+
+	if (only != NULL && may_have_twins(only))
+		manage_twins_of(s, only, now_ms);
+	else
+		dismiss_twins(s);
+	disconnect_dismissed(s, now_ms);
 }

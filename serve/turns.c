@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "net/regions.h"
+#include "serve/trial.h"
 
 #define REVIEW_MS 1000		/* between two looks at how many may have a turn */
 #define LOOK_MS 10		/* between two looks at who is first; for each that is before us as much again, */
@@ -24,10 +25,9 @@ struct turn {
 /* What all children write to. */
 struct shared {
 	_Atomic uint32_t asked;		/* requests, in all */
-	_Atomic uint32_t allowed;	/* turns at a time */
+	struct trial trial;		/* of how many have a turn at a time */
 	_Atomic uint32_t reviewed_ms;	/* when that was last looked at: the low bits of clock_ms */
 	_Atomic uint32_t kib, bytes;	/* sent since then; below 1 KiB in bytes */
-	_Atomic uint32_t best;		/* KiB a second that were sent at best, by what is known */
 };
 
 /* Each process has its own: no child can move what the parent writes to. */
@@ -48,7 +48,7 @@ struct turns *turns_new(unsigned children, size_t files)
 		return NULL;
 	*t = (struct turns){.children = children, .shared = shared, .turn = (struct turn *)(void *)(shared + 1)};
 	t->copies = (_Atomic uint32_t *)(void *)(t->turn + children);
-	shared->allowed = TURNS_LEAST;
+	trial_begin(&shared->trial, TURNS_LEAST);
 	return t;
 }
 
@@ -96,7 +96,7 @@ void turns_count(struct turns *t, size_t bytes)
 	}
 }
 
-/* Allows more turns as long as they send more than ever of late; else fewer. */
+/* Looks, each second, how many turns are worth having. */
 static void review(struct shared *shared, unsigned most)
 {
 	uint32_t now = (uint32_t)clock_ms(), since = shared->reviewed_ms, ms = now - since;
@@ -104,15 +104,10 @@ static void review(struct shared *shared, unsigned most)
 	if (ms < REVIEW_MS || !atomic_compare_exchange_strong(&shared->reviewed_ms, &since, now))
 		return;
 	uint32_t rate = (uint32_t)((uint64_t)atomic_exchange(&shared->kib, 0) * 1000 / ms);
-	uint32_t best = shared->best, allowed = shared->allowed;
-	if (ms >= 2 * REVIEW_MS)
-		return;		/* for some time nobody waited */
-	if (rate > best + best / 8)
-		allowed += allowed / 2;
-	else if (allowed > TURNS_LEAST)
-		allowed--;
-	shared->allowed = allowed < most ? allowed : most;
-	shared->best = rate > best ? rate : best - best / 16;
+	if (ms < 2 * REVIEW_MS)
+		trial_second(&shared->trial, rate, TURNS_LEAST, most);
+	else
+		trial_broken_off(&shared->trial);
 }
 
 bool turns_wait(struct turns *t, unsigned child, int fd, int ms)
@@ -129,7 +124,7 @@ bool turns_wait(struct turns *t, unsigned child, int fd, int ms)
 			before += state == WAITING && (later < 0 || (later == 0 && i < child));
 		}
 		/* Two at once may take the last turn: no harm. */
-		if (before == 0 && sending < t->shared->allowed) {
+		if (before == 0 && sending < t->shared->trial.turns) {
 			t->turn[child].state = SENDING;
 			return true;
 		}

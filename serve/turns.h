@@ -7,9 +7,8 @@
  * after 1.35 times the least time instead of 1.91 (docs/choice.md). Where no more clients
  * than TURNS_LEAST are connected, nobody waits.
  *
- * How many have a turn is found out: at first TURNS_LEAST. Each second it is half as many
- * again if the rate of all together was an eighth better than ever, else one fewer. So
- * slow clients don't leave the line idle.
+ * How many have a turn is found out by trial (trial.h), beginning with TURNS_LEAST: so slow
+ * clients don't leave the line idle.
  *
  * The table lies in memory that the parent's children share. Nothing in it is trusted
  * beyond the order of clients: a child that writes nonsense delays others. */
@@ -20,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define TURNS_LEAST 4
+#define TURNS_LEAST 3
 #define TURN_COPY 30
 
 struct turns;

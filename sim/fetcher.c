@@ -11,6 +11,7 @@
 #define CHECK_US 2000		/* a checker takes for a chunk */
 #define DRIP_US 300000		/* between two bytes of a dripper */
 #define STARVED_US 40000000	/* without a byte of a chunk while somebody has something */
+#define NAMES 20	/* on a list of our tracker, at most */
 #define LARGE 128		/* nodes */
 #define FULL_CHECK_MAX 256	/* chunks of a file for which each is looked at after each event */
 
@@ -98,24 +99,24 @@ static void manage(struct node *n)
 	manage_at(n, (next > now_ms() ? next : now_ms() + 1) * 1000);
 }
 
-size_t make_list(const struct node *n, struct tracker_entry entries[NAMES])
+size_t make_list(const struct node *n, struct tracker_entry entries[NAMES_MAX])
 {
-	size_t count = 0;
+	size_t most = set.names > 0 ? (size_t)set.names : NAMES, count = 0;
 
 	for (int i = 0; i < node_count; i++) {
 		if (!nodes[i].subscribed || i == n->id)
 			continue;
-		size_t at = count < NAMES ? count : (size_t)random() % (count + 1);
-		if (at < NAMES)
+		size_t at = count < most ? count : (size_t)random() % (count + 1);
+		if (at < most)
 			entries[at] = (struct tracker_entry){.address = address_of(&nodes[i]), .last_seen = 1000};
 		count++;
 	}
-	return count < NAMES ? count : NAMES;
+	return count < most ? count : most;
 }
 
 static void subscribe(struct node *n)
 {
-	struct tracker_entry entries[NAMES];
+	struct tracker_entry entries[NAMES_MAX];
 
 	n->subscribed = true;
 	asking_take_names(&n->asking, entries, make_list(n, entries));
@@ -123,7 +124,7 @@ static void subscribe(struct node *n)
 
 static void take_list(struct node *n)
 {
-	struct tracker_entry entries[NAMES];
+	struct tracker_entry entries[NAMES_MAX];
 
 	current = n;
 	asking_take_list(&n->asking, entries, make_list(n, entries), now_ms());

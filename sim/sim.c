@@ -35,6 +35,8 @@ static const struct {
 	{"32 fetchers, 10 % lying, 10 % dripping", 1.60, false, 5,
 	 {32, CHUNKS(128, 256), LINES(20), .liars = 0.1, .drippers = 0.1}},
 	{"8 fetchers, and 4 reference peers", 1.40, false, 5, {12, CHUNKS(256, 256), LINES(20), .references = 4}},
+	{"1 fetcher, 100 that drip after a chunk, 102 chunks", 4.8, false, 5,
+	 {101, CHUNKS(102, 64), LINES(100), .drippers = 100.0 / 101, .names = 101}},
 	{"8 fetchers, round trip 40 ms", 1.34, false, 5, {8, CHUNKS(256, 256), .up = 20, .down = 20, .delay_ms = 20}},
 	{"100 fetchers, 256 chunks", 1.50, false, 3, {100, CHUNKS(256, 256), LINES(20)}},
 	{"1,000 fetchers, 1,024 chunks", 1.50, true, 1, {1000, CHUNKS(1024, 256), LINES(20)}},

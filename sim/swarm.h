@@ -14,12 +14,13 @@ struct settings {
 	double delay_ms;			/* from a peer to another */
 	double late, killed, liars, drippers, silent, blind, closing;	/* fractions of the fetchers */
 	int references;				/* of the fetchers, the last ones */
+	int names;				/* that the tracker puts on a list, at most; 0: 20, as ours does */
 	unsigned seed;
 };
 
 enum kind {HONEST, LIAR, DRIPPER, SILENT, REFERENCE};
 
-#define NAMES 20	/* that the tracker puts on a list, at most */
+#define NAMES_MAX 128	/* that a tracker may put on a list */
 
 /* Node 0 is the seeder. */
 struct node {
@@ -42,7 +43,7 @@ struct node {
 	int64_t down_free_us;
 
 	/* reference.c: */
-	struct tracker_entry named[NAMES];
+	struct tracker_entry named[NAMES_MAX];
 	size_t named_count, asked_of;	/* asked_of: an index of named */
 	uint64_t awaited, awaited_bytes;	/* chunk; what came of it */
 	int64_t listed_us;
@@ -112,7 +113,7 @@ void reference_handle_node(const struct event *e, struct node *n);
 /* fetcher.c */
 /* What the tracker names to a node: some of those that have subscribed, by chance, each as
  * likely as any other. Returns how many they are. */
-size_t make_list(const struct node *n, struct tracker_entry entries[NAMES]);
+size_t make_list(const struct node *n, struct tracker_entry entries[NAMES_MAX]);
 
 void fetcher_start(struct node *n);
 void fetcher_stop(struct node *n);

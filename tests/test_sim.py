@@ -7,7 +7,7 @@ from support import PROGRAMS, Case
 
 SIM = PROGRAMS / "build" / "sim" / "sim"
 MIXTURES = 1000
-ROWS = 0, 1, 3, 9, 10  # of the table: 8 fetchers, 32, 32 of which some are hostile, 8 and reference peers
+ROWS = 0, 1, 3, 9, 10, 11  # of the table: 8 fetchers, 32, hostile and slow peers among them, reference peers
 
 
 class Simulation(Case):

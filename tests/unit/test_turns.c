@@ -106,7 +106,7 @@ static void a_turn_is_waited_for(void)
 	pid_t pid = unit_fork();
 	if (pid == 0)
 		_exit(turns_wait(turns, 4, -1, 1000 * UNIT_TIME_LIMIT) ? 0 : 1);
-	turns_end(turns, 3);
+	turns_end(turns, TURNS_LEAST - 1);
 	int status;
 	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
 }
