@@ -9,7 +9,8 @@ scheme needs: the longest of size / seeder's uplink, size / slowest downlink,
 and fetchers * size / sum of all uplinks.
 
 With --table, all of that for each row of ROWS, and aria2c on the same lines where it
-is installed and can take part.
+is installed and can take part. With --fit, what is lost once, at the start, and what with
+each byte: "start + r * least", for two sizes of the file.
 """
 
 import argparse
@@ -47,7 +48,9 @@ ROWS = {  # what is measured, what the last may take, and the options
     "32 fetchers, 10 % lying, 10 % dripping": (1.60, {**EQUAL, "fetchers": 32, "mib": 32, "lying": 0.1,
                                                       "dripping": 0.1}),
     "8 fetchers, and 4 reference peers": (1.40, {**EQUAL, "fetchers": 12, "reference": 4}),
+    "8 fetchers, round trip 40 ms": (1.34, {**EQUAL, "delay": 10}),
 }
+FIT_MIB = 64, 512  # sizes of the file for --fit
 
 
 class Swarm(Net):
@@ -280,6 +283,7 @@ def parse_arguments():
     parser.add_argument("--dripping", type=float, default=0, metavar="PART", help="of them sends a byte at a time (0)")
     parser.add_argument("--reference", type=int, default=0, metavar="N", help="of them are reference peers (0)")
     parser.add_argument("--table", nargs="*", metavar="WORDS", help="measure these rows of the table, or all")
+    parser.add_argument("--fit", action="store_true", help="measure two sizes of the file, and fit a line")
     parser.add_argument("--keep-logs", metavar="DIRECTORY", help="put what the peers say there")
     return parser.parse_args()
 
@@ -338,9 +342,25 @@ def measure_table(settings):
     print("\n".join(lines))
 
 
+def measure_fit(settings):
+    """Fit start + r * least to the medians of two sizes."""
+    points = []
+    for mib in FIT_MIB:
+        row = copy.copy(settings)
+        row.mib = mib
+        ratios, *_ = measure(row)
+        points.append((least_seconds(row), statistics.median(ratios) * least_seconds(row)))
+    (least, took), (more_least, more_took) = points
+    slope = (more_took - took) / (more_least - least)
+    print(f"the last is complete after {took - slope * least:.2f} s + {slope:.3f} times the least")
+
+
 def main():
     settings = parse_arguments()
     end_cleanly()
+    if settings.fit:
+        measure_fit(settings)
+        return 0
     if settings.table is not None:
         measure_table(settings)
         return 0

@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 /* Bytes that a peer is asked for ahead of what it sends: what it can deliver in a
  * second. A fast one near by is asked for less: that it fills our socket's buffer
  * gains nothing, and from then on it is we who make it send, in the time in which we
@@ -13,6 +12,7 @@
  * at the start, and take a cap below for the sender having nothing more to say. */
 #define WINDOW_FIRST (1u << 20)
 #define WINDOW_NEAR (4u << 20)
+#define LONG_LINE_MS 20		/* a round trip: from then on it is asked for WINDOW_NEAR from the beginning */
 #define WINDOW_MAX (64u << 20)
 #define ROUND_TRIPS 8
 
@@ -45,9 +45,11 @@ static double clamp(double value, double least, double most)
  * it delivers in a second, or in some round trips. */
 static uint64_t window_alone(const struct swarm *s, const struct peer *p)
 {
-	double round_trips = p->rate * ROUND_TRIPS * (double)p->connection.round_trip_ms / 1000;
+	int64_t round_trip_ms = p->connection.round_trip_ms;
+	double round_trips = p->rate * ROUND_TRIPS * (double)round_trip_ms / 1000;
 	double most = clamp(round_trips, WINDOW_NEAR, WINDOW_MAX);
-	uint64_t chunks = (uint64_t)clamp(p->rate, WINDOW_FIRST, most) / s->chunk_size;
+	double least = round_trip_ms < LONG_LINE_MS ? WINDOW_FIRST : WINDOW_NEAR;
+	uint64_t chunks = (uint64_t)clamp(p->rate, least, most) / s->chunk_size;
 
 	if (chunks < 2)
 		chunks = 2;

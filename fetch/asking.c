@@ -9,7 +9,7 @@
 
 #define ASK_MS 10000			/* between two questions, and for an answer */
 #define UNREACHABLE_MS 2000		/* without a peer that can be reached, before it is asked again */
-#define LIST_AGE_SERVING_MS 1000	/* a list younger than that is not renewed by a peer that serves, */
+#define LIST_AGE_SERVING_MS 250	/* a list younger than that is not renewed by a peer that serves, */
 #define LIST_AGE_CLIENT_MS 10000	/* nor this by one that doesn't */
 #define LIST_AGE_MAX_MS 300000		/* an older one is renewed in any case */
 #define JITTER_MS 1000			/* so that not all who began together ask together */

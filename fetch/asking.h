@@ -11,9 +11,10 @@
  * Up to a second is added to the 10 s and 2 s.
  *
  * A list is old when it has the age that the download had when the list came, but not
- * before 10 s, or 1 s where this peer serves: those that were started together with it
- * have subscribed by then. After 5 minutes any list is old. As long as lists name
- * somebody new, they are renewed as soon as may be: a list has a part of all names. */
+ * before 10 s, or a quarter of a second where this peer serves: those that were started
+ * together with it subscribe one after the other, as soon as they have a chunk. After
+ * 5 minutes any list is old. As long as lists name somebody new, they are renewed as soon
+ * as may be: a list has a part of all names. */
 #ifndef ASKING_H
 #define ASKING_H
 
