@@ -55,8 +55,8 @@ static const char help_text[] =
 	"for none.\n"
 	"\n"
 	"  -c, --client-only        don't serve; exit when everything is complete\n"
-	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order; - alone, with\n"
-	"                           -c, for standard output\n"
+	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order; with -c and one\n"
+	"                           metafile, - for standard output\n"
 	"  -f, --force              use a local file that would be refused\n"
 	"      --from OLD           copy what matches at the same place in OLD, a file that is never\n"
 	"                           changed, and fetch the rest; may be given several times\n"
@@ -303,11 +303,12 @@ static void parse_operands(struct settings *s, int count, char **operands)
 
 static bool has_part(const char *joined, const char *part)
 {
-	size_t length = strlen(part);
-
-	for (; joined != NULL; joined = strchr(joined, ':'), joined += joined != NULL)
-		if (strncmp(joined, part, length) == 0 && (joined[length] == ':' || joined[length] == '\0'))
+	while (joined != NULL) {
+		size_t length = strcspn(joined, ":");
+		if (length == strlen(part) && memcmp(joined, part, length) == 0)
 			return true;
+		joined = joined[length] == ':' ? joined + length + 1 : NULL;
+	}
 	return false;
 }
 

@@ -228,19 +228,6 @@ static void handle_connection(struct fetch *f, struct peer *p, short revents)
 		arrival_receive(&f->arrival, p);
 }
 
-/* Nothing is under way: another file may have its turn. Connections over which
- * nothing was asked can wait for the next one. */
-static bool is_idle(const struct fetch *f)
-{
-	return !asking_is_under_way(&f->asking) && arrival_is_idle(&f->arrival) && swarm_is_idle(&f->swarm);
-}
-
-/* All that may be asked for is held, and not yet written to standard output. */
-static bool waits_for_reader(const struct fetch *f)
-{
-	return f->outlet.from >= 0 && f->swarm.choice.wanted.count == 0 && is_idle(f);
-}
-
 static void read_outlet(struct fetch *f)
 {
 	if (outlet_read(&f->outlet) == 0)
@@ -254,7 +241,7 @@ static void wait_and_handle(struct fetch *f, bool share)
 	struct polled polled;
 	bool came = wait_for_events(f, &polled, share);
 
-	if (waits_for_reader(f))
+	if (outlet_waits(&f->outlet))
 		good_ms = clock_ms();	/* it is no peer's fault that nothing has arrived */
 	if (came) {
 		if (polled.place[QUERY].revents != 0)
@@ -272,6 +259,13 @@ static void wait_and_handle(struct fetch *f, bool share)
 		}
 	}
 	excuse_peers(f);
+}
+
+/* Nothing is under way: another file may have its turn. Connections over which
+ * nothing was asked can wait for the next one. */
+static bool is_idle(const struct fetch *f)
+{
+	return !asking_is_under_way(&f->asking) && arrival_is_idle(&f->arrival) && swarm_is_idle(&f->swarm);
 }
 
 static bool gives_up(struct fetch *f)
@@ -342,7 +336,7 @@ static void ask_for_all(struct fetch *f)
 {
 	swarm_manage(&f->swarm, clock_ms());
 	asking_start_if_due(&f->asking);
-	if (!waits_for_reader(f))
+	if (!outlet_waits(&f->outlet))
 		say_if_nothing_comes(f);
 }
 
@@ -359,10 +353,10 @@ static void fetch_file(struct fetch *f, bool share)
 		wait_and_handle(f, share);
 		if (held == 0 && f->arrival.held > 0)
 			give_news(f->options);	/* from now on this peer is one of those who serve */
-		if (f->arrival.held > held)
+		if (f->arrival.held > held) {
 			good_ms = clock_ms();
-		if (f->arrival.held > held)
 			outlet_wake(&f->outlet);
+		}
 		ask_for_all(f);
 		if (share && is_idle(f))
 			break;

@@ -283,6 +283,15 @@ void outlet_wake(const struct outlet *o)
 		(void)!write(o->to, "", 1);
 }
 
+bool outlet_waits(struct outlet *o)
+{
+	if (o->from < 0)
+		return false;
+	while (o->ready < o->end && held_has(o->file->held, o->ready))
+		o->ready++;
+	return o->ready == o->end;
+}
+
 /* Says why no more can be written. */
 static int fail(struct outlet *o, const struct report *r)
 {

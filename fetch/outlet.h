@@ -25,6 +25,7 @@ struct outlet {
 	pid_t writer;		/* 0: there is none */
 	int to, from;		/* pipes to the writer, and from it; from is -1 if it has nothing more to say */
 	uint64_t written;	/* chunks, from the first one on */
+	uint64_t ready;		/* chunks that are held, from the first one on, as far as was looked */
 	uint64_t end;		/* of the window */
 	bool done;		/* all is written, and standard output closed */
 	int error;		/* the errno of why standard output takes no more; or 0 */
@@ -42,6 +43,9 @@ void outlet_end(struct outlet *o);
 
 /* Tells the writer that more chunks are held than before. */
 void outlet_wake(const struct outlet *o);
+
+/* Whether all that may be asked for is held, so that nothing comes until the reader has taken some. */
+bool outlet_waits(struct outlet *o);
 
 /* Takes what the writer has said, when poll tells of it: the window moves on, and what comes into
  * it is wanted. Returns 0; or -1 after a message: no more can be written. */

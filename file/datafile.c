@@ -190,7 +190,7 @@ int datafile_unmark(struct datafile *d, bool complete)
 		return 0;
 	/* What proves the file to be ours is on the disk before the mark goes. */
 	if (d->sync && sync_file(d->fd) < 0) {
-		log_warn("%s: can't be put onto the disk", d->place);
+		log_warn("%s: can't be put onto the disk", d->path);
 		return -1;
 	}
 	if (set_length(d) < 0) {
