@@ -554,7 +554,7 @@ int main(int argc, char **argv)
 	};
 
 	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
-	s.has_stdout = fcntl(STDOUT_FILENO, F_GETFD) >= 0;
+	s.has_stdout = fcntl(STDOUT_FILENO, F_GETFD) >= 0 || errno != EBADF;
 	args_program("cascade", usage_text, help_text);
 	parse_options(&s, argc, argv);
 	parse_operands(&s, argc - optind, argv + optind);

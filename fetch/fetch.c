@@ -355,7 +355,7 @@ static void fetch_file(struct fetch *f, bool share)
 			give_news(f->options);	/* from now on this peer is one of those who serve */
 		if (f->arrival.held > held) {
 			good_ms = clock_ms();
-			outlet_wake(&f->outlet);
+			f->arrival.failed |= outlet_wake(&f->outlet) < 0;
 		}
 		ask_for_all(f);
 		if (share && is_idle(f))

@@ -276,11 +276,17 @@ void outlet_end(struct outlet *o)
 
 /* ---- while it arrives ---------------------------------------------------------------- */
 
-/* If the pipe is full, the writer will look. */
-void outlet_wake(const struct outlet *o)
+/* If the pipe is full, the writer will look. If it has ended, outlet_read learns why. */
+int outlet_wake(const struct outlet *o)
 {
-	if (o->to >= 0)
-		(void)!write(o->to, "", 1);
+	ssize_t n = 1;
+
+	while (o->to >= 0 && (n = write(o->to, "", 1)) < 0 && errno == EINTR)
+		;
+	if (n == 1 || errno == EAGAIN || errno == EWOULDBLOCK || errno == EPIPE)
+		return 0;
+	log_warn("%s: the writer can't be told that there is more", o->file->path);
+	return -1;
 }
 
 bool outlet_waits(struct outlet *o)
