@@ -211,7 +211,7 @@ static uint64_t window_end(const struct outlet *o)
 }
 
 /* Forks the writer. Returns 0, or -1 with errno. */
-static int start_writer(struct outlet *o, const uint8_t *zeros)
+static int start_writer(struct outlet *o, struct datafile *d, const uint8_t *zeros)
 {
 	int to[2], from[2];
 
@@ -229,7 +229,8 @@ static int start_writer(struct outlet *o, const uint8_t *zeros)
 	if (o->writer == 0) {
 		close(to[1]);
 		close(from[0]);
-		run_writer(&(struct writer){.file = o->file, .zeros = zeros, .from = to[0], .to = from[1]});
+		datafile_map_read_only(d);
+		run_writer(&(struct writer){.file = d, .zeros = zeros, .from = to[0], .to = from[1]});
 	}
 	close(to[0]);
 	close(from[1]);
@@ -247,7 +248,7 @@ int outlet_begin(struct outlet *o, struct datafile *d, struct choice *c)
 	for (uint64_t chunk = 0; chunk < d->meta.chunks; chunk++)
 		if (held_has(d->held, chunk))
 			zeros[chunk / 8] |= (uint8_t)(1u << chunk % 8);
-	if (start_writer(o, zeros) < 0)
+	if (start_writer(o, d, zeros) < 0)
 		goto failed;
 	free(zeros);
 	o->end = window_end(o);
