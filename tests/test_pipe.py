@@ -123,7 +123,8 @@ class Bytes(PipeCase):
 
     def test_more_than_the_window(self):
         """Chunks of different sizes, in files that are larger than what may come early."""
-        for size, chunk_size in ((2 * WINDOW + 12345, 700_000), (6 * 20 * MIB - 1, 20 * MIB)):
+        for size, chunk_size in ((2 * WINDOW + 12345, 700_000), (6 * 20 * MIB - 1, 20 * MIB),
+                                 (WINDOW + 3 * MIB, 50_001)):
             with self.subTest(chunk_size=chunk_size):
                 file = self.describe_file(f"data-{chunk_size}", size, chunk_size)
                 self.fetch_through(file, peers=[Peer(self, file) for _ in range(3)])
