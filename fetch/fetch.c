@@ -336,8 +336,7 @@ static void ask_for_all(struct fetch *f)
 {
 	swarm_manage(&f->swarm, clock_ms());
 	asking_start_if_due(&f->asking);
-	if (!outlet_waits(&f->outlet))
-		say_if_nothing_comes(f);
+	say_if_nothing_comes(f);
 }
 
 /* Fetches until the file is complete, or can't be; or, if it has to share, until
