@@ -5,6 +5,7 @@
  *      │                               └─ subscriber: tells the tracker, exits
  *      └─ fetcher ─┬─ checkers: hash what the data file holds at the start
  *                  ├─ checkers, up to four: hash what arrives
+ *                  ├─ writer, with -o -: writes the file to standard output
  *                  └─ tracker query: asks for peers, exits
  *
  * This file reads the command line, opens the files, listens, forks the fetcher
@@ -14,6 +15,7 @@
  * end a program are for the first process alone: the others ignore or block them. */
 #define _DEFAULT_SOURCE 1	/* setgroups */
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <grp.h>
 #include <netdb.h>
@@ -34,6 +36,7 @@
 #include "base/process.h"
 #include "csapp.h"
 #include "fetch/fetch.h"
+#include "fetch/outlet.h"
 #include "fetch/progress.h"
 #include "file/datafile.h"
 #include "file/fill.h"
@@ -52,7 +55,8 @@ static const char help_text[] =
 	"for none.\n"
 	"\n"
 	"  -c, --client-only        don't serve; exit when everything is complete\n"
-	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order\n"
+	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order; with -c and one\n"
+	"                           metafile, - for standard output\n"
 	"  -f, --force              use a local file that would be refused\n"
 	"      --from OLD           copy what matches at the same place in OLD, a file that is never\n"
 	"                           changed, and fetch the rest; may be given several times\n"
@@ -101,6 +105,8 @@ struct settings {
 	struct older olders[OLDERS_MAX];
 	const struct passwd *user;	/* to become; NULL: stay the same */
 	bool client_only, force, sync;
+	bool has_stdout;		/* it was open when the program began */
+	bool to_stdout;			/* the one file goes there */
 	struct fetch_options fetch;
 	struct serve_options serve;
 };
@@ -295,6 +301,42 @@ static void parse_operands(struct settings *s, int count, char **operands)
 		args_misuse("without a tracker, --client-only needs a --peer");
 }
 
+static bool has_part(const char *joined, const char *part)
+{
+	while (joined != NULL) {
+		size_t length = strcspn(joined, ":");
+		if (length == strlen(part) && memcmp(joined, part, length) == 0)
+			return true;
+		joined = joined[length] == ':' ? joined + length + 1 : NULL;
+	}
+	return false;
+}
+
+/* Whether the one file is to go to standard output. Then what doesn't fit that is misuse. */
+static bool goes_to_stdout(const struct settings *s)
+{
+	if (!has_part(s->outputs, "-"))
+		return false;
+	if (strcmp(s->outputs, "-") != 0 || strchr(s->metafiles, ':') != NULL)
+		args_misuse("only one file can go to standard output (./- is a file of that name)");
+	if (!s->client_only)
+		args_misuse("-o - needs --client-only: a peer that serves keeps the file, and says on standard "
+			    "output where it listens");
+	if (s->status != NULL && strcmp(s->status, "-") == 0)
+		args_misuse("with -o -, the status can't go to standard output, too");
+	if (s->fetch.older_count > 0)
+		args_misuse("with -o -, there can be no --from: no file is kept that all could be copied to");
+	if (s->fetch.verify_whole)
+		args_misuse("with -o -, --verify-whole would come too late: all is written by then");
+	if (s->sync)
+		args_misuse("with -o -, there is no file to be put onto the disk by --fsync");
+	if (!s->has_stdout || (fcntl(STDOUT_FILENO, F_GETFL) & O_ACCMODE) == O_RDONLY)
+		args_misuse("standard output is not open for writing");
+	if (isatty(STDOUT_FILENO) && !s->force)
+		args_misuse("standard output is a terminal; --force writes to it all the same");
+	return true;
+}
+
 /* ---- start-up ------------------------------------------------------------- */
 
 static size_t count_parts(const char *joined)
@@ -365,7 +407,9 @@ static void open_files(struct settings *s)
 		char *output = outputs != NULL ? next_part(&outputs) : NULL;
 		s->files[i].force = s->force;
 		s->files[i].sync = s->sync;
-		if (datafile_open(&s->files[i], metafile, output) < 0 && status == EXIT_DONE)
+		int result = s->to_stdout ? outlet_open(&s->files[i], metafile)
+					  : datafile_open(&s->files[i], metafile, output);
+		if (result < 0 && status == EXIT_DONE)
 			status = datafile_metafile_is_bad(&s->files[i]) ? EXIT_METAFILE : EXIT_UNABLE;
 	}
 	if (status == EXIT_DONE)
@@ -394,7 +438,7 @@ static void become_user(const struct settings *s)
 	if (setgroups(1, &user->pw_gid) < 0 || setgid(user->pw_gid) < 0 || setuid(user->pw_uid) < 0)
 		fatal("can't become user %s", user->pw_name);
 	for (size_t i = 0; i < s->count; i++)
-		if (access(s->files[i].path, R_OK) < 0)
+		if (!s->files[i].temporary && access(s->files[i].path, R_OK) < 0)
 			fatal("%s: %s can't read it", s->files[i].path, user->pw_name);
 	log_info("running as %s from here on", user->pw_name);
 }
@@ -427,6 +471,10 @@ static void say_interrupted(void)
 	}
 	if (opened.count == 0)
 		return;
+	if (opened.files[0].temporary) {
+		log_in_handler("interrupted: standard output is incomplete, and nothing is kept");
+		return;
+	}
 	strcat(text, format_bytes((double)held, bytes));
 	log_in_handler(strcat(text, " kept, the same command goes on"));
 }
@@ -506,9 +554,12 @@ int main(int argc, char **argv)
 	};
 
 	Signal(SIGUSR1, SIG_IGN);	/* until there is something to report */
+	s.has_stdout = fcntl(STDOUT_FILENO, F_GETFD) >= 0 || errno != EBADF;
 	args_program("cascade", usage_text, help_text);
 	parse_options(&s, argc, argv);
 	parse_operands(&s, argc - optind, argv + optind);
+	s.to_stdout = goes_to_stdout(&s);
+	s.fetch.ascending |= s.to_stdout;
 	set_up_process();
 	if (s.status != NULL)
 		status_open(s.status);

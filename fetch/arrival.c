@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/format.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "fetch/intake.h"
@@ -83,7 +82,7 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 		a->failed = true;
 	} else if (run->error != 0) {
 		errno = run->error;
-		log_warn("%s: was cut by somebody else, or can't be read back", a->file->path);
+		log_warn("%s: was cut by somebody else, or can't be read back", a->file->place);
 		a->failed = true;
 	} else {
 		snprintf(why, sizeof why, "sent a wrong chunk (%llu)", (unsigned long long)run->first);
@@ -204,17 +203,12 @@ struct unwritten {
  * is then held and served. What this call has written, the next start finds. */
 static void end_with_write_error(struct arrival *a, int error)
 {
-	char missing[FORMAT_BYTES_SIZE];
-
 	a->error = error;
 	arrival_flush(a);
 	for (unsigned i = 0; i < a->checker_count; i++)
 		while (a->checkers[i].waiting > 0 && !a->failed)
 			arrival_take_results(a, &a->checkers[i]);
-	uint64_t bytes = datafile_missing_bytes(a->file);
-	errno = error;
-	log_warn("%s: can't be written (%s, %llu bytes, still to come; what is verified is kept)",
-		 a->file->path, format_bytes((double)bytes, missing), (unsigned long long)bytes);
+	datafile_say_unwritable(a->file, error);
 	a->failed = true;
 }
 

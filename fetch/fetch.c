@@ -2,6 +2,7 @@
  *
  *   fetcher ─┬─ checkers, for what the data file holds at the start
  *            ├─ checkers, a few: hash what has arrived
+ *            ├─ writer, with -o -: writes the file to standard output (outlet.h)
  *            └─ tracker query: one exchange, then it exits
  *
  * One loop around poll, for one file at a time: which chunk is asked of whom is
@@ -18,6 +19,7 @@
 
 #include "fetch/arrival.h"
 #include "fetch/asking.h"
+#include "fetch/outlet.h"
 #include "file/space.h"
 #include "file/whole.h"
 #include "base/clock.h"
@@ -44,6 +46,7 @@ struct fetch {
 	struct swarm swarm;
 	struct asking asking;
 	struct arrival arrival;
+	struct outlet outlet;
 	bool running;			/* begun, and not yet ended */
 
 	int64_t refused_ms;		/* since when all that can be reached have nothing for us; 0: one has */
@@ -90,7 +93,7 @@ static void read_subscription(int news)
 
 static bool is_complete(const struct fetch *f)
 {
-	return f->arrival.held == f->file->meta.chunks;
+	return f->arrival.held == f->file->meta.chunks && f->outlet.done;
 }
 
 static uint64_t held_bytes(const struct fetch *f)
@@ -113,7 +116,7 @@ static int64_t next_event_ms(const struct fetch *f, bool share)
 
 /* What is polled for, each kind in places of its own. A place that isn't used has
  * the descriptor -1, which poll passes over. */
-enum {QUERY, NEWS, CHECKERS, CONNECTIONS = CHECKERS + ARRIVAL_CHECKERS_MAX,
+enum {QUERY, NEWS, OUTLET, CHECKERS, CONNECTIONS = CHECKERS + ARRIVAL_CHECKERS_MAX,
       PLACES = CONNECTIONS + SWARM_CONNECTED_MAX};
 
 struct polled {
@@ -148,6 +151,7 @@ static void poll_for_all(struct fetch *f, struct polled *polled)
 
 	place[QUERY] = (struct pollfd){.fd = f->asking.query.fd, .events = POLLIN};
 	place[NEWS] = (struct pollfd){.fd = f->options->news, .events = POLLIN};
+	place[OUTLET] = (struct pollfd){.fd = f->outlet.from, .events = POLLIN};
 	for (unsigned i = 0; i < ARRIVAL_CHECKERS_MAX; i++) {
 		bool runs = i < f->arrival.checker_count;
 		place[CHECKERS + i] = (struct pollfd){.fd = runs ? f->arrival.checkers[i].from : -1,
@@ -224,15 +228,28 @@ static void handle_connection(struct fetch *f, struct peer *p, short revents)
 		arrival_receive(&f->arrival, p);
 }
 
+static void read_outlet(struct fetch *f)
+{
+	if (outlet_read(&f->outlet) == 0)
+		return;
+	f->arrival.failed = true;
+	f->arrival.error = f->outlet.error;
+}
+
 static void wait_and_handle(struct fetch *f, bool share)
 {
 	struct polled polled;
+	bool came = wait_for_events(f, &polled, share);
 
-	if (wait_for_events(f, &polled, share)) {
+	if (outlet_waits(&f->outlet))
+		good_ms = clock_ms();	/* it is no peer's fault that nothing has arrived */
+	if (came) {
 		if (polled.place[QUERY].revents != 0)
 			asking_read(&f->asking);
 		if (polled.place[NEWS].revents != 0)
 			read_subscription(f->options->news);
+		if (polled.place[OUTLET].revents != 0)
+			read_outlet(f);
 		for (unsigned i = 0; i < ARRIVAL_CHECKERS_MAX; i++)
 			if (polled.place[CHECKERS + i].revents != 0)
 				arrival_take_results(&f->arrival, &f->arrival.checkers[i]);
@@ -327,7 +344,7 @@ static void ask_for_all(struct fetch *f)
 static void fetch_file(struct fetch *f, bool share)
 {
 	excuse_peers(f);
-	progress_begin("downloading", f->file, held_bytes(f), &f->swarm.choice.wanted);
+	progress_begin("downloading", f->file, held_bytes(f), f->file->temporary ? NULL : &f->swarm.choice.wanted);
 	ask_for_all(f);
 	while (!is_complete(f) && !f->arrival.failed && !gives_up(f)) {
 		progress_show(held_bytes(f), (int)swarm_connected(&f->swarm));
@@ -335,8 +352,10 @@ static void fetch_file(struct fetch *f, bool share)
 		wait_and_handle(f, share);
 		if (held == 0 && f->arrival.held > 0)
 			give_news(f->options);	/* from now on this peer is one of those who serve */
-		if (f->arrival.held > held)
+		if (f->arrival.held > held) {
 			good_ms = clock_ms();
+			f->arrival.failed |= outlet_wake(&f->outlet) < 0;
+		}
 		ask_for_all(f);
 		if (share && is_idle(f))
 			break;
@@ -438,9 +457,10 @@ static bool fits(struct fetch *f)
 	if (f->needed <= available)
 		return true;
 	errno = ENOSPC;
-	log_warn("%s: %llu bytes are missing, which is %llu more than there is room for; nothing is fetched",
-		 f->file->path, (unsigned long long)datafile_missing_bytes(f->file),
-		 (unsigned long long)(f->needed - available));
+	bool temporary = f->file->temporary;
+	log_warn("%s: %llu bytes are %s, which is %llu more than there is room for; nothing is fetched",
+		 f->file->place, (unsigned long long)(temporary ? f->needed : datafile_missing_bytes(f->file)),
+		 temporary ? "needed" : "missing", (unsigned long long)(f->needed - available));
 	fail_with(EXIT_FULL);
 	return false;
 }
@@ -458,7 +478,7 @@ static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_o
 		return -1;
 	if (!complete && take_local(d, options) < 0)
 		return -1;
-	complete = datafile_missing_bytes(d) == 0;
+	complete = datafile_missing_bytes(d) == 0 && !(d->temporary && d->meta.length > 0);
 	if (complete) {
 		if (!is_whole(d, options))
 			return -1;
@@ -473,6 +493,10 @@ static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_o
 		return -1;
 	if (begin_swarm(&f->swarm, d, options) < 0) {
 		log_warn("%s: can't be downloaded", d->path);
+		return -1;
+	}
+	if (outlet_begin(&f->outlet, d, &f->swarm.choice) < 0) {
+		swarm_end(&f->swarm, clock_ms());
 		return -1;
 	}
 	asking_begin(&f->asking, &(struct asking_options){
@@ -536,6 +560,7 @@ static void finish(struct fetch *f)
 		    is_whole(f->file, f->options);
 
 	arrival_stop_checkers(&f->arrival);
+	outlet_end(&f->outlet);
 	good = datafile_close(f->file) == 0 && good;
 	if (good)
 		say_complete(f);

@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/format.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -157,7 +158,7 @@ int datafile_mark(struct datafile *d)
 {
 	uint8_t mark[MARK_SIZE];
 
-	if (d->is_device || d->marked || atomic_load(&d->held->proven))
+	if (d->is_device || d->temporary || d->marked || atomic_load(&d->held->proven))
 		return 0;
 	make_mark(&d->meta, mark);
 	int error = io_write_at(d->fd, mark, MARK_SIZE, mark_offset(&d->meta));
@@ -174,7 +175,7 @@ static int set_length(const struct datafile *d)
 	unsigned failures = 0;
 	int result;
 
-	if (d->is_device)
+	if (d->is_device || d->temporary)
 		return 0;
 	while ((result = ftruncate(d->fd, (off_t)d->meta.length)) < 0 && retry_after(errno, &failures))
 		;
@@ -255,16 +256,16 @@ static int check_device_size(const struct datafile *d)
 	return -1;
 }
 
-int datafile_open(struct datafile *d, const char *metafile_path, const char *path)
+/* Opens the metafile, and makes what the processes share. 0, or -1 after a message. */
+static int prepare(struct datafile *d, const char *metafile_path, const char *path)
 {
 	const char *why;
-	struct stat st;
 
 	if (metafile_open(&d->meta, metafile_path, &why) < 0) {
 		log_warnx("%s: %s", metafile_path, why);
 		return -1;
 	}
-	d->path = path != NULL ? path : metafile_data_path(metafile_path);
+	d->path = d->place = path != NULL ? path : metafile_data_path(metafile_path);
 	if (d->path == NULL)
 		d->meta.error = errno;	/* no memory: that doesn't make it bad */
 	d->held = d->path != NULL ? held_new(d->meta.chunks, sizeof *d->shared) : NULL;
@@ -278,6 +279,15 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 		return -1;
 	}
 	d->shared = held_owner_memory(d->held);
+	return 0;
+}
+
+int datafile_open(struct datafile *d, const char *metafile_path, const char *path)
+{
+	struct stat st;
+
+	if (prepare(d, metafile_path, path) < 0)
+		return -1;
 	if (open_file(d) < 0 || fstat(d->fd, &st) < 0) {
 		if (d->is_device && errno == EBUSY)
 			log_warnx("%s: left alone: it is mounted, or in use", d->path);
@@ -291,6 +301,24 @@ int datafile_open(struct datafile *d, const char *metafile_path, const char *pat
 	}
 	describe(d, &st);
 	return d->is_device ? check_device_size(d) : lock(d, LOCK_SH);
+}
+
+int datafile_open_temporary(struct datafile *d, const char *metafile_path, int fd, const char *name,
+			    const char *place)
+{
+	struct stat st;
+
+	if (prepare(d, metafile_path, name) < 0)
+		return -1;
+	d->temporary = true;
+	d->place = place;
+	d->fd = fd;
+	if (fstat(fd, &st) < 0) {
+		log_warn("%s", place);
+		return -1;
+	}
+	describe(d, &st);
+	return 0;
 }
 
 bool datafile_metafile_is_bad(const struct datafile *d)
@@ -409,7 +437,7 @@ int datafile_begin_write(struct datafile *d)
 			 (unsigned long long)missing);
 		return -1;
 	}
-	if (!d->is_device && lock(d, LOCK_EX) < 0)
+	if (!d->is_device && !d->temporary && lock(d, LOCK_EX) < 0)
 		return -1;
 	int unwritten = is_as_opened(d);
 	if (unwritten < 0) {
@@ -442,7 +470,7 @@ bool datafile_is_intact(const struct datafile *d)
 
 	if (fstat(d->fd, &st) < 0)
 		log_warn("%s", d->path);
-	else if (d->is_device)
+	else if (d->is_device || d->temporary)
 		return true;
 	else if ((uint64_t)st.st_size < d->meta.length)
 		log_warnx("%s: was cut by somebody else", d->path);
@@ -538,6 +566,17 @@ enum datafile_look datafile_look(struct datafile *d, int fd)
 }
 
 /* ---- how much there is ------------------------------------------------------------ */
+
+void datafile_say_unwritable(const struct datafile *d, int error)
+{
+	char missing[FORMAT_BYTES_SIZE];
+	uint64_t bytes = datafile_missing_bytes(d);
+
+	errno = error;
+	log_warn("%s: can't be written (%s, %llu bytes, still to come; %s)", d->place,
+		 format_bytes((double)bytes, missing), (unsigned long long)bytes,
+		 d->temporary ? "nothing is kept" : "what is verified is kept");
+}
 
 uint64_t datafile_held_bytes(const struct datafile *d, uint64_t held_chunks)
 {

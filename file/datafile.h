@@ -23,7 +23,9 @@ struct datafile_shared {
 
 struct datafile {
 	struct metafile meta;
-	const char *path;	/* of the data file */
+	const char *path;	/* of the data file; of a temporary one, what messages call it, */
+	const char *place;	/* and where its bytes are; else the same as path */
+	bool temporary;		/* it has no name, and nothing is kept */
 	struct held *held;	/* in shared memory, */
 	struct datafile_shared *shared;	/* and this beside it */
 	/* In shared memory that all processes may write: */
@@ -56,7 +58,13 @@ struct datafile {
  * opened is not closed. */
 int datafile_open(struct datafile *d, const char *metafile_path, const char *path);
 
-/* Whether datafile_open failed because the metafile is bad. */
+/* The same for a data file without a name, open as fd for reading and writing, and empty: nobody
+ * else has it, and nothing of it is kept. name and place are for messages, and kept. The caller
+ * may set d->meta.ring then. */
+int datafile_open_temporary(struct datafile *d, const char *metafile_path, int fd, const char *name,
+			    const char *place);
+
+/* Whether one of these failed because the metafile is bad. */
 bool datafile_metafile_is_bad(const struct datafile *d);
 
 /* Whether one file was named for two purposes: as two data files, or as a data file and
@@ -158,6 +166,9 @@ void datafile_say_missing(struct datafile *d, int error);
 void datafile_say_damaged(struct datafile *d, uint64_t chunk);
 
 /* ---- how much there is ---- */
+
+/* Says that no more can be written to it, and what is kept. */
+void datafile_say_unwritable(const struct datafile *d, int error);
 
 /* How many bytes the held chunks have, given how many chunks those are. */
 uint64_t datafile_held_bytes(const struct datafile *d, uint64_t held_chunks);

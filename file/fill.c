@@ -78,8 +78,7 @@ static int check_written(struct datafile *d, uint64_t first, uint64_t count)
 
 static int say_unwritable(const struct datafile *d, int error)
 {
-	errno = error;
-	log_warn("%s: can't be written (what is verified is kept)", d->path);
+	datafile_say_unwritable(d, error);
 	return error;
 }
 

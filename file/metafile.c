@@ -26,12 +26,12 @@ uint64_t metafile_chunk_count(uint64_t length, uint64_t chunk_size)
 
 uint64_t metafile_chunk_offset(const struct metafile *m, uint64_t chunk)
 {
-	return chunk * m->chunk_size;
+	return (m->ring > 0 ? chunk % m->ring : chunk) * m->chunk_size;
 }
 
 uint64_t metafile_chunk_length(const struct metafile *m, uint64_t chunk)
 {
-	uint64_t left = m->length - metafile_chunk_offset(m, chunk);
+	uint64_t left = m->length - chunk * m->chunk_size;
 
 	return left < m->chunk_size ? left : m->chunk_size;
 }

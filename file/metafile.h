@@ -24,6 +24,8 @@ struct metafile {
 	uint64_t length;			/* of the data file */
 	uint64_t chunk_size;			/* of every chunk but the last */
 	uint64_t chunks;			/* how many */
+	uint64_t ring;				/* chunks that the data file has room for at a time; the next
+						 * takes the place of the first one; 0: for all */
 	uint8_t data_hash[SHA256_HASH_SIZE];	/* of the whole data file */
 	uint8_t cascade_hash[SHA256_HASH_SIZE];	/* of the metafile: its name on the network */
 	/* The chunk hashes that were read last: ahead_count of them, from that of the

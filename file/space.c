@@ -8,13 +8,14 @@
 
 uint64_t space_needed(const struct datafile *d)
 {
-	uint64_t missing = datafile_missing_bytes(d), absent;
+	const struct metafile *m = &d->meta;
+	uint64_t missing = datafile_missing_bytes(d), absent, size = m->ring > 0 ? m->ring * m->chunk_size : m->length;
 	struct stat st;
 
 	if (fstat(d->fd, &st) < 0 || !S_ISREG(st.st_mode))
 		return 0;
 	uint64_t blocks = (uint64_t)st.st_blocks;
-	absent = blocks < d->meta.length / BLOCK_SIZE ? d->meta.length - blocks * BLOCK_SIZE : 0;
+	absent = blocks < size / BLOCK_SIZE ? size - blocks * BLOCK_SIZE : 0;
 	return missing < absent ? missing : absent;
 }
 

@@ -104,7 +104,7 @@ class Program:
         self.command = [str(word) for word in command]
         self.out, self.err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.DEVNULL, stdout=self.out,
+            self.command, stdin=subprocess.DEVNULL, stdout=options.pop("stdout", self.out),
             stderr=options.pop("stderr", self.err), env={**os.environ, **(env or {})}, cwd=cwd,
             start_new_session=True, **options)
         self.pid = self.process.pid

@@ -198,9 +198,9 @@ class Run:
             mine.path.write_bytes(data)
         return mine
 
-    def start(self, name, *arguments, faulty=True):
+    def start(self, name, *arguments, faulty=True, **environment):
         self.out, self.err = self.folder / f"out", self.folder / f"err"
-        env = dict(os.environ)
+        env = dict(os.environ) | {key: str(value) for key, value in environment.items()}
         if faulty:
             env |= {"LD_PRELOAD": str(LIBRARY), "TORTURE": str(self.share_path)}
         with open(self.out, "wb") as out, open(self.err, "wb") as err:
@@ -226,7 +226,7 @@ class Run:
                 raise Wrong(f"processes were left: {left}")
             time.sleep(0.002)
         said = self.said()
-        if ALARMING.search(said.replace("a checker has died", "")):  # that may be what was done
+        if ALARMING.search(re.sub("(a checker|the writer) has died", "", said)):  # that may be what was done
             raise Wrong("alarming words")
         if status == -signal.SIGKILL and self.point and self.point.kills:
             return status
@@ -357,6 +357,30 @@ class Fetch(Scenario):
             raise Wrong(f"it can't be resumed: {run.said()}\nafter: {said}")
         if twice := (had | set(self.held)) & set(peer.requests):
             raise Wrong(f"it had chunks that are fetched again: {twice}\nafter: {said}")
+
+
+class Pipe(Scenario):
+    """A fetch to standard output: the file, or its beginning."""
+
+    other_reasons = Fetch.other_reasons + "|the writer has died"
+
+    def run(self, run):
+        shared = run.stage.small
+        mine = run.copy(shared)
+        seconds = 1 if run.point and run.point.lasting else 3
+        peers = [word for peer in run.stage.peers for word in ("--peer", peer.name)]
+        folder = run.folder / "tmp"
+        folder.mkdir()
+        run.start("cascade", "-v", "--give-up", seconds, "-c", "-j", 2, "--timeout", 2, "-o", "-", *peers,
+                  *operands(mine, None, (LOOPBACK, 1)), TMPDIR=folder)
+        status = run.wait()
+        run.check_failure(status)
+        written = run.out.read_bytes()
+        if not shared.data.startswith(written) or (status == 0 and written != shared.data):
+            raise Wrong(f"exit status {status}, and {len(written)} bytes that are not what they should be")
+        killed = run.point is not None and run.point.kills
+        if any(folder.iterdir()) and not killed and run.point.call != "unlink":
+            raise Wrong("a temporary file was left")
 
 
 class Serve(Scenario):
@@ -517,6 +541,7 @@ SCENARIOS = [
     Fetch("fetch-fsync", "small", options=("--fsync",)),
     Fetch("fetch-status", "small", options=("--status", "status")),
     Fetch("fetch-tracker", "small", tracker=True),
+    Pipe("fetch-pipe"),
     Fetch("resume", "small", held=(0, 2)),
     Fetch("check", "small", held=range(5), options=("--verify-whole",)),
     Serve("serve", complete=True),
