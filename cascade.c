@@ -89,7 +89,6 @@ static const char help_text[] =
 	"complete; 6, a bad metafile. SIGTERM and SIGINT end a peer; SIGUSR1 makes it print\n"
 	"what it does.\n";
 
-#define FILES_MAX 1024
 #define PEERS_MAX 64
 #define OLDERS_MAX 64
 #define SILENCE_S 10	/* the default of --timeout */
@@ -356,7 +355,7 @@ static bool has_empty_part(const char *joined)
 /* Finds out whether the data file may be overwritten. That may take a while. */
 static int claim(struct datafile *file, const struct settings *s)
 {
-	progress_begin("checking", file, 0, NULL);
+	progress_begin_one("checking", file, 0);
 	int result = datafile_claim(file, s->force, s->fetch.check_workers, progress_checked);
 	progress_end();
 	return result;

@@ -1,5 +1,4 @@
-/* arrival.c - from the socket to the data file, and to the checker; used by the
- * fetcher. */
+/* arrival.c - from the socket to the data file, and to a checker; used by the fetcher. */
 #include "fetch/arrival.h"
 
 #include <errno.h>
@@ -13,6 +12,7 @@
 #include "base/clock.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "fetch/checkers.h"
 #include "fetch/intake.h"
 #include "fetch/transfer.h"
 
@@ -25,39 +25,12 @@
 #define WAKE_MS 4			/* a peer that sends WAKE_MIN in this time is fast */
 #define MESSAGE_MAX 65536		/* bytes of an error message; more breaks the protocol */
 
-/* Starts one more checker. Returns 0, or -1 with errno. */
-static int start_checker(struct arrival *a)
+void arrival_begin(struct arrival *a, struct datafile *d, uint32_t number, struct swarm *s)
 {
-	struct datafile *d = a->file;
-
-	if (checker_start(&a->checkers[a->checker_count], &d->meta, d->fd, d->held, a->checkers_max) < 0)
-		return -1;
-	a->checker_count++;
-	return 0;
+	*a = (struct arrival){.file = d, .number = number, .swarm = s, .held = held_count(d->held)};
 }
 
-void arrival_begin(struct arrival *a, struct datafile *d, struct swarm *s, unsigned checkers)
-{
-	*a = (struct arrival){.file = d, .swarm = s, .held = held_count(d->held)};
-	a->checkers_max = checkers < ARRIVAL_CHECKERS_MAX ? checkers : ARRIVAL_CHECKERS_MAX;
-}
-
-void arrival_stop_checkers(struct arrival *a)
-{
-	while (a->checker_count > 0)
-		checker_stop(&a->checkers[--a->checker_count]);
-}
-
-bool arrival_is_idle(const struct arrival *a)
-{
-	unsigned waiting = 0;
-
-	for (unsigned i = 0; i < a->checker_count; i++)
-		waiting += a->checkers[i].waiting;
-	return waiting == 0 && a->unchecked.count == 0;
-}
-
-/* ---- the checkers ------------------------------------------------------------ */
+/* ---- checking ---------------------------------------------------------------- */
 
 static void tell_chunks(const struct arrival *a, const struct run *run, const struct peer *p)
 {
@@ -90,6 +63,7 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 	}
 }
 
+/* Takes what checking a run has given, here or in a checker. */
 static void take_result(struct arrival *a, const struct run *run)
 {
 	if (run->peer >= a->swarm->count || run->bad > run->count) {
@@ -111,62 +85,37 @@ static void take_result(struct arrival *a, const struct run *run)
 		a->failed = true;
 }
 
-void arrival_take_results(struct arrival *a, struct checker *c)
+void arrival_take_result(struct arrival *a, const struct run *run)
 {
-	struct run runs[CHECKER_WAITING_MAX];
-	ssize_t n = checker_receive(c, runs);
+	a->waiting--;
+	take_result(a, run);
+}
 
-	if (n < 0) {
-		log_warnx("%s: a checker has died", a->file->path);
-		a->failed = true;
+void arrival_lost_checker(struct arrival *a)
+{
+	if (a->waiting == 0 || a->failed)
 		return;
-	}
-	for (ssize_t i = 0; i < n; i++)
-		take_result(a, &runs[i]);
+	log_warnx("%s: a checker has died", a->file->path);
+	a->failed = true;
 }
 
-/* The checker that has least to do; if all have something, a new one, as long as
- * there can be more. NULL: none can be had now. */
-static struct checker *choose_checker(struct arrival *a)
-{
-	struct checker *least = a->checker_count > 0 ? &a->checkers[0] : NULL;
-
-	for (unsigned i = 1; i < a->checker_count; i++)
-		if (a->checkers[i].waiting < least->waiting)
-			least = &a->checkers[i];
-	if (least != NULL && (least->waiting == 0 || a->checker_count == a->checkers_max))
-		return least;
-	return start_checker(a) < 0 ? least : &a->checkers[a->checker_count - 1];
-}
-
-/* Without a process for it, this one checks. */
-static void check_here(struct arrival *a)
+bool arrival_flush(struct arrival *a)
 {
 	struct run run = a->unchecked;
 
+	if (run.count == 0 || a->failed)
+		return false;
 	a->unchecked.count = 0;
+	if (checkers_send(&run) == 0) {
+		a->waiting++;
+		return false;
+	}
+	if (a->failed)
+		return false;
+	/* Without a process for it, this one checks. */
 	check_runs(&a->file->meta, a->file->fd, &run, 1, a->file->held);
 	take_result(a, &run);
-}
-
-void arrival_flush(struct arrival *a)
-{
-	if (a->unchecked.count == 0 || a->failed)
-		return;
-	struct checker *c = choose_checker(a);
-	if (c == NULL) {
-		check_here(a);
-		return;
-	}
-	while (c->waiting == CHECKER_WAITING_MAX && !a->failed)
-		arrival_take_results(a, c);
-	if (a->failed)
-		return;
-	if (checker_send(c, &a->unchecked) < 0) {
-		log_warn("%s: a checker is gone", a->file->path);
-		a->failed = true;
-	}
-	a->unchecked.count = 0;
+	return true;
 }
 
 /* Gives written chunks to a checker; not one by one while more keep coming,
@@ -180,7 +129,7 @@ static void hand_over(struct arrival *a, struct peer *p, const struct run *run)
 	if (u->count > 0 && (u->peer != peer || u->first + u->count != run->first))
 		arrival_flush(a);
 	if (u->count == 0) {
-		*u = (struct run){.first = run->first, .peer = peer};
+		*u = (struct run){.first = run->first, .file = a->number, .peer = peer};
 		p->unchecked++;
 	}
 	u->count += run->count;
@@ -205,9 +154,8 @@ static void end_with_write_error(struct arrival *a, int error)
 {
 	a->error = error;
 	arrival_flush(a);
-	for (unsigned i = 0; i < a->checker_count; i++)
-		while (a->checkers[i].waiting > 0 && !a->failed)
-			arrival_take_results(a, &a->checkers[i]);
+	while (a->waiting > 0 && !a->failed)
+		checkers_wait();
 	datafile_say_unwritable(a->file, error);
 	a->failed = true;
 }

@@ -14,6 +14,8 @@
 #define LIST_AGE_MAX_MS 300000		/* an older one is renewed in any case */
 #define JITTER_MS 1000			/* so that not all who began together ask together */
 
+static bool told_trouble;		/* with the tracker, since it last answered for any file */
+
 void asking_begin(struct asking *a, const struct asking_options *options, struct swarm *swarm)
 {
 	*a = (struct asking){.options = *options, .swarm = swarm, .query.fd = -1};
@@ -66,17 +68,31 @@ int64_t asking_next_ms(const struct asking *a, int64_t next_ms)
 	return clock_earlier(due_ms(a), next_ms);
 }
 
-bool asking_put_if_due(struct asking *a, int64_t now_ms)
+bool asking_is_due(struct asking *a, int64_t now_ms)
 {
 	if (swarm_has_reachable_peer(a->swarm))
 		a->reachable_ms = now_ms;
-	if (a->options.tracker_host == NULL || asking_is_under_way(a) || now_ms < due_ms(a))
+	return a->options.tracker_host != NULL && !asking_is_under_way(a) && now_ms >= due_ms(a);
+}
+
+bool asking_put_if_due(struct asking *a, int64_t now_ms)
+{
+	if (!asking_is_due(a, now_ms))
 		return false;
 	if (a->begun_ms == 0)
 		a->begun_ms = now_ms;
 	a->asked_ms = now_ms;
 	a->jitter_ms = random() % JITTER_MS;
 	return true;
+}
+
+/* Whether trouble with the tracker is to be told of: once, for all files, until it answers. */
+static bool is_new_trouble(struct asking *a)
+{
+	bool is_new = !a->said_trouble && !told_trouble;
+
+	a->said_trouble = told_trouble = true;
+	return is_new;
 }
 
 void asking_start_if_due(struct asking *a)
@@ -88,10 +104,8 @@ void asking_start_if_due(struct asking *a)
 		return;
 	memcpy(request.cascade_hash, o->cascade_hash, SHA256_HASH_SIZE);
 	if (tracker_query_start(&a->query, o->tracker_host, o->tracker_port, &request,
-				(int)(ASK_MS * o->time_scale)) < 0 && !a->said_trouble) {
+				(int)(ASK_MS * o->time_scale)) < 0 && is_new_trouble(a))
 		log_warn("%s: no process can ask the tracker; tried again every 10 to 11 s", o->path);
-		a->said_trouble = true;
-	}
 }
 
 void asking_take_list(struct asking *a, const struct tracker_entry entries[], size_t count, int64_t now_ms)
@@ -102,7 +116,7 @@ void asking_take_list(struct asking *a, const struct tracker_entry entries[], si
 	a->asked_ms = a->listed_ms = now_ms;	/* between two questions the answer's time doesn't count */
 	if (swarm_has_reachable_peer(a->swarm))
 		a->reachable_ms = now_ms;
-	a->said_trouble = false;
+	a->said_trouble = told_trouble = false;
 	if (a->swarm->count == 0 && !a->said_waiting) {
 		log_info("%s: the tracker knows no other peer; waiting for one", a->options.path);
 		a->said_waiting = true;
@@ -118,10 +132,9 @@ void asking_read(struct asking *a)
 	a->asked_ms = clock_ms();
 	if (answer->count >= 0) {
 		asking_take_list(a, answer->entries, (size_t)answer->count, a->asked_ms);
-	} else if (!a->said_trouble) {
+	} else if (is_new_trouble(a)) {
 		log_warnx("tracker %s:%s: %s; it is asked again every 10 to 11 s",
 			  a->options.tracker_host, a->options.tracker_port, answer->why);
-		a->said_trouble = true;
 	}
 }
 

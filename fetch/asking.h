@@ -8,7 +8,8 @@
  *                                                    each list; then as in the next line
  *   only peers that have nothing                     10 s later, or when the list is old
  *
- * Up to a second is added to the 10 s and 2 s.
+ * Up to a second is added to the 10 s and 2 s. A question that is due may be put later: the
+ * fetcher puts only a few at a time, for all files together.
  *
  * A list is old when it has the age that the download had when the list came, but not
  * before 10 s, or a quarter of a second where this peer serves: those that were started
@@ -52,13 +53,17 @@ struct asking {
 void asking_begin(struct asking *a, const struct asking_options *options, struct swarm *swarm);
 void asking_end(struct asking *a);
 
+/* Whether a question is to be put now, or as soon as may be. To be called after whatever has
+ * happened. */
+bool asking_is_due(struct asking *a, int64_t now_ms);
+
 /* Starts to ask, if it is time to. */
 void asking_start_if_due(struct asking *a);
 
 /* Whether a question is under way. */
 bool asking_is_under_way(const struct asking *a);
 
-/* When asking_start_if_due has something to do: next_ms, or a time before that. */
+/* When a question will be due: next_ms, or a time before that. */
 int64_t asking_next_ms(const struct asking *a, int64_t next_ms);
 
 /* Takes what has come from query.fd; blocks if that is nothing. */

@@ -1,68 +1,56 @@
 /* fetch.c - the fetcher process.
  *
- *   fetcher ─┬─ checkers, for what the data file holds at the start
- *            ├─ checkers, a few: hash what has arrived
+ *   fetcher ─┬─ checkers, for what a data file holds at the start
+ *            ├─ checkers, up to four: hash what has arrived
  *            ├─ writer, with -o -: writes the file to standard output (outlet.h)
- *            └─ tracker query: one exchange, then it exits
+ *            └─ tracker queries, up to sixteen: one exchange, then it exits
  *
- * One loop around poll, for one file at a time: which chunk is asked of whom is
- * in swarm.c and its neighbours (peers.h), and what becomes of what they send in arrival.c. */
+ * One loop around poll, for all files: what becomes of one file is in download.c, which
+ * chunk is asked of whom in swarm.c and its neighbours (peers.h), and what becomes of what
+ * they send in arrival.c. Here is what the files have to share. */
 #include "fetch/fetch.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "fetch/arrival.h"
-#include "fetch/asking.h"
-#include "fetch/outlet.h"
-#include "file/space.h"
-#include "file/whole.h"
 #include "base/clock.h"
 #include "base/exits.h"
-#include "base/format.h"
 #include "base/log.h"
 #include "base/retry.h"
+#include "fetch/checkers.h"
+#include "fetch/download.h"
 #include "fetch/intake.h"
 #include "fetch/progress.h"
-#include "fetch/swarm.h"
+#include "fetch/share.h"
 #include "net/news.h"
 
-#define SHARE_MS 1000		/* waited for one file while there are others */
-#define HAND_OVER_MS 2		/* without anything more */
-#define NOTHING_MS 3000		/* without a peer that can be reached, before that is said */
-#define REFUSED_MS 5000		/* in which all peers have nothing for us, before that is said */
+#define NEVER INT64_MAX
+#define QUERIES_MAX 16		/* to the tracker, at a time */
+#define SHARE_MS 1000		/* between two looks at who has how many connections, at most, */
+#define SHARE_LEAST_MS 20	/* and at least, while some file wants more than it has */
 #define OWN_STALL_MS 50		/* that we take ourselves between two polls, and that no peer answers for */
-#define SENDERS_TOLD 8		/* in the summary, each with its chunks */
 
-/* One file being fetched. */
-struct fetch {
-	struct datafile *file;
-	const struct fetch_options *options;
-	struct swarm swarm;
-	struct asking asking;
-	struct arrival arrival;
-	struct outlet outlet;
-	bool running;			/* begun, and not yet ended */
-
-	int64_t refused_ms;		/* since when all that can be reached have nothing for us; 0: one has */
-	int64_t said_nothing_ms;	/* when it was said that nothing comes, and why; 0: never */
-	uint64_t needed;		/* bytes that the disk had to give when it began */
-	uint64_t start_bytes;		/* held when it began */
-	double seconds;			/* spent on it */
+/* What is kept of each file beside its download. */
+struct seat {
+	struct share share;
+	struct progress_file *shown;
+	uint64_t bytes_shown;		/* it counts for so many in what is shown, */
+	size_t peers_shown;		/* and for so many peers */
+	bool queued;			/* it waits until it can ask the tracker */
 };
 
-static int64_t good_ms;		/* when a chunk of any file was last verified, or all began: a file
-				 * that waits for its turn isn't given up for that */
-static int64_t busy_since_ms;	/* when poll last returned */
+static struct download *downloads;	/* of all files; and in the same places: */
+static struct seat *seats;
+static int64_t *due_ms;			/* when it is to be looked after, NEVER if it isn't running. These lie close
+					 * together: with many files, little happens to most in each round. */
+static size_t file_count, running;
 
-static struct fetch *fetches;	/* of all files */
-static size_t fetch_count;
-static int exit_status;		/* what the first failure makes it */
+static int exit_status;			/* what the first failure makes it */
+static int64_t good_ms;			/* when a chunk of any file was last verified, or all began */
+static int64_t busy_since_ms;		/* when poll last returned */
 
 static void fail_with(int status)
 {
@@ -70,12 +58,115 @@ static void fail_with(int status)
 		exit_status = status;
 }
 
-/* Tells the serving parent that there is more to serve than before. A full
- * socket is as good: it will look. */
-static void give_news(const struct fetch_options *options)
+/* Something has happened to the file. */
+static void touch(const struct download *d)
 {
-	if (options->news >= 0)
-		(void)!write(options->news, "", 1);
+	if (d->running)
+		due_ms[d - downloads] = 0;
+}
+
+/* ---- who is connected to --------------------------------------------------------- */
+
+static struct link {
+	struct download *download;
+	struct peer *peer;
+} links[SWARM_CONNECTED_MAX];
+static size_t link_count;
+
+/* Lists the connections that the file has now. They come last: it is the others' turn to take
+ * what --max-download allows. Returns how many there are. */
+static size_t list_links(struct download *d)
+{
+	size_t others = 0;
+
+	for (size_t i = 0; i < link_count; i++)
+		if (links[i].download != d)
+			links[others++] = links[i];
+	link_count = others;
+	for (size_t i = 0; i < d->swarm.count && d->running && link_count < SWARM_CONNECTED_MAX; i++)
+		if (connection_is_open(&d->swarm.peers[i].connection))
+			links[link_count++] = (struct link){d, &d->swarm.peers[i]};
+	return link_count - others;
+}
+
+static int64_t shared_ms;		/* when they were last shared out */
+static bool share_is_short;		/* a file wants more connections than it may have, or one has ended */
+
+/* When to share them out anew. */
+static int64_t share_due_ms(void)
+{
+	return share_is_short ? shared_ms + SHARE_LEAST_MS : running > 1 ? shared_ms + SHARE_MS : NEVER;
+}
+
+/* Notices how many connections the file has and wants. */
+static void look_at_links(struct download *d, int64_t now_ms)
+{
+	struct share *share = &seats[d - downloads].share;
+
+	share->has = list_links(d);
+	if (running == 1)
+		return;
+	share->wants = swarm_wanted_connections(&d->swarm, now_ms);
+	share_is_short |= share->wants > share->gets;
+}
+
+/* A single file may have all connections. */
+static void divide_connections(void)
+{
+	static struct share *shares[FILES_MAX];
+	int64_t now = clock_ms();
+	size_t count = 0;
+
+	for (size_t i = 0; i < file_count; i++)
+		if (downloads[i].running)
+			shares[count++] = &seats[i].share;
+	share_connections(shares, count, intake_connections(SWARM_CONNECTED_MAX), now);
+	for (size_t i = 0; i < file_count; i++)
+		if (downloads[i].running && downloads[i].swarm.connected_max != seats[i].share.gets) {
+			downloads[i].swarm.connected_max = seats[i].share.gets;
+			touch(&downloads[i]);
+		}
+	share_is_short = false;
+	shared_ms = now;
+}
+
+/* ---- who asks the tracker -------------------------------------------------------- */
+
+static struct download *askers[QUERIES_MAX];
+static size_t asker_count;
+static size_t queue[FILES_MAX];		/* of files that wait: a ring */
+static size_t queue_first, queue_count;
+
+static void wait_to_ask(size_t i)
+{
+	queue[(queue_first + queue_count++) % FILES_MAX] = i;
+	seats[i].queued = true;
+}
+
+/* Those that wait longest ask first. */
+static void let_ask(void)
+{
+	for (; queue_count > 0 && asker_count < QUERIES_MAX; queue_count--) {
+		size_t i = queue[queue_first];
+		queue_first = (queue_first + 1) % FILES_MAX;
+		seats[i].queued = false;
+		if (!downloads[i].running)
+			continue;
+		asking_start_if_due(&downloads[i].asking);
+		if (asking_is_under_way(&downloads[i].asking))
+			askers[asker_count++] = &downloads[i];
+		touch(&downloads[i]);
+	}
+}
+
+static void forget_askers(void)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < asker_count; i++)
+		if (askers[i]->running && asking_is_under_way(&askers[i]->asking))
+			askers[count++] = askers[i];
+	asker_count = count;
 }
 
 /* The tracker names peers to whoever subscribes, too. So peers that began before this one
@@ -84,98 +175,120 @@ static void read_subscription(int news)
 {
 	static struct subscription_answer answer;
 
-	if (read(news, &answer, sizeof answer) == sizeof answer && answer.file < fetch_count &&
-	    answer.count <= TRACKER_ENTRIES_MAX && fetches[answer.file].running)
-		asking_take_names(&fetches[answer.file].asking, answer.entries, answer.count);
+	if (read(news, &answer, sizeof answer) != sizeof answer || answer.file >= file_count ||
+	    answer.count > TRACKER_ENTRIES_MAX || !downloads[answer.file].running)
+		return;
+	asking_take_names(&downloads[answer.file].asking, answer.entries, answer.count);
+	touch(&downloads[answer.file]);
 }
 
-/* ---- the loop ------------------------------------------------------------------ */
+/* ---- checkers ---------------------------------------------------------------------- */
 
-static bool is_complete(const struct fetch *f)
+/* What becomes known of a file that has failed meanwhile is of no use to it. */
+static void take_checked(const struct run *run)
 {
-	return f->arrival.held == f->file->meta.chunks && f->outlet.done;
+	struct download *d = &downloads[run->file];
+
+	if (run->file >= file_count || !d->running)
+		return;
+	arrival_take_result(&d->arrival, run);
+	touch(d);
 }
 
-static uint64_t held_bytes(const struct fetch *f)
+static void lose_checker(void)
 {
-	return datafile_held_bytes(f->file, f->arrival.held);
+	for (size_t i = 0; i < file_count; i++)
+		if (downloads[i].running) {
+			arrival_lost_checker(&downloads[i].arrival);
+			touch(&downloads[i]);
+		}
 }
 
-/* When something must be done even if nothing comes. */
-static int64_t next_event_ms(const struct fetch *f, bool share)
+/* ---- what is shown ------------------------------------------------------------------- */
+
+static struct progress_file *shown;	/* those that were begun */
+static size_t shown_count;
+static uint64_t shown_bytes;		/* that are held, and */
+static size_t shown_peers;		/* connected to, of all of these */
+
+static void show_downloads(void)
 {
-	int64_t now = clock_ms(), next = now + (share ? SHARE_MS : 60000);
-
-	next = progress_next_ms(next);
-	next = intake_next_ms(now, next);
-	next = asking_next_ms(&f->asking, next);
-	if (f->options->give_up_s > 0)
-		next = clock_earlier(next, good_ms + (int64_t)f->options->give_up_s * 1000);
-	return swarm_next_event_ms(&f->swarm, now, next);
+	progress_begin("downloading", shown, shown_count, shown_bytes);
 }
 
-/* What is polled for, each kind in places of its own. A place that isn't used has
- * the descriptor -1, which poll passes over. */
-enum {QUERY, NEWS, OUTLET, CHECKERS, CONNECTIONS = CHECKERS + ARRIVAL_CHECKERS_MAX,
-      PLACES = CONNECTIONS + SWARM_CONNECTED_MAX};
+/* Counts what the file has now. */
+static void count_in(const struct download *d)
+{
+	struct seat *seat = &seats[d - downloads];
+	uint64_t bytes = download_held_bytes(d);
+	size_t peers = d->running ? swarm_connected(&d->swarm) : 0;
+
+	shown_bytes += bytes - seat->bytes_shown;
+	shown_peers += peers - seat->peers_shown;
+	seat->bytes_shown = bytes;
+	seat->peers_shown = peers;
+}
+
+/* With -o - there is one file. */
+static struct outlet *outlet_of_first(void)
+{
+	return &downloads[0].outlet;
+}
+
+/* ---- the loop ------------------------------------------------------------------------ */
+
+/* What is polled for. A place that isn't used has the descriptor -1, which poll passes
+ * over. */
+enum {NEWS, OUTLET, CHECKERS, QUERIES = CHECKERS + CHECKERS_MAX, PLACES = QUERIES + QUERIES_MAX + SWARM_CONNECTED_MAX};
 
 struct polled {
 	struct pollfd place[PLACES];
-	nfds_t count;				/* places up to the last connection */
-	struct peer *who[SWARM_CONNECTED_MAX];	/* whose the connections are */
+	size_t links;		/* the first place of a connection; they are in the order of the list */
+	nfds_t count;
 };
 
-static nfds_t poll_connections(struct swarm *s, struct pollfd place[SWARM_CONNECTED_MAX],
-			       struct peer *who[SWARM_CONNECTED_MAX])
+static struct pollfd poll_link(const struct link *link, short reads, int64_t now_ms)
 {
-	int64_t now = clock_ms();
-	short reads = intake_allowed(now) > 0 ? POLLIN : 0;
-	nfds_t count = 0;
+	const struct connection *c = &link->peer->connection;
+	bool sends = c->connecting || (c->out_used > 0 && link->peer->rest_until_ms <= now_ms);
+	short events = sends ? reads | POLLOUT : reads;
 
-	for (size_t i = 0; i < s->count && count < SWARM_CONNECTED_MAX; i++) {
-		struct peer *p = &s->peers[i];
-		const struct connection *c = &p->connection;
-		if (!connection_is_open(c))
-			continue;
-		bool sends = c->connecting || (c->out_used > 0 && p->rest_until_ms <= now);
-		who[count] = p;
-		short events = sends ? reads | POLLOUT : reads;
-		place[count++] = (struct pollfd){.fd = events != 0 ? c->fd : -1, .events = events};
-	}
-	return count;
+	return (struct pollfd){.fd = events != 0 ? c->fd : -1, .events = events};
 }
 
-static void poll_for_all(struct fetch *f, struct polled *polled)
+static void poll_for_all(struct polled *polled, int news)
 {
 	struct pollfd *place = polled->place;
+	int64_t now = clock_ms();
+	short reads = intake_allowed(now) > 0 ? POLLIN : 0;
 
-	place[QUERY] = (struct pollfd){.fd = f->asking.query.fd, .events = POLLIN};
-	place[NEWS] = (struct pollfd){.fd = f->options->news, .events = POLLIN};
-	place[OUTLET] = (struct pollfd){.fd = f->outlet.from, .events = POLLIN};
-	for (unsigned i = 0; i < ARRIVAL_CHECKERS_MAX; i++) {
-		bool runs = i < f->arrival.checker_count;
-		place[CHECKERS + i] = (struct pollfd){.fd = runs ? f->arrival.checkers[i].from : -1,
-						      .events = POLLIN};
-	}
-	polled->count = CONNECTIONS + poll_connections(&f->swarm, place + CONNECTIONS, polled->who);
+	place[NEWS] = (struct pollfd){.fd = news, .events = POLLIN};
+	place[OUTLET] = (struct pollfd){.fd = outlet_of_first()->from, .events = POLLIN};
+	checkers_poll(&place[CHECKERS]);
+	polled->count = QUERIES;
+	for (size_t i = 0; i < asker_count; i++)
+		place[polled->count++] = (struct pollfd){.fd = askers[i]->asking.query.fd, .events = POLLIN};
+	polled->links = polled->count;
+	for (size_t i = 0; i < link_count; i++)
+		place[polled->count++] = poll_link(&links[i], reads, now);
 }
 
-static void excuse_all(struct fetch *f, int64_t ms, int64_t now_ms)
+static void excuse_all(int64_t ms, int64_t now_ms)
 {
 	good_ms = clock_earlier(good_ms + ms, now_ms);
-	swarm_excuse(&f->swarm, ms, now_ms);
+	for (size_t i = 0; i < link_count; i++)
+		connection_excuse(&links[i].peer->connection, ms, now_ms);
 }
 
 /* The time that this process has spent since poll returned, writing to a slow disk or
  * waiting for a checker, is no peer's silence. */
-static void excuse_peers(struct fetch *f)
+static void excuse_peers(void)
 {
 	int64_t now = clock_ms(), ms = now - busy_since_ms;
 
 	busy_since_ms = now;
-	if (ms < OWN_STALL_MS)
-		return;
-	excuse_all(f, ms, now);
+	if (ms >= OWN_STALL_MS)
+		excuse_all(ms, now);
 }
 
 static int listen_to_all(struct polled *polled, int ms)
@@ -188,425 +301,195 @@ static int listen_to_all(struct polled *polled, int ms)
 		;
 	if (ready < 0 && errno != EINTR)
 		fatal("poll");
-	busy_since_ms = clock_ms();
 	return ready;
 }
 
-/* What waits because of the limit to what comes in is not late. */
-static int listen_within_limit(struct fetch *f, struct polled *polled, int ms)
+/* When something must be done even if nothing comes. */
+static int64_t next_event_ms(const struct fetch_options *options)
+{
+	int64_t now = clock_ms(), next = now + 60000;
+
+	next = progress_next_ms(next);
+	next = intake_next_ms(now, next);
+	next = clock_earlier(next, share_due_ms());
+	if (options->give_up_s > 0)
+		next = clock_earlier(next, good_ms + (int64_t)options->give_up_s * 1000);
+	for (size_t i = 0; i < file_count; i++)
+		next = clock_earlier(next, due_ms[i]);
+	return next;
+}
+
+/* Waits for something to come. Returns whether *polled tells what. What waits because of the
+ * limit to what comes in is not late. */
+static bool wait_for_events(struct polled *polled, const struct fetch_options *options)
 {
 	int64_t begun_ms = clock_ms();
 	bool paused = intake_allowed(begun_ms) == 0;
-	int ready = listen_to_all(polled, ms);
 
+	poll_for_all(polled, options->news);
+	int ready = listen_to_all(polled, clock_poll_timeout(next_event_ms(options)));
+	busy_since_ms = clock_ms();
 	if (paused)
-		excuse_all(f, busy_since_ms - begun_ms, busy_since_ms);
-	return ready;
+		excuse_all(busy_since_ms - begun_ms, busy_since_ms);
+	return ready > 0;
 }
 
-/* Waits for something to come. Returns whether *polled tells what. If chunks have been
- * written that no checker has yet, it waits only a moment for more, since several are
- * hashed in less time together; then it hands them over. */
-static bool wait_for_events(struct fetch *f, struct polled *polled, bool share)
+static void handle_link(const struct link *link, short revents)
 {
-	poll_for_all(f, polled);
-	if (f->arrival.unchecked.count == 0)
-		return listen_within_limit(f, polled, clock_poll_timeout(next_event_ms(f, share))) > 0;
-	if (!swarm_is_idle(&f->swarm) && listen_to_all(polled, HAND_OVER_MS) != 0)
-		return true;
-	arrival_flush(&f->arrival);
-	return false;
-}
-
-static void handle_connection(struct fetch *f, struct peer *p, short revents)
-{
-	if (revents == 0 || !connection_is_open(&p->connection))
+	if (revents == 0 || link->download->arrival.failed || !connection_is_open(&link->peer->connection))
 		return;
-	if (p->connection.connecting)
-		swarm_connecting_ended(&f->swarm, p, clock_ms());
-	else if (revents & (POLLIN | POLLHUP | POLLERR))
-		arrival_receive(&f->arrival, p);
+	download_handle(link->download, link->peer, revents, clock_ms());
+	touch(link->download);
+	excuse_peers();
 }
 
-static void read_outlet(struct fetch *f)
-{
-	if (outlet_read(&f->outlet) == 0)
-		return;
-	f->arrival.failed = true;
-	f->arrival.error = f->outlet.error;
-}
-
-static void wait_and_handle(struct fetch *f, bool share)
+static void wait_and_handle(const struct fetch_options *options)
 {
 	struct polled polled;
-	bool came = wait_for_events(f, &polled, share);
+	bool came = wait_for_events(&polled, options);
 
-	if (outlet_waits(&f->outlet))
+	if (outlet_waits(outlet_of_first()))
 		good_ms = clock_ms();	/* it is no peer's fault that nothing has arrived */
 	if (came) {
-		if (polled.place[QUERY].revents != 0)
-			asking_read(&f->asking);
 		if (polled.place[NEWS].revents != 0)
-			read_subscription(f->options->news);
-		if (polled.place[OUTLET].revents != 0)
-			read_outlet(f);
-		for (unsigned i = 0; i < ARRIVAL_CHECKERS_MAX; i++)
-			if (polled.place[CHECKERS + i].revents != 0)
-				arrival_take_results(&f->arrival, &f->arrival.checkers[i]);
-		for (nfds_t i = CONNECTIONS; i < polled.count && !f->arrival.failed; i++) {
-			handle_connection(f, polled.who[i - CONNECTIONS], polled.place[i].revents);
-			excuse_peers(f);
+			read_subscription(options->news);
+		if (polled.place[OUTLET].revents != 0) {
+			download_read_outlet(&downloads[0]);
+			touch(&downloads[0]);
 		}
+		checkers_take(&polled.place[CHECKERS]);
+		for (size_t i = 0; i < asker_count; i++)
+			if (polled.place[QUERIES + i].revents != 0) {
+				asking_read(&askers[i]->asking);
+				touch(askers[i]);
+			}
+		forget_askers();
+		for (size_t i = 0; i < link_count; i++)
+			handle_link(&links[i], polled.place[polled.links + i].revents);
 	}
-	excuse_peers(f);
+	excuse_peers();
 }
 
-/* Nothing is under way: another file may have its turn. Connections over which
- * nothing was asked can wait for the next one. */
-static bool is_idle(const struct fetch *f)
+static void end(struct download *d)
 {
-	return !asking_is_under_way(&f->asking) && arrival_is_idle(&f->arrival) && swarm_is_idle(&f->swarm);
-}
-
-static bool gives_up(struct fetch *f)
-{
-	unsigned seconds = f->options->give_up_s;
-
-	if (seconds == 0 || clock_ms() - good_ms < (int64_t)seconds * 1000)
-		return false;
-	log_warnx("%s: nothing has arrived for %u s; given up, with %llu bytes missing", f->file->path,
-		  seconds, (unsigned long long)datafile_missing_bytes(f->file));
-	f->arrival.failed = true;
-	fail_with(EXIT_GAVE_UP);
-	return true;
-}
-
-/* Of the peers that can be reached, all have said of each chunk so far that they don't have it
- * yet. Returns how many they are, and one of them; 0: another has something, or may have. */
-static size_t count_refusing(const struct swarm *s, const struct peer **one)
-{
-	size_t count = 0;
-
-	for (size_t i = 0; i < s->count; i++) {
-		const struct peer *p = &s->peers[i];
-		if (p->banned || p->failures > 0)
-			continue;
-		if (p->refusals == 0)
-			return 0;
-		*one = p;
-		count++;
-	}
-	return count;
-}
-
-/* Says that nobody has what is missing, once until something comes. */
-static void say_if_nobody_has_it(struct fetch *f)
-{
-	const struct peer *one = NULL;
-	size_t count = count_refusing(&f->swarm, &one);
-	int64_t now = clock_ms();
-
-	if (count == 0)
-		f->refused_ms = 0;
-	else if (f->refused_ms == 0)
-		f->refused_ms = now;
-	if (count == 0 || now - f->refused_ms < REFUSED_MS || now - good_ms < REFUSED_MS ||
-	    (f->said_nothing_ms != 0 && good_ms <= f->said_nothing_ms))
-		return;
-	log_warnx("%s: nobody has what is missing yet: %s (1 of %zu that could be reached); waiting until one has",
-		  f->file->path, swarm_name(one), count);
-	f->said_nothing_ms = now;
-}
-
-/* Says why nothing comes, once until something does. */
-static void say_if_nothing_comes(struct fetch *f)
-{
-	int64_t now = clock_ms();
-
-	say_if_nobody_has_it(f);
-	if (f->swarm.trouble[0] == '\0' || asking_unreachable_ms(&f->asking) < NOTHING_MS ||
-	    (f->said_nothing_ms != 0 && good_ms <= f->said_nothing_ms))
-		return;
-	log_warnx("%s: no peer %s: %s (1 of %zu); tried again until one is", f->file->path,
-		  f->swarm.unreachable ? "could be reached" : "is of use now", f->swarm.trouble, f->swarm.count);
-	f->said_nothing_ms = now;
-}
-
-static void ask_for_all(struct fetch *f)
-{
-	swarm_manage(&f->swarm, clock_ms());
-	asking_start_if_due(&f->asking);
-	say_if_nothing_comes(f);
-}
-
-/* Fetches until the file is complete, or can't be; or, if it has to share, until
- * there is nothing to do for it but wait. */
-static void fetch_file(struct fetch *f, bool share)
-{
-	excuse_peers(f);
-	progress_begin("downloading", f->file, held_bytes(f), f->file->temporary ? NULL : &f->swarm.choice.wanted);
-	ask_for_all(f);
-	while (!is_complete(f) && !f->arrival.failed && !gives_up(f)) {
-		progress_show(held_bytes(f), (int)swarm_connected(&f->swarm));
-		uint64_t held = f->arrival.held;
-		wait_and_handle(f, share);
-		if (held == 0 && f->arrival.held > 0)
-			give_news(f->options);	/* from now on this peer is one of those who serve */
-		if (f->arrival.held > held) {
-			good_ms = clock_ms();
-			f->arrival.failed |= outlet_wake(&f->outlet) < 0;
-		}
-		ask_for_all(f);
-		if (share && is_idle(f))
-			break;
-	}
-	arrival_stop_checkers(&f->arrival);
-	f->seconds += progress_end();
-}
-
-/* ---- one file, from beginning to end ------------------------------------------- */
-
-/* Finds out what the data file holds already. */
-static void check_local(struct datafile *d, const struct fetch_options *options)
-{
-	if (!d->empty) {
-		progress_begin("checking", d, d->checked * d->meta.chunk_size, NULL);
-		if (datafile_check(d, options->check_workers, false, progress_checked) == 0)
-			datafile_end_check(d);
-		progress_end();
-	}
-	datafile_set_checked(d);
-}
-
-/* With --verify-whole, hashes the complete file once more, as a whole. False,
- * after a message: that is not what the metafile says. */
-static bool is_whole(struct datafile *d, const struct fetch_options *options)
-{
-	if (!options->verify_whole)
-		return true;
-	progress_begin("verifying", d, 0, NULL);
-	int right = whole_check(&d->meta, d->fd, progress_checked, NULL);
 	progress_end();
-	if (right == 0) {
-		log_warnx("%s: every chunk is right, but the whole isn't what %s says: "
-			  "that metafile contradicts itself", d->path, d->meta.path);
-		fail_with(EXIT_METAFILE);
-	} else if (right < 0) {
-		log_warn("%s: can't be read back", d->path);
+	fail_with(download_end(d, clock_ms()));
+	due_ms[d - downloads] = NEVER;
+	seats[d - downloads].shown->wanted = NULL;
+	share_is_short = true;
+	forget_askers();
+	list_links(d);
+	count_in(d);
+	if (--running > 0 && d->options->verify_whole)
+		show_downloads();	/* again */
+}
+
+static void look_after(size_t i)
+{
+	struct download *d = &downloads[i];
+	int64_t now = clock_ms();
+
+	bool asks = download_go_on(d, now);
+	if (d->good_ms > good_ms)
+		good_ms = d->good_ms;
+	if (download_is_over(d)) {
+		end(d);
+		return;
 	}
-	return right == 1;
+	count_in(d);
+	look_at_links(d, now);
+	if (asks && !seats[i].queued)
+		wait_to_ask(i);
+	due_ms[i] = download_next_ms(d, now, now + 60000);
+	if (!seats[i].queued)
+		due_ms[i] = asking_next_ms(&d->asking, due_ms[i]);
 }
 
-static void say_begin(const struct fetch *f)
+static bool gives_up(const struct fetch_options *options)
 {
-	char here[FORMAT_BYTES_SIZE], missing[FORMAT_BYTES_SIZE];
-
-	format_bytes((double)f->start_bytes, here);
-	format_bytes((double)(f->file->meta.length - f->start_bytes), missing);
-	if (f->start_bytes > 0)
-		log_info("%s: %s of it are verified, %s missing", f->file->path, here, missing);
-	else if (!log_on_terminal())
-		log_info("%s: %s to fetch", f->file->path, missing);
+	return options->give_up_s > 0 && clock_ms() - good_ms >= (int64_t)options->give_up_s * 1000;
 }
 
-/* Begins with all chunks wanted that aren't held. Returns 0, or -1 with errno. */
-static int begin_swarm(struct swarm *s, const struct datafile *d, const struct fetch_options *options)
+static void give_up_all(void)
 {
-	const struct metafile *m = &d->meta;
-	const struct swarm_options o = {
-		.self = options->self, .peers = options->peers, .peer_count = options->peer_count,
-		.serves = options->news >= 0, .ascending = options->ascending, .time_scale = options->time_scale,
-	};
-
-	if (swarm_begin(s, m->length, m->chunk_size, m->cascade_hash, &o) < 0)
-		return -1;
-	s->connected_max = intake_connections(s->connected_max);
-	for (uint64_t chunk = 0; chunk < m->chunks; chunk++)
-		if (held_has(d->held, chunk))
-			choice_take(&s->choice, chunk);
-	return 0;
+	for (size_t i = 0; i < file_count; i++)
+		if (downloads[i].running) {
+			download_give_up(&downloads[i]);
+			touch(&downloads[i]);
+		}
 }
 
-/* Fills in what needn't be fetched. Returns 0; or -1 after a message. */
-static int take_local(struct datafile *d, const struct fetch_options *options)
+/* Does what is due, of what concerns files and of what they share. */
+static void look_after_all(const struct fetch_options *options)
 {
-	int error = fill_zeros(d);
+	int64_t now = clock_ms();
 
-	for (size_t i = 0; i < options->older_count && error == 0 && datafile_missing_bytes(d) > 0; i++) {
-		progress_begin("comparing", d, 0, NULL);
-		error = fill_from(d, &options->olders[i], options->check_workers, progress_checked);
-		progress_end();
+	for (size_t i = 0; i < file_count; i++)
+		if (due_ms[i] <= now)
+			look_after(i);
+	if (gives_up(options))
+		give_up_all();
+	let_ask();
+	if (now >= share_due_ms())
+		divide_connections();
+}
+
+static void fetch_all(const struct fetch_options *options)
+{
+	good_ms = busy_since_ms = clock_ms();
+	show_downloads();
+	divide_connections();
+	look_after_all(options);
+	while (running > 0) {
+		progress_show(shown_bytes, (int)shown_peers);
+		wait_and_handle(options);
+		look_after_all(options);
 	}
-	give_news(options);
-	if (error != 0)
-		fail_with(exits_for(error));
-	return error == 0 ? 0 : -1;
+	progress_end();
 }
 
-/* Whether what is missing fits onto the disk, beside that of the files before. If not, says
- * so. */
-static bool fits(struct fetch *f)
+/* ---- from beginning to end ------------------------------------------------------------ */
+
+static void begin_all(struct datafile files[], const struct fetch_options *options)
 {
-	uint64_t others = 0, available = space_free(f->file);
-
-	f->needed = space_needed(f->file);
-	for (size_t i = 0; i < fetch_count; i++)
-		if (&fetches[i] != f && fetches[i].running && fetches[i].file->device == f->file->device)
-			others += fetches[i].needed;
-	available -= others < available ? others : available;
-	if (f->needed <= available)
-		return true;
-	errno = ENOSPC;
-	bool temporary = f->file->temporary;
-	log_warn("%s: %llu bytes are %s, which is %llu more than there is room for; nothing is fetched",
-		 f->file->place, (unsigned long long)(temporary ? f->needed : datafile_missing_bytes(f->file)),
-		 temporary ? "needed" : "missing", (unsigned long long)(f->needed - available));
-	fail_with(EXIT_FULL);
-	return false;
-}
-
-/* Prepares to fetch what is missing. Returns 0, and f->running tells whether
- * anything is; or -1, after a message: it can't be. */
-static int begin_fetch(struct fetch *f, struct datafile *d, const struct fetch_options *options)
-{
-	bool complete = datafile_missing_bytes(d) == 0;
-
-	*f = (struct fetch){.file = d, .options = options};
-	if (atomic_load(d->lost))
-		return -1;
-	if ((!complete || d->too_long) && datafile_begin_write(d) < 0)
-		return -1;
-	if (!complete && take_local(d, options) < 0)
-		return -1;
-	complete = datafile_missing_bytes(d) == 0 && !(d->temporary && d->meta.length > 0);
-	if (complete) {
-		if (!is_whole(d, options))
-			return -1;
-		if (d->meta.chunks == 1)
-			log_info("%s: complete: its one chunk is verified", d->path);
-		else
-			log_info("%s: complete: all %llu chunks are verified", d->path,
-				 (unsigned long long)d->meta.chunks);
-		return 0;
+	for (size_t i = 0; i < file_count; i++) {
+		fail_with(download_begin(downloads, i, files, options));
+		due_ms[i] = downloads[i].running ? 0 : NEVER;
+		running += downloads[i].running;
 	}
-	if (!fits(f))
-		return -1;
-	if (begin_swarm(&f->swarm, d, options) < 0) {
-		log_warn("%s: can't be downloaded", d->path);
-		return -1;
+	for (size_t i = 0; i < file_count; i++) {
+		struct download *d = &downloads[i];
+		if (!d->running)
+			continue;
+		download_start(d, clock_ms());
+		seats[i].share.turn = i;
+		seats[i].shown = &shown[shown_count++];
+		*seats[i].shown = (struct progress_file){d->file, d->file->temporary ? NULL : &d->swarm.choice.wanted};
+		count_in(d);
 	}
-	if (outlet_begin(&f->outlet, d, &f->swarm.choice) < 0) {
-		swarm_end(&f->swarm, clock_ms());
-		return -1;
-	}
-	asking_begin(&f->asking, &(struct asking_options){
-		.path = d->path, .tracker_host = options->tracker_host, .tracker_port = options->tracker_port,
-		.cascade_hash = d->meta.cascade_hash, .self = options->self, .serves = options->news >= 0,
-		.time_scale = options->time_scale,
-	}, &f->swarm);
-	arrival_begin(&f->arrival, d, &f->swarm, options->check_workers);
-	f->start_bytes = held_bytes(f);
-	f->running = true;
-	say_begin(f);
-	return 0;
 }
-
-static int by_chunks(const void *a, const void *b)
-{
-	const struct peer *p = a, *q = b;
-
-	return p->chunks < q->chunks ? 1 : p->chunks > q->chunks ? -1 : 0;
-}
-
-/* Writes from whom the chunks came, beginning with the peer that sent most. The
- * peers are sorted for it: nothing is asked of them any more. */
-static void tell_senders(struct swarm *s, char *text, size_t size)
-{
-	uint64_t others = 0;
-	size_t used = 0;
-
-	text[0] = '\0';
-	for (size_t i = 0; i < s->count; i++)
-		if (s->peers[i].twin)
-			s->peers[i].chunks = 0;	/* its peer's */
-	qsort(s->peers, s->count, sizeof s->peers[0], by_chunks);
-	for (size_t i = 0; i < s->count && s->peers[i].chunks > 0; i++)
-		if (i < SENDERS_TOLD)
-			used += (size_t)snprintf(text + used, size - used, "%s%llu from %s", i == 0 ? "" : ", ",
-						 (unsigned long long)s->peers[i].chunks, swarm_name(&s->peers[i]));
-		else
-			others += s->peers[i].chunks;
-	if (others > 0)
-		snprintf(text + used, size - used, ", %llu from others", (unsigned long long)others);
-}
-
-static void say_complete(struct fetch *f)
-{
-	char bytes[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
-	char wasted[FORMAT_BYTES_SIZE], senders[SENDERS_TOLD * (ADDRESS_TEXT_SIZE + 32) + 64];
-	double fetched = (double)(f->file->meta.length - f->start_bytes);
-
-	tell_senders(&f->swarm, senders, sizeof senders);
-	log_info("%s: complete and verified: %s in %.1f s (%s/s), chunks: %s; %s wasted", f->file->path,
-		 format_bytes(fetched, bytes), f->seconds,
-		 format_bytes(f->seconds > 0 ? fetched / f->seconds : 0, per_second), senders,
-		 format_bytes((double)f->swarm.wasted, wasted));
-}
-
-/* Ends a download that came to an end, a good one or not. */
-static void finish(struct fetch *f)
-{
-	bool good = is_complete(f) && !f->arrival.failed && datafile_is_intact(f->file) &&
-		    is_whole(f->file, f->options);
-
-	arrival_stop_checkers(&f->arrival);
-	outlet_end(&f->outlet);
-	good = datafile_close(f->file) == 0 && good;
-	if (good)
-		say_complete(f);
-	else
-		fail_with(exits_for(f->arrival.error));
-	swarm_end(&f->swarm, clock_ms());
-	asking_end(&f->asking);
-	f->running = false;
-}
-
-/* ---- all files ------------------------------------------------------------------- */
 
 int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
 {
-	size_t running = 0;
-
-	fetches = calloc(count, sizeof *fetches);
-	if (fetches == NULL)
+	downloads = calloc(count, sizeof *downloads);
+	seats = calloc(count, sizeof *seats);
+	due_ms = calloc(count, sizeof *due_ms);
+	shown = calloc(count, sizeof *shown);
+	if (downloads == NULL || seats == NULL || due_ms == NULL || shown == NULL)
 		fatal("no memory for %zu files", count);
-	fetch_count = count;
+	file_count = count;
 	intake_limit(options->max_download);
 	srandom((unsigned)time(NULL) ^ (unsigned)getpid() << 8);
-	for (size_t i = 0; i < count; i++) {
-		check_local(&files[i], options);
-		give_news(options);
-	}
-	for (size_t i = 0; i < count; i++) {
-		bool good = begin_fetch(&fetches[i], &files[i], options) == 0;
-		if (!fetches[i].running)
-			good = datafile_close(&files[i]) == 0 && good;
-		if (!good)
-			fail_with(EXIT_UNABLE);
-		running += fetches[i].running;
-	}
-	good_ms = busy_since_ms = clock_ms();
-	while (running > 0)
-		for (size_t i = 0; i < count; i++) {
-			struct fetch *f = &fetches[i];
-			if (!f->running)
-				continue;
-			fetch_file(f, running > 1);
-			if (is_complete(f) || f->arrival.failed) {
-				finish(f);
-				running--;
-			}
-		}
-	free(fetches);
+	for (size_t i = 0; i < count; i++)
+		download_check(&files[i], options);
+	begin_all(files, options);
+	checkers_begin(files, options->check_workers, take_checked, lose_checker);
+	if (running > 0)
+		fetch_all(options);
+	checkers_end();
+	free(downloads);
+	free(seats);
+	free(due_ms);
+	free(shown);
 	return exit_status;
 }

@@ -3,33 +3,16 @@
 #ifndef FETCH_H
 #define FETCH_H
 
-#include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 
+#include "fetch/options.h"
 #include "file/datafile.h"
-#include "file/fill.h"
-#include "net/address.h"
 
-struct fetch_options {
-	const char *tracker_host, *tracker_port;	/* NULL: there is no tracker */
-	struct address self;		/* where this peer listens, as the tracker knows it */
-	const struct address *peers;	/* named on the command line */
-	size_t peer_count;
-	const struct older *olders;	/* to copy from */
-	size_t older_count;
-	unsigned check_workers;		/* processes for the check of what is there; and, up to a few, of what arrives */
-	uint64_t max_download;		/* bytes a second, from all peers together; 0: no limit */
-	unsigned give_up_s;		/* end when nothing has come for so long; 0: never */
-	double time_scale;		/* of the time limits for peers and tracker; 1 is normal */
-	bool ascending;			/* in the file's order, from chunk 0 on */
-	bool verify_whole;		/* hash the complete file as a whole, too */
-	int news;			/* the fetcher's end (net/news.h); -1: this peer doesn't serve */
-};
+#define FILES_MAX 1024		/* at a time */
 
-/* Checks what the data files hold, and fetches what is missing, file after
- * file; the map of held chunks (file/held.h) tells other processes how far it is. Runs until all is complete
- * or can't be. Returns an exit status (base/exits.h): EXIT_DONE if everything is
+/* Checks what the data files hold, one after the other, and fetches what is missing of all
+ * of them at the same time; the map of held chunks (file/held.h) tells other processes how far
+ * each is. Runs until all are complete or can't be. There are FILES_MAX at most. Returns an exit status (base/exits.h): EXIT_DONE if everything is
  * complete; else that of the first failure, and it has said why. */
 int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options);
 

@@ -68,6 +68,7 @@ void swarm_disconnect_one(struct swarm *s, struct peer *p, int64_t now_ms)
 		choice_give_back(&s->choice, connection_awaited(c));
 	connection_close(c);
 	p->banned = p->banned || p->twin;
+	p->leaves = false;
 }
 
 bool peer_is_twin_of(const struct peer *twin, const struct peer *p)

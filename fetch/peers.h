@@ -13,7 +13,7 @@
 #include "fetch/choice.h"
 #include "fetch/connection.h"
 
-#define SWARM_CONNECTED_MAX 128	/* peers at a time */
+#define SWARM_CONNECTED_MAX 128	/* connections at a time, for all files together */
 
 /* A peer. Only peers.c writes to it, but for its connection and the last few fields.
  *
@@ -49,7 +49,7 @@ struct peer {
 	/* Other modules'. */
 	unsigned unchecked;	/* arrival.c: runs of its chunks that no checker has returned */
 	size_t turn;		/* ahead.c: among those that are asked */
-	bool leaves;		/* twins.c: a twin that is asked for nothing more */
+	bool leaves;		/* swarm.c, twins.c: it is asked for nothing more, and disconnected then */
 	int64_t twins_since_ms;	/* twins.c: when the peer got the twins that it has; */
 	double alone_rate;	/* and what it delivered alone, in bytes a second */
 };
@@ -70,7 +70,7 @@ struct swarm {
 	struct choice choice;
 	struct peer *peers;
 	size_t count;
-	size_t connected_max;		/* peers at a time; SWARM_CONNECTED_MAX, unless the caller lowers it */
+	size_t connected_max;		/* connections at a time; SWARM_CONNECTED_MAX, unless the caller sets it */
 	size_t turn;			/* who is asked first of equals, next time */
 	unsigned takings;		/* times that chunks were taken from slow peers, since all are asked for; */
 	bool fruitless;			/* and since it was last done, no chunk has come */
@@ -156,7 +156,7 @@ void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes);
 
 /* ---- for swarm.c, ahead.c, slow.c and twins.c ------------------------------- */
 
-#define PEERS_MAX 192		/* known at a time */
+#define PEERS_MAX 192		/* known at a time, of a file */
 #define PEER_SLOW_MS 1000	/* a response may take, before its peer can be found too slow; --timeout scales it */
 
 /* That many ms, as --timeout scales them. */

@@ -26,9 +26,12 @@
 /* The one thing that is shown at a time. */
 static struct {
 	const char *verb;
-	const struct datafile *file;
-	const struct wanted *wanted;
+	const struct progress_file *files;
+	size_t count;
+	char name[512];			/* of the file, or how many there are */
+	const char *path;		/* the same, with the file's folder */
 	bool terminal;
+	uint64_t length;		/* of all files, in bytes */
 	uint64_t had;
 	int64_t start_ms, next_ms;
 	unsigned next_percent;
@@ -41,24 +44,52 @@ static volatile sig_atomic_t requested;	/* a report, by a signal */
 
 static unsigned percent(uint64_t bytes)
 {
-	uint64_t length = shown.file->meta.length;
-
 	/* 99 until the last byte: 100 means done. */
-	return length == 0 || bytes >= length ? 100 : (unsigned)((double)bytes * 100 / (double)length);
+	return bytes >= shown.length ? 100 : (unsigned)((double)bytes * 100 / (double)shown.length);
 }
 
-void progress_begin(const char *verb, const struct datafile *d, uint64_t had, const struct wanted *wanted)
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash != NULL ? slash + 1 : path;
+}
+
+static void name_files(void)
+{
+	const char *path = shown.files[0].file->path;
+
+	if (shown.count == 1)
+		snprintf(shown.name, sizeof shown.name, "%s", base_name(path));
+	else
+		snprintf(shown.name, sizeof shown.name, "%zu files", shown.count);
+	shown.path = shown.count == 1 ? path : shown.name;
+	log_clean(shown.name);
+}
+
+void progress_begin(const char *verb, const struct progress_file files[], size_t count, uint64_t had)
 {
 	memset(&shown, 0, sizeof shown);
 	status_doing(verb[0] == 'c' ? STATUS_CHECKING : verb[0] == 'v' ? STATUS_VERIFYING : STATUS_DOWNLOADING);
 	shown.verb = verb;
-	shown.file = d;
-	shown.wanted = wanted;
+	shown.files = files;
+	shown.count = count;
+	for (size_t i = 0; i < count; i++)
+		shown.length += files[i].file->meta.length;
+	name_files();
 	shown.terminal = log_on_terminal();
 	shown.had = had;
 	shown.start_ms = clock_ms();
 	shown.next_ms = shown.start_ms + (shown.terminal ? 0 : PLAIN_MS);
 	shown.next_percent = percent(had) / PLAIN_PERCENT * PLAIN_PERCENT + PLAIN_PERCENT;
+}
+
+void progress_begin_one(const char *verb, const struct datafile *d, uint64_t had)
+{
+	static struct progress_file one;
+
+	one = (struct progress_file){.file = d};
+	progress_begin(verb, &one, 1, had);
 }
 
 /* Bytes a second over the last RATE_MS or so: since the oldest look that is not
@@ -93,43 +124,64 @@ static size_t terminal_columns(void)
 	return 80;
 }
 
-/* A part of the file, from the chunk first up to end, as one character: all of
- * it held '#', some of it arriving '>', some of it held '+', none '.'. */
-static char part_symbol(uint64_t first, uint64_t end)
+/* What is known of the chunks that one column stands for. */
+struct part {
+	bool lacks, has, arriving;	/* one isn't held; one is; one is on its way */
+};
+
+/* All of it held '#', some of it arriving '>', some of it held '+', none '.'. */
+static char part_symbol(const struct part *p)
 {
-	const struct held *held = shown.file->held;
+	return !p->lacks ? '#' : p->arriving ? '>' : p->has ? '+' : '.';
+}
+
+/* Looks at chunks of the file from first up to end. */
+static void look_at_chunks(struct part *p, const struct progress_file *f, uint64_t first, uint64_t end)
+{
 	uint64_t step = (end - first) / 64 + 1;	/* a sample is enough to look at */
-	bool all = true, some = false, arriving = false;
 
 	for (uint64_t chunk = first; chunk < end; chunk += step) {
-		bool has = held_has(held, chunk);
-		all &= has;
-		some |= has;
-		arriving |= !has && shown.wanted != NULL && !wanted_has(shown.wanted, chunk);
+		bool has = held_has(f->file->held, chunk);
+		p->has |= has;
+		p->lacks |= !has;
+		p->arriving |= !has && f->wanted != NULL && !wanted_has(f->wanted, chunk);
 	}
-	return all ? '#' : arriving ? '>' : some ? '+' : '.';
 }
 
-static void draw_map(char *map, size_t columns)
+/* Looks at the file, which takes the columns from `at` on, so many, in whole or in part. Each
+ * of them has at least one chunk. */
+static void look_at_file(struct part parts[], size_t columns, const struct progress_file *f, double at, double width)
 {
-	const uint64_t chunks = shown.file->meta.chunks;
-	double per_column = (double)chunks / (double)columns;
+	uint64_t chunks = f->file->meta.chunks;
+	double per_column = (double)chunks / width;
 
-	for (size_t i = 0; i < columns; i++) {
-		uint64_t first = (uint64_t)(per_column * (double)i);
-		uint64_t end = (uint64_t)(per_column * (double)(i + 1));
+	for (size_t c = (size_t)at; c < columns && (double)c < at + width; c++) {
+		double from = (double)c > at ? ((double)c - at) * per_column : 0;
+		uint64_t first = (uint64_t)from, end = (uint64_t)(((double)(c + 1) - at) * per_column);
+		if (first >= chunks)
+			first = chunks - 1;
 		if (end <= first)
 			end = first + 1;
-		map[i] = part_symbol(first, end < chunks ? end : chunks);
+		look_at_chunks(&parts[c], f, first, end < chunks ? end : chunks);
 	}
-	map[columns] = '\0';
 }
 
-static const char *base_name(const char *path)
+/* The files lie in the map one behind the other. */
+static void draw_map(char *map, size_t columns)
 {
-	const char *slash = strrchr(path, '/');
+	struct part parts[BAR_MAX] = {{0}};
+	double at = 0;
 
-	return slash != NULL ? slash + 1 : path;
+	for (size_t i = 0; i < shown.count; i++) {
+		uint64_t length = shown.files[i].file->meta.length;
+		double width = length > 0 ? (double)columns * (double)length / (double)shown.length : 0;
+		if (length > 0)
+			look_at_file(parts, columns, &shown.files[i], at, width);
+		at += width;
+	}
+	for (size_t c = 0; c < columns; c++)
+		map[c] = part_symbol(&parts[c]);
+	map[columns] = '\0';
 }
 
 /* How many bytes of the UTF-8 text fit into so many columns, and how many columns
@@ -157,13 +209,12 @@ static void draw_line(uint64_t bytes, double rate, int peers)
 {
 	char numbers[160], map[BAR_MAX + 4] = "", line[1024], redraw[1100], tail[24];
 	char held[FORMAT_BYTES_SIZE], whole[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
-	char left[FORMAT_DURATION_SIZE] = "?", name[512];
-	const uint64_t length = shown.file->meta.length;
+	char left[FORMAT_DURATION_SIZE] = "?", name[sizeof shown.name];
 	size_t columns = terminal_columns(), name_columns;
 
 	format_bytes(rate, per_second);
 	if (rate > 0)
-		format_duration((double)(length - bytes) / rate, left);
+		format_duration((double)(shown.length - bytes) / rate, left);
 	if (peers >= 0)
 		snprintf(tail, sizeof tail, "%d peer%s", peers, peers == 1 ? "" : "s");
 	else
@@ -171,11 +222,10 @@ static void draw_line(uint64_t bytes, double rate, int peers)
 	int n = columns < NARROW ? snprintf(numbers, sizeof numbers, "%s/s  %s left", per_second, left)
 				 : snprintf(numbers, sizeof numbers, "%s/%s  %s/s  %s left  %s",
 					    format_bytes((double)bytes, held),
-					    format_bytes((double)length, whole), per_second, left, tail);
+					    format_bytes((double)shown.length, whole), per_second, left, tail);
 	/* The name, the percentage and the map get what the numbers leave. */
 	size_t spare = (size_t)n + 8 < columns ? columns - (size_t)n - 8 : 0;
-	snprintf(name, sizeof name, "%s", base_name(shown.file->path));
-	log_clean(name);
+	strcpy(name, shown.name);
 	name[fit_columns(name, spare / 2, &name_columns)] = '\0';
 	size_t bar = spare - name_columns > 4 ? spare - name_columns - 4 : 0;
 	if (bar > 0) {
@@ -198,10 +248,15 @@ static void report(uint64_t bytes, double rate, int peers)
 
 	if (peers >= 0)
 		snprintf(from, sizeof from, ", %d peer%s", peers, peers == 1 ? "" : "s");
-	log_status("%s: %s: %u%%, %s of %s, %s/s%s", shown.file->path, shown.verb, percent(bytes),
-		   format_bytes((double)bytes, held),
-		   format_bytes((double)shown.file->meta.length, whole),
+	log_status("%s: %s: %u%%, %s of %s, %s/s%s", shown.path, shown.verb, percent(bytes),
+		   format_bytes((double)bytes, held), format_bytes((double)shown.length, whole),
 		   format_bytes(rate, per_second), from);
+	for (size_t i = 0; i < shown.count && shown.count > 1; i++) {
+		const struct datafile *d = shown.files[i].file;
+		uint64_t missing = datafile_missing_bytes(d);
+		log_status("%s: %s of %s", d->path, format_bytes((double)(d->meta.length - missing), held),
+			   format_bytes((double)d->meta.length, whole));
+	}
 }
 
 void progress_on_request(int sig)
@@ -232,7 +287,7 @@ void progress_show(uint64_t bytes, int peers)
 	if (shown.terminal) {
 		draw_line(bytes, rate, peers);
 	} else {
-		log_info("%s: %s: %u%%, %s, %s/s", shown.file->path, shown.verb, percent(bytes),
+		log_info("%s: %s: %u%%, %s, %s/s", shown.path, shown.verb, percent(bytes),
 			 format_bytes((double)bytes, held), format_bytes(rate, per_second));
 		shown.next_percent = percent(bytes) / PLAIN_PERCENT * PLAIN_PERCENT + PLAIN_PERCENT;
 	}
@@ -252,8 +307,7 @@ int64_t progress_next_ms(int64_t next_ms)
 	return status_next_ms(next_ms);
 }
 
-double progress_end(void)
+void progress_end(void)
 {
 	log_erase();
-	return (double)(clock_ms() - shown.start_ms) / 1000;
 }

@@ -11,6 +11,9 @@
  * after whatever has happened, and when swarm_next_event_ms has passed. */
 void swarm_manage(struct swarm *s, int64_t now_ms);
 
+/* How many connections it has, and could have at once if it might. */
+size_t swarm_wanted_connections(const struct swarm *s, int64_t now_ms);
+
 /* When swarm_manage will have something to do even if nothing comes: next_ms, or a time
  * before that. */
 int64_t swarm_next_event_ms(const struct swarm *s, int64_t now_ms, int64_t next_ms);

@@ -91,19 +91,12 @@ static void connect_twins(struct swarm *s, struct peer *p, int64_t now_ms)
 	}
 }
 
-/* All twins are asked for nothing more. */
+/* All twins are asked for nothing more; they still send what they were asked for. */
 static void dismiss_twins(struct swarm *s)
 {
 	for (size_t i = 0; i < s->count; i++)
-		s->peers[i].leaves = s->peers[i].twin;
-}
-
-/* They have sent what they were asked for. */
-static void disconnect_dismissed(struct swarm *s, int64_t now_ms)
-{
-	for (size_t i = 0; i < s->count; i++)
-		if (s->peers[i].leaves && s->peers[i].connection.asked_count == 0)
-			swarm_disconnect_one(s, &s->peers[i], now_ms);
+		if (s->peers[i].twin && peer_is_connected(&s->peers[i]))
+			s->peers[i].leaves = true;
 }
 
 /* Whether all of the peer's connections have had their time, and deliver too little. */
@@ -133,5 +126,4 @@ void twins_manage(struct swarm *s, int64_t now_ms)
 		manage_twins_of(s, only, now_ms);
 	else
 		dismiss_twins(s);
-	disconnect_dismissed(s, now_ms);
 }

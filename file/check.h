@@ -14,7 +14,8 @@
 /* Neighbouring chunks, and what checking them gave. */
 struct run {
 	uint64_t first, count;	/* chunks */
-	uint32_t peer;		/* who sent them: the fetcher's number, only passed on */
+	uint32_t file;		/* that they are of, and */
+	uint32_t peer;		/* who sent them: the fetcher's numbers, for checker.c and only passed on */
 	int32_t error;		/* the errno of a failed read of the data file, or 0 */
 	int32_t metafile_error;	/* that of metafile_chunk_hash, or 0: then no chunk is known to be wrong */
 	uint64_t bad;		/* chunks that were not added to held: all that don't match */

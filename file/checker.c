@@ -14,23 +14,40 @@
 
 _Static_assert(CHECKER_WAITING_MAX * sizeof(struct run) <= 4096, "more doesn't fit into any pipe");
 
+/* Checks runs of one file, or closes it: nothing more will come of it. */
+static void check_file(struct datafile *d, struct run runs[], size_t count)
+{
+	check_runs(&d->meta, d->fd, runs, count, d->held);
+	if (runs[count - 1].count == 0)
+		close(d->fd);
+}
+
+static void check_files(struct datafile files[], struct run runs[], size_t count)
+{
+	for (size_t first = 0, end; first < count; first = end) {
+		end = first + 1;
+		while (end < count && runs[end].file == runs[first].file)
+			end++;
+		check_file(&files[runs[first].file], &runs[first], end - first);
+	}
+}
+
 /* The checker process: ends when the fetcher does, or closes its pipes. */
-static _Noreturn void run_checker(int from_fetcher, int to_fetcher, struct metafile *m, int fd,
-				  struct held *held)
+static _Noreturn void run_checker(int from_fetcher, int to_fetcher, struct datafile files[])
 {
 	struct run runs[CHECKER_WAITING_MAX];
 	ssize_t got;
 
 	/* Each run is written by one write, so only whole ones are there to read. */
 	while ((got = io_read(from_fetcher, runs, sizeof runs)) > 0) {
-		check_runs(m, fd, runs, (size_t)got / sizeof runs[0], held);
+		check_files(files, runs, (size_t)got / sizeof runs[0]);
 		if (io_write(to_fetcher, runs, (size_t)got) < 0)
 			break;
 	}
 	_exit(EXIT_SUCCESS);
 }
 
-int checker_start(struct checker *c, struct metafile *m, int fd, struct held *held, unsigned checkers)
+int checker_start(struct checker *c, struct datafile files[], unsigned checkers)
 {
 	int to[2], from[2];
 
@@ -47,7 +64,7 @@ int checker_start(struct checker *c, struct metafile *m, int fd, struct held *he
 		close(from[0]);
 		(void)!nice(CHECKER_NICE);
 		lanes_share_memory(checkers);
-		run_checker(to[0], from[1], m, fd, held);
+		run_checker(to[0], from[1], files);
 	}
 	close(to[0]);
 	close(from[1]);

@@ -489,6 +489,8 @@ int datafile_close(struct datafile *d)
 	int why = sync && (sync_file(d->fd) < 0 || (!d->is_device && sync_folder(d->path) < 0)) ? errno : 0;
 	struct stat st;
 
+	/* A checker or a query to the tracker may have a copy of it, and keep the lock for a while. */
+	(void)flock(d->fd, LOCK_UN);
 	if (close(d->fd) < 0)
 		why = errno;
 	if (why != 0) {

@@ -105,33 +105,14 @@ void connection_wake_at(struct connection *c, size_t n)
 
 /* Checkers are processes: without any, the fetcher checks by itself. */
 
-int checker_start(struct checker *c, struct metafile *m, int fd, struct held *held, unsigned checkers)
+int checkers_send(const struct run *run)
 {
-	(void)c;
-	(void)m;
-	(void)fd;
-	(void)held;
-	(void)checkers;
+	(void)run;
 	return -1;
 }
 
-void checker_stop(struct checker *c)
+void checkers_wait(void)
 {
-	(void)c;
-	abort();
-}
-
-int checker_send(struct checker *c, const struct run *run)
-{
-	(void)c;
-	(void)run;
-	abort();
-}
-
-ssize_t checker_receive(struct checker *c, struct run runs[CHECKER_WAITING_MAX])
-{
-	(void)c;
-	(void)runs;
 	abort();
 }
 
@@ -351,7 +332,7 @@ static void begin(void)
 	now_ms = 1000000;
 	if (swarm_begin(&swarm, LENGTH, CHUNK_SIZE, file.meta.cascade_hash, &options) < 0)
 		abort();
-	arrival_begin(&arrival, &file, &swarm, 1);
+	arrival_begin(&arrival, &file, 0, &swarm);
 	swarm_manage(&swarm, now_ms);
 	check_states();
 }

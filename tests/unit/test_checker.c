@@ -20,6 +20,15 @@ static size_t receive_all(struct checker *c, struct run runs[])
 	return got;
 }
 
+/* Starts a checker for the one file. */
+static int start(struct checker *c)
+{
+	static struct datafile file;
+
+	file = (struct datafile){.meta = m, .fd = fd, .held = held};
+	return checker_start(c, &file, 1);
+}
+
 static void test_checker(void)
 {
 	static struct run runs[2 * CHECKER_WAITING_MAX];
@@ -30,7 +39,7 @@ static void test_checker(void)
 	spoil(25);
 	spoil(29);
 	spoil(m.chunks - 1);
-	CHECK(checker_start(&c, &m, fd, held, 1) == 0 && c.waiting == 0);
+	CHECK(start(&c) == 0 && c.waiting == 0);
 	for (int round = 0; round < 5; round++) {
 		for (uint64_t i = 0; i < CHECKER_WAITING_MAX; i++) {
 			struct run run = a_run(i * 10, 10);
@@ -65,7 +74,7 @@ static void test_checker_waits(void)
 	struct checker c;
 
 	open_full(MIB, KIB);
-	CHECK(checker_start(&c, &m, fd, held, 1) == 0);
+	CHECK(start(&c) == 0);
 	struct pollfd p = {.fd = c.from, .events = POLLIN};
 	CHECK(poll(&p, 1, 0) == 0);
 	struct run run = a_run(0, 1024);
@@ -81,7 +90,7 @@ static void test_checker_stopped_at_work(void)
 	struct checker c;
 
 	open_full(16 * MIB, MIB);
-	CHECK(checker_start(&c, &m, fd, held, 1) == 0);
+	CHECK(start(&c) == 0);
 	for (unsigned i = 0; i < CHECKER_WAITING_MAX; i++) {
 		struct run run = a_run(i % 16, 1);
 		CHECK(checker_send(&c, &run) == 0);
@@ -97,7 +106,7 @@ static void test_checker_gone(void)
 	struct checker c;
 
 	open_full(MIB, KIB);
-	CHECK(checker_start(&c, &m, fd, held, 1) == 0);
+	CHECK(start(&c) == 0);
 	kill(c.pid, SIGKILL);
 	siginfo_t info;
 	while (waitid(P_PID, (id_t)c.pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
@@ -117,7 +126,7 @@ static void test_checker_without_fork(void)
 	int before = unit_open_fds();
 	forks_that_work = 0;
 	errno = 0;
-	CHECK(checker_start(&c, &m, fd, held, 1) == -1 && errno == EAGAIN);
+	CHECK(start(&c) == -1 && errno == EAGAIN);
 	forks_work_again();
 	CHECK(unit_open_fds() == before);
 	close_files();
