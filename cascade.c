@@ -6,7 +6,7 @@
  *      └─ fetcher ─┬─ checkers: hash what the data file holds at the start
  *                  ├─ checkers, up to four: hash what arrives
  *                  ├─ writer, with -o -: writes the file to standard output
- *                  └─ tracker query: asks for peers, exits
+ *                  └─ tracker queries, up to sixteen: ask for peers, exit
  *
  * This file reads the command line, opens the files, listens, forks the fetcher
  * (fetch/fetch.c) and becomes the serving parent (peer_serve.c). With --client-only

@@ -198,7 +198,7 @@ static int begin(struct download all[], size_t i)
 
 int download_begin(struct download all[], size_t i, struct datafile files[], const struct fetch_options *options)
 {
-	all[i] = (struct download){.file = &files[i], .options = options};
+	all[i] = (struct download){.file = &files[i], .options = options, .outlet = {.to = -1, .from = -1}};
 	int status = begin(all, i);
 	if (!all[i].running && datafile_close(&files[i]) < 0 && status == EXIT_DONE)
 		status = EXIT_UNABLE;

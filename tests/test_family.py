@@ -2,6 +2,7 @@
 whom, who outlives whom, as which user they run, what each has open."""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import pty
@@ -11,6 +12,8 @@ import selectors
 import signal
 import socket
 import statistics
+import struct
+import termios
 import threading
 import time
 import unittest
@@ -35,6 +38,17 @@ def has_hung_up(connection):
         return connection.recv(1, socket.MSG_PEEK) == b""
     except ConnectionError:
         return True
+
+
+def waits_in_a_pipe(pid):
+    """Whether a pipe that the process reads from has bytes for it."""
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{name}"
+        if os.readlink(path).startswith("pipe:") and not os.stat(path, follow_symlinks=False).st_mode & 0o200:
+            with open(path, "rb") as pipe:
+                if struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0] > 0:
+                    return True
+    return False
 
 
 def as_user_of(pid, act):
@@ -370,14 +384,38 @@ class Family(Parent):
 
     def test_a_fetcher_does_not_wait_for_a_checker_that_was_killed(self):
         file = self.describe_file("data", 200_000, 1000)
-        silent = Scripted(self, file, send, keep_silent)
-        fetcher = self.start_fetch(file, peers=[silent.address])
-        wait_until(lambda: len(silent.requests) > 1, "it asks, with a first chunk checked")
+        stopped = threading.Event()
+
+        def send_when_stopped(peer, connection, number):
+            stopped.wait(WAIT)
+            peer.send_chunk(connection, number)
+        peer = Scripted(self, file, send, send_when_stopped, keep_silent)
+        fetcher = self.start_fetch(file, peers=[peer.address])
+        wait_until(lambda: len(peer.requests) > 1, "it asks, with a first chunk checked")
         checker, = fetcher.children()
+        os.kill(checker.pid, signal.SIGSTOP)
+        stopped.set()
+        wait_until(lambda: waits_in_a_pipe(checker.pid), "the checker is given the second chunk")
         os.kill(checker.pid, signal.SIGKILL)
         fetcher.deserved = "a checker has died"
         self.assertEqual(fetcher.wait(), 1)
         self.assert_one_sentence(fetcher, fetcher.deserved)
+
+    def test_a_checker_that_was_killed_with_nothing_to_do_is_replaced(self):
+        file = self.describe_file("data", 200_000, 1000)
+        killed = threading.Event()
+
+        def send_when_killed(peer, connection, number):
+            killed.wait(WAIT)
+            peer.send_chunk(connection, number)
+        peer = Scripted(self, file, send, send_when_killed, send)
+        fetcher = self.start_fetch(file, peers=[peer.address])
+        wait_until(lambda: len(peer.requests) > 1, "it asks, with a first chunk checked")
+        checker, = fetcher.children()
+        os.kill(checker.pid, signal.SIGKILL)
+        wait_until(lambda: not fetcher.children(), "it is reaped")
+        killed.set()
+        self.assertEqual(fetcher.wait(), 0, fetcher.stderr)
 
     def test_a_signal_while_a_large_file_is_checked(self):
         size, piece = 384 << 20, os.urandom(1 << 20)

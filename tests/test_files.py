@@ -1,12 +1,11 @@
 """Several files at once: what one of them waits for, none of the others does."""
 
+import hashlib
 import os
-import resource
-import signal
 import threading
 
-from scripted import HANG_UP, STAY, FetchCase, Scripted, keep_silent, not_yet, send
-from support import (LOOPBACK, OK, TRACKER_REQUEST, WAIT, Case, Peer, Tracker, chunk_response, pause, receive,
+from scripted import Scripted, keep_silent, not_yet, send
+from support import (OK, TRACKER_REQUEST, WAIT, Case, Peer, Tracker, chunk_response, pause, receive,
                      tracker_entry, tracker_response, wait_for_end, wait_until)
 
 
@@ -42,9 +41,6 @@ class Several(Case):
     def is_complete(self, file):
         return file.path.exists() and file.path.read_bytes() == file.data
 
-    def peer_with_limits(self, files, *options, limit=None, **where):
-        return self.start_fetch(files, *options, **where)
-
 
 class AtOnce(Several):
     def test_files_are_fetched_at_the_same_time(self):
@@ -64,14 +60,6 @@ class AtOnce(Several):
         self.fetch(files, tracker=Directory(self, *peers).address)
         for file in files:
             self.assert_same(file.path, file.data)
-
-    def test_they_begin_in_the_order_that_is_given(self):
-        files = self.describe("c", "a", "b", "d")
-        peers = [Scripted(self, file) for file in files]
-        tracker = Directory(self, *peers)
-        self.fetch(files, tracker=tracker.address)
-        first = list(dict.fromkeys(cascade_hash for _, cascade_hash in tracker.requests))
-        self.assertEqual(sorted(first), sorted(file.hash for file in files))
 
     def test_a_file_is_served_as_soon_as_it_is_complete(self):
         """It is unlocked, so another process may have it while this one fetches the next."""
@@ -173,7 +161,7 @@ class OneIsStuck(Several):
         metafile = bytearray(wrong.metafile)
         metafile[32] ^= 1  # of the hash of the whole
         wrong.metafile_path.write_bytes(metafile)
-        wrong.hash = __import__("hashlib").sha256(metafile).digest()
+        wrong.hash = hashlib.sha256(metafile).digest()
         wrong_is_known = threading.Event()
 
         def send_when_known(peer, connection, number):

@@ -14,8 +14,8 @@ import unicodedata
 import unittest
 
 from scripted import Scripted, keep_silent, not_yet, send
-from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, chunk_response, pause, random_bytes,
-                     wait_until)
+from support import (LOOPBACK, PROGRAMS, WAIT, Case, Peer, SharedFile, Tracker, chunk_response, pause, random_bytes,
+                     tracker_entry, tracker_response, wait_until)
 
 ERASE = "\x1b[K"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the newline
@@ -419,6 +419,79 @@ class WhyNothingComes(Case):
         wait_until(lambda: slow.requests, "it has asked")
         pause(4)
         self.assertNotIn("no peer", program.stderr)
+
+
+class SeveralFiles(Showing):
+    """Two files of 3 MiB, of which the second lacks all, and the first its second half."""
+
+    def setUp(self):
+        super().setUp()
+        self.files = [self.make_description(name) for name in ("film-a", "film-b")]
+        self.files[0].path.write_bytes(self.files[0].data[:self.SIZE // 2])
+        self.let_go = threading.Event()
+        self.addCleanup(self.let_go.set)
+        self.peers = {file.hash: self.peer_of(file) for file in self.files}
+
+    def peer_of(self, file):
+        """It sends one chunk, and the rest when it is let go."""
+        def answer(connection, number):
+            if len(peer.requests) > 1:
+                self.let_go.wait(WAIT)
+            peer.send_chunk(connection, number)
+        peer = Peer(self, file, answer)
+        return peer
+
+    def tracker(self):
+        def answer(connection, command):
+            entry = tracker_entry(self.peers[tracker.requests[-1][1]].address)
+            connection.sendall(tracker_response(0, entry))
+        tracker = Tracker(self, answer=answer)
+        return tracker
+
+    def start_both_on(self, terminal, *options):
+        command = self.command(self.files[0], *options, peers=[])
+        command[-3:] = [":".join(str(file.metafile_path) for file in self.files), "%s:%d" % self.tracker().address,
+                        f"{LOOPBACK}:0"]
+        return self.start_command_on(terminal, command)
+
+    def test_they_are_shown_together(self):
+        terminal = Terminal(self, 100)
+        program = self.start_both_on(terminal)
+        wait_until(lambda: " 25% [" in terminal.text and "2 peers" in draws_of(terminal.text)[-1], "it is shown")
+        draw = draws_of(terminal.text)[-1]
+        found = re.match(r"2 files  25% \[([#>+.]+)\] 1\.5 MiB/6\.0 MiB  ", draw)
+        self.assertTrue(found, draw)
+        columns = len(found[1])
+        self.assertEqual(found[1][:columns // 4], "#" * (columns // 4))
+        self.assertNotIn("#", found[1][columns // 2 + 1:])
+        program.signal(signal.SIGUSR1)
+        wait_until(lambda: f"{self.files[1].path}: 16.0 KiB of 3.0 MiB" in terminal.text, "it is reported")
+        self.assertRegex(terminal.text, r"cascade: 2 files: downloading: 25%, 1\.5 MiB of 6\.0 MiB, .*/s, 2 peers")
+        self.assertIn(f"{self.files[0].path}: 1.5 MiB of 3.0 MiB", terminal.text)
+        self.let_go.set()
+        self.assertEqual(program.wait(), 0, terminal.text)
+        screen = screen_of(terminal.finish())
+        for file in self.files:
+            self.assertTrue(any(f"{file.path}: complete and verified: " in line for line in screen), screen)
+
+    def test_a_script_is_told_of_both(self):
+        status = self.scratch / "status"
+        program = self.start_both_on(Terminal(self, 80), "--status", status)
+
+        def told():
+            lines = status.read_text().splitlines() if status.exists() else []
+            return all(line in lines for line in ("state=downloading", "peers=2", "length=6291456", "bytes=1605632",
+                                                  "file.0.bytes=1589248", "file.1.bytes=16384"))
+        wait_until(told, "both are told of")
+        self.let_go.set()
+        self.assertEqual(program.wait(), 0)
+
+    def test_one_that_lacks_something_is_shown_by_its_name(self):
+        self.files[0].path.write_bytes(self.files[0].data)
+        terminal = Terminal(self, 100)
+        self.start_both_on(terminal)
+        wait_until(lambda: "film-b   0% [" in terminal.text, "it is shown")
+        self.assertNotIn("files", terminal.text)
 
 
 class Names(Showing):
