@@ -19,7 +19,9 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 COPY = TOP / "build/mutants"
-SECONDS = 60  # a mutant that takes longer is noticed
+SECONDS = 60  # a mutant for which a test takes longer is noticed
+UNIT_SECONDS = 20  # the same, for a process that a unit program forks, which then ends by itself
+BUILD = ["CFLAGS=-O0", f"CPPFLAGS=-DUNIT_TIME_LIMIT={UNIT_SECONDS}"]
 
 # The tests for each file: unit programs, and then words that tests of whole programs have
 # in their names.
@@ -31,7 +33,7 @@ TESTS = {
     "file/datafile.c": (["datafile"], ["test_metafile", "test_ours", "test_changed", "test_space"]),
     "fetch/wanted.c": (["choice"], ["test_choice", "test_sim"]),
     "fetch/choice.c": (["choice"], ["test_choice", "test_sim"]),
-    "fetch/arrival.c": ([], ["test_hostile", "test_choice", "test_fetch."]),
+    "fetch/arrival.c": (["arrival"], ["test_hostile", "test_choice", "test_fetch."]),
     "serve/serve_client.c": (["serve", "serve_slow"], ["Sessions", "test_serve"]),
     "track/subscriptions.c": (["subscriptions"], ["test_tracker"]),
 }
@@ -79,23 +81,40 @@ def machine_code(name):
     return (COPY / "mutant.o").read_bytes() if made.returncode == 0 else None
 
 
-def noticed_by(name):
-    """Return the test that fails, or None."""
+def commands_for(name):
+    """Return what has to be built, and the commands that may notice a mutant of a file."""
     units, words = TESTS[name]
     programs = [f"build/unit/test_{unit}" for unit in units]
-    built = subprocess.run(["make", "-s", "CFLAGS=-O0", *programs, *(["all"] if words else [])], cwd=COPY,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    if built.returncode != 0:
+    return ([*programs, *(["all"] if words else [])],
+            [[program] for program in programs] + [[sys.executable, "tests/run.py", "-f", "-k", word] for word in words])
+
+
+def fails(command):
+    """Whether a test fails, or takes too long."""
+    test = subprocess.Popen(command, cwd=COPY, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+    try:
+        return test.wait(timeout=SECONDS if len(command) > 1 else UNIT_SECONDS + 5) != 0
+    except subprocess.TimeoutExpired:
+        test.terminate()  # run.py then ends what it has started
+        test.wait()
+        return True
+
+
+def make(targets):
+    return subprocess.run(["make", "-s", *BUILD, *targets], cwd=COPY, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0
+
+
+def noticed_by(targets, commands):
+    """Return the command that fails, or None. It becomes the first: it notices most likely the
+    next one too."""
+    if not make(targets):
         return "compiler"
-    commands = [[program] for program in programs]
-    commands += [[sys.executable, "tests/run.py", "-k", word] for word in words]
-    for command in commands:
-        try:
-            if subprocess.run(command, cwd=COPY, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=SECONDS).returncode != 0:
-                return command[-1]
-        except subprocess.TimeoutExpired:
-            return command[-1]
+    for i, command in enumerate(commands):
+        if fails(command):
+            commands.insert(0, commands.pop(i))
+            return command
     return None
 
 
@@ -106,7 +125,6 @@ def copy_tree():
         if name and (TOP / name).is_file():
             (COPY / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(TOP / name, COPY / name)
-    subprocess.run(["make", "-s", "CFLAGS=-O0", "all", "units"], cwd=COPY, check=True)
 
 
 def main():
@@ -125,6 +143,9 @@ def main():
         original = (COPY / name).read_text()
         lines = original.split("\n")
         same = machine_code(name)
+        targets, commands = commands_for(name)
+        if not make(targets) or any(fails(command) for command in commands):
+            sys.exit(f"{name}: its tests fail without a mutant")
         lived = count = 0
         for number, old, new in mutants_of(name):
             text = f"{arguments.seed} {name} {number} {new}"
@@ -133,7 +154,7 @@ def main():
             if line_wanted and int(line_wanted) != number + 1:
                 continue
             (COPY / name).write_text("\n".join(lines[:number] + [new] + lines[number + 1:]))
-            if machine_code(name) in (None, same) or (by := noticed_by(name)) == "compiler":
+            if machine_code(name) in (None, same) or (by := noticed_by(targets, commands)) == "compiler":
                 continue
             count += 1
             if by is None:
