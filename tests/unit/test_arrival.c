@@ -256,6 +256,7 @@ static void test_waking_up(void)
 	CHECK(held_has(d.held, 0));
 	ask(one, 1);
 	intake_limit(1000000);
+	now = clock_ms() + 200;
 	one->connection.rate_bytes = FAST;
 	give_header(one, PEER_OK, CHUNK);
 	CHECK(one->connection.wake_bytes == 1);		/* no more is allowed */

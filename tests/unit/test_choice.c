@@ -1,5 +1,16 @@
 /* Which chunk a peer is asked for. */
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
+
+/* wanted.c is included, not linked, so that its memory can be missing, and is watched. */
+static void *calloc_for_test(size_t count, size_t size);
+static void free_for_test(void *p);
+#define calloc calloc_for_test
+#define free free_for_test
+#include "fetch/wanted.c"
+#undef calloc
+#undef free
 
 #include "fetch/choice.h"
 #include "unit.h"
@@ -9,6 +20,52 @@
 
 static struct address sharers[SHARERS];	/* 10.0.0.1:5000 and so on */
 static struct choice choice;
+
+/* ---- Memory ---- */
+
+static int callocs_that_work = INT_MAX;	/* until none does any more */
+static int allocated;			/* pieces that were not freed */
+
+#define GUARD UINT64_C(0xa5a5a5a5a5a5a5a5)	/* in the word before a piece, and in the one after it */
+
+static void *calloc_for_test(size_t count, size_t size)
+{
+	uint64_t *piece = callocs_that_work-- > 0 ? calloc(2 + (count * size + 7) / 8 + 1, 8) : NULL;
+
+	if (piece == NULL)
+		return NULL;
+	piece[0] = (count * size + 7) / 8;
+	piece[1] = piece[2 + piece[0]] = GUARD;
+	allocated++;
+	return piece + 2;
+}
+
+static void free_for_test(void *p)
+{
+	uint64_t *piece = p;
+
+	if (piece == NULL)
+		return;
+	CHECK(piece[-1] == GUARD && piece[piece[-2]] == GUARD);
+	allocated--;
+	free(piece - 2);
+}
+
+static void without_memory_there_is_no_choice(void)
+{
+	for (int works = 0; works < 2; works++) {
+		callocs_that_work = works;
+		CHECK(choice_begin(&choice, REGIONS, sharers[0], ORDER_ASCENDING) == -1 && allocated == 0);
+		callocs_that_work = INT_MAX;
+	}
+}
+
+static void all_memory_is_freed(void)
+{
+	CHECK(allocated == 0);
+}
+
+/* ---- Choosing ---- */
 
 static void begin(uint64_t chunks, enum choice_order order)
 {
@@ -236,6 +293,7 @@ int main(void)
 {
 	for (uint32_t i = 0; i < SHARERS; i++)
 		sharers[i] = (struct address){.ip = 0x0a000001 + i, .port = 5000};
+	RUN(without_memory_there_is_no_choice);
 	RUN(each_chunk_is_found_once_in_each_order);
 	RUN(orders_of_two_fetchers_differ);
 	RUN(a_chunk_that_is_given_back_is_found_again);
@@ -246,6 +304,7 @@ int main(void)
 	RUN(what_was_refused_is_not_held_whatever_is_said);
 	RUN(who_says_nothing_is_asked_for_what_it_did_not_refuse);
 	RUN(regions_of_many_chunks);
+	RUN(all_memory_is_freed);
 	RUN(a_set_is_read_as_it_was_written);
 	RUN(what_is_no_set_is_refused);
 	return unit_result();
