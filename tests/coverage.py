@@ -33,7 +33,7 @@ def build():
         if name and (TOP / name).is_file():
             (COPY / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(TOP / name, COPY / name)
-    subprocess.run(["make", "-s", "-j2", "CC=clang", f"CFLAGS={FLAGS}", "all", "units", "build/torture/fail.so"],
+    subprocess.run(["make", "-s", "-j2", "CC=clang", f"CFLAGS={FLAGS}", "all", "units", "build/sim/sim", "build/torture/fail.so"],
                    cwd=COPY, check=True)
     PROFILES.mkdir()
 
@@ -47,16 +47,16 @@ def run(command):
 
 def objects():
     units = [path for path in sorted((COPY / "build/unit").iterdir()) if path.is_file() and not path.suffix]
-    return [COPY / "cascade", COPY / "tracker", COPY / "mkcascade", *units]
+    return [COPY / "cascade", COPY / "tracker", COPY / "mkcascade", COPY / "build/sim/sim", *units]
 
 
-def llvm_cov(*arguments):
+def llvm_cov(command, *options, sources=()):
     first, *others = objects()
-    command = ["llvm-cov", *arguments, "-instr-profile", COPY / "all.profdata", first]
+    command = ["llvm-cov", command, *options, "-instr-profile", COPY / "all.profdata", first]
     for program in others:
         command += ["-object", program]
-    return subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          text=True).stdout
+    return subprocess.run([str(word) for word in [*command, *sources]], check=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True).stdout
 
 
 def merge():
@@ -70,7 +70,7 @@ def table():
     total = [0, 0, 0, 0]
     for entry in sorted(data["files"], key=lambda entry: entry["filename"]):
         name = os.path.relpath(entry["filename"], COPY)
-        if not name.endswith(".c") or name.startswith(("tests", "bench", "..")):
+        if not name.endswith(".c") or name.startswith(("tests", "bench", "sim", "..")):
             continue
         lines, branches = entry["summary"]["lines"], entry["summary"]["branches"]
         counts = [lines["covered"], lines["count"], branches["covered"], branches["count"]]
@@ -81,7 +81,7 @@ def table():
 
 def missing(name):
     """Show the lines with a branch that was never taken one way."""
-    text = llvm_cov("show", "-show-branches=count", str(COPY / name))
+    text = llvm_cov("show", "-show-branches=count", sources=[COPY / name])
     line = ""
     for shown in text.split("\n"):
         source = re.match(r"\s*(\d+)\|[^|]*\|(.*)", shown)
