@@ -190,6 +190,8 @@ static void test_in_any_pieces(void)
 	for (size_t i = 0; i < LENGTH(sizes); i++)
 		for (size_t j = 0; j < LENGTH(pieces); j++) {
 			size_t size = 0;
+			if (sizes[i] / pieces[j] > 2000)
+				continue;	/* takes long, and shows no more */
 			begin_length(CHUNKS * sizes[i] - sizes[i] / 2, sizes[i], 1);
 			for (size_t at = 0; at < LENGTH(chunks); at++) {
 				struct peer_response r = {.status = PEER_OK, .length = length_of(chunks[at])};
@@ -256,7 +258,7 @@ static void test_waking_up(void)
 	CHECK(held_has(d.held, 0));
 	ask(one, 1);
 	intake_limit(1000000);
-	now = clock_ms() + 200;
+	now = clock_ms() + 1000;	/* after any pause of a test before */
 	one->connection.rate_bytes = FAST;
 	give_header(one, PEER_OK, CHUNK);
 	CHECK(one->connection.wake_bytes == 1);		/* no more is allowed */
@@ -538,16 +540,32 @@ static void test_many_runs(void)
 	end();
 }
 
+/* The checker is stopped, and can be sent runs; then it is killed, with all that it was sent. */
+static void stop_checker(void)
+{
+	int status;
+
+	kill(a.checkers[0].pid, SIGSTOP);
+	while (waitpid(a.checkers[0].pid, &status, WUNTRACED) < 0 && errno == EINTR)
+		;
+}
+
+static void kill_checker(void)
+{
+	siginfo_t info;
+
+	kill(a.checkers[0].pid, SIGKILL);
+	while (waitid(P_PID, (id_t)a.checkers[0].pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+		;
+}
+
 static void test_dead_checker(void)
 {
 	for (int round = 0; round < 2; round++) {
-		siginfo_t info;
 		begin(SMALL);
 		deliver(one, 0);
 		settle();
-		kill(a.checkers[0].pid, SIGKILL);
-		while (waitid(P_PID, (id_t)a.checkers[0].pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
-			;
+		kill_checker();
 		deliver(one, 1);
 		if (round == 0)		/* it is sent something */
 			arrival_flush(&a);
@@ -557,6 +575,21 @@ static void test_dead_checker(void)
 		arrival_flush(&a);	/* does nothing more */
 		end();
 	}
+}
+
+static void test_checker_that_dies_with_all_it_can_take(void)
+{
+	begin_length((2 * CHECKER_WAITING_MAX + 40) * SMALL, SMALL, 1);
+	deliver(one, 0);
+	settle();
+	stop_checker();
+	for (uint64_t chunk = 2; a.checkers[0].waiting < CHECKER_WAITING_MAX; chunk += 2)
+		deliver(one, chunk);
+	kill_checker();
+	CHECK(!a.failed);
+	arrival_flush(&a);
+	CHECK(a.failed && a.held == 1 && a.error == 0);
+	end();
 }
 
 /* In the place of a checker: these runs are its results. */
@@ -670,6 +703,31 @@ static void test_write_fails(void)
 		}
 }
 
+/* All that came after is left, and a checker that has died meanwhile is not waited for. */
+static void test_write_fails_in_the_middle(void)
+{
+	static const uint64_t chunks[] = {3, 5, 7};
+	uint8_t bytes[LENGTH(chunks) * (PEER_RESPONSE_SIZE + SMALL)];
+
+	begin(SMALL);
+	deliver(one, 0);
+	settle();
+	stop_checker();
+	deliver(one, 1);
+	arrival_flush(&a);
+	kill_checker();
+	for (size_t i = 0; i < LENGTH(chunks); i++) {
+		uint8_t *response = bytes + i * (PEER_RESPONSE_SIZE + SMALL);
+		ask(one, chunks[i]);
+		peer_response_encode(response, &(struct peer_response){.length = SMALL});
+		memcpy(response + PEER_RESPONSE_SIZE, bytes_of(chunks[i]), SMALL);
+	}
+	write_protect();
+	give(one, bytes, sizeof bytes);
+	CHECK(a.failed && a.error == EBADF && a.held == 1 && one->connection.asked_count == 1);
+	end();
+}
+
 /* A chunk that is right, and a mark that can't be removed then. */
 static void test_unmark_fails(void)
 {
@@ -720,10 +778,12 @@ static int run_all(void)
 	RUN(test_no_process_can_be_had);
 	RUN(test_many_runs);
 	RUN(test_dead_checker);
+	RUN(test_checker_that_dies_with_all_it_can_take);
 	RUN(test_impossible_results);
 	RUN(test_files_that_fail_a_checker);
 	RUN(test_says_who_sent_it);
 	RUN(test_write_fails);
+	RUN(test_write_fails_in_the_middle);
 	RUN(test_unmark_fails);
 	RUN(test_cut_or_removed);
 	return unit_result();
