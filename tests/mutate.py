@@ -5,22 +5,24 @@ then the quick tests have to notice.
     mutate.py [--part N] [--seed N] [FILE...]     about one mutant in N, chosen by the seed
     mutate.py FILE:LINE                           those of one line
 
-Works in a copy, build/mutants. A mutant that lives is printed: it needs a test, or a reason
+Works in a copy, below build/. A mutant that lives is printed: it needs a test, or a reason
 why nobody could tell. The last lines count those that lived. (Not a test: exit status 0.)
 """
 
 import argparse
+import atexit
 import hashlib
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-COPY = TOP / "build/mutants"
-SECONDS = 60  # a mutant for which a test takes longer is noticed
-UNIT_SECONDS = 20  # the same, for a process that a unit program forks, which then ends by itself
+COPY = TOP / f"build/mutants.{os.getpid()}"
+UNIT_SECONDS = 10  # a process that a unit program forks ends by itself then
 BUILD = ["CFLAGS=-O0", f"CPPFLAGS=-DUNIT_TIME_LIMIT={UNIT_SECONDS}"]
 
 # The tests for each file: unit programs, and then words that tests of whole programs have
@@ -89,12 +91,12 @@ def commands_for(name):
             [[program] for program in programs] + [[sys.executable, "tests/run.py", "-f", "-k", word] for word in words])
 
 
-def fails(command):
-    """Whether a test fails, or takes too long."""
+def fails(command, limit):
+    """Whether a test fails, or takes longer than that."""
     test = subprocess.Popen(command, cwd=COPY, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                             stderr=subprocess.DEVNULL)
     try:
-        return test.wait(timeout=SECONDS if len(command) > 1 else UNIT_SECONDS + 5) != 0
+        return test.wait(timeout=limit) != 0
     except subprocess.TimeoutExpired:
         test.terminate()  # run.py then ends what it has started
         test.wait()
@@ -106,20 +108,30 @@ def make(targets):
                           stderr=subprocess.DEVNULL).returncode == 0
 
 
+def limits_for(name, commands):
+    """Return each command with the time that it may take: ten times what it takes now, and some."""
+    limited = []
+    for command in commands:
+        start = time.monotonic()
+        if fails(command, None):
+            sys.exit(f"{name}: without a mutant {command} fails")
+        limited.append((command, UNIT_SECONDS + 10 * (time.monotonic() - start)))
+    return limited
+
+
 def noticed_by(targets, commands):
     """Return the command that fails, or None. It becomes the first: it notices most likely the
     next one too."""
     if not make(targets):
         return "compiler"
-    for i, command in enumerate(commands):
-        if fails(command):
+    for i, (command, limit) in enumerate(commands):
+        if fails(command, limit):
             commands.insert(0, commands.pop(i))
             return command
     return None
 
 
 def copy_tree():
-    shutil.rmtree(COPY, ignore_errors=True)
     for name in subprocess.run(["git", "ls-files"], cwd=TOP, check=True, stdout=subprocess.PIPE,
                                text=True).stdout.split("\n"):
         if name and (TOP / name).is_file():
@@ -137,6 +149,7 @@ def main():
     if arguments.units:
         for units, words in TESTS.values():
             words.clear()
+    atexit.register(shutil.rmtree, COPY, ignore_errors=True)
     copy_tree()
     for wanted in arguments.files or [name for name, (units, words) in TESTS.items() if units or words]:
         name, _, line_wanted = wanted.partition(":")
@@ -144,8 +157,9 @@ def main():
         lines = original.split("\n")
         same = machine_code(name)
         targets, commands = commands_for(name)
-        if not make(targets) or any(fails(command) for command in commands):
-            sys.exit(f"{name}: its tests fail without a mutant")
+        if not make(targets):
+            sys.exit(f"{name}: can't be built without a mutant")
+        commands = limits_for(name, commands)
         lived = count = 0
         for number, old, new in mutants_of(name):
             text = f"{arguments.seed} {name} {number} {new}"

@@ -281,6 +281,35 @@ static void regions_of_many_chunks(void)
 	choice_end(&choice);
 }
 
+/* Each region's holders are counted, whatever a peer says first and later, until it is forgotten. */
+static void holders_are_counted(void)
+{
+	struct holding first = {0}, second = {0};
+	struct region_set held = {0};
+
+	begin(REGIONS, ORDER_BY_CLAIM);
+	region_set_add(&held, 3);
+	region_set_add(&held, 200);
+	CHECK(!first.partial);
+	choice_refused(&choice, &first, 7, &held);
+	choice_refused(&choice, &second, 7, &held);
+	CHECK(first.partial && second.partial && choice.holders[3] == 2 && choice.holders[200] == 2);
+	region_set_add(&held, 100);
+	region_set_remove(&held, 3);
+	choice_refused(&choice, &first, 8, &held);
+	CHECK(choice.holders[3] == 1 && choice.holders[100] == 1 && choice.holders[200] == 2);
+	choice_refused(&choice, &first, 100, NULL);	/* and what it said holds on */
+	CHECK(choice.holders[3] == 1 && choice.holders[100] == 0 && choice.holders[200] == 2);
+	CHECK(!choice_may_have(&choice, &first, 100) && choice_may_have(&choice, &first, 200));
+	choice_forget(&choice, &first, sharers[1]);
+	choice_forget(&choice, &first, sharers[1]);
+	CHECK(choice.holders[3] == 1 && choice.holders[200] == 1 && choice_may_have(&choice, &first, 100));
+	choice_forget(&choice, &second, sharers[2]);
+	for (size_t region = 0; region < REGIONS_MAX; region++)
+		CHECK(choice.holders[region] == 0 && !region_set_has(&second.has, region));
+	choice_end(&choice);
+}
+
 /* ---- What is wanted ---- */
 
 static void what_is_wanted_is_counted(void)
@@ -380,6 +409,7 @@ int main(void)
 	RUN(who_says_nothing_is_asked_for_what_it_did_not_refuse);
 	RUN(regions_of_many_chunks);
 	RUN(claims_are_always_the_same);
+	RUN(holders_are_counted);
 	RUN(what_is_wanted_is_counted);
 	RUN(a_region_is_searched);
 	RUN(all_memory_is_freed);
