@@ -303,7 +303,7 @@ static void begin_response(struct arrival *a, struct peer *p)
 	else if ((fault = find_fault(a, c)) != NULL)
 		swarm_ban(a->swarm, p, fault, clock_ms());
 	else if (c->response.status == PEER_OK)
-		swarm_chunk_begins(p);
+		swarm_chunk_begins(a->swarm, p);
 }
 
 /* Takes what is missing of a header. Returns how many bytes it took. */

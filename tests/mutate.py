@@ -22,7 +22,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 COPY = TOP / f"build/mutants.{os.getpid()}"
-UNIT_SECONDS = 10  # a process that a unit program forks ends by itself then
+UNIT_SECONDS = 20  # a process that a unit program forks ends by itself then
 BUILD = ["CFLAGS=-O0", f"CPPFLAGS=-DUNIT_TIME_LIMIT={UNIT_SECONDS}"]
 
 # The tests for each file: unit programs, and then words that tests of whole programs have

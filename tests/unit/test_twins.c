@@ -88,7 +88,7 @@ static void deliver(struct peer *p, uint64_t bytes)
 	c->response = (struct peer_response){.status = PEER_OK, .length = CHUNK};
 	for (c->body_got += bytes; c->asked_count > 0 && c->body_got >= CHUNK; delivered++) {
 		c->body_got -= CHUNK;
-		swarm_chunk_begins(p);
+		swarm_chunk_begins(&swarm, p);
 		swarm_chunk_arrived(p, now);
 		swarm_answered(&swarm, p, now);
 		swarm_delivered(&swarm, p, 1);
@@ -280,6 +280,8 @@ static void test_counts_for_the_peer(void)
 	twin->connection.header_got = 0;
 	swarm_chunk_refused(&swarm, twin, NULL, now);
 	CHECK(p->holding.partial && p->refusals == 1 && !twin->holding.partial);
+	swarm_chunk_begins(&swarm, twin);
+	CHECK(p->refusals == 0);
 	pass(3000);
 	CHECK(connections() == 1 && is_complete());
 }
