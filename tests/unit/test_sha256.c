@@ -16,7 +16,7 @@ static int clock_gettime_for_test(clockid_t clock, struct timespec *t);
 static unsigned cpuid_max = 7, lacking[8][4];	/* bits of a, b, c and d, for each question */
 #undef __cpuid
 #undef __cpuid_count
-#define __get_cpuid_max(level, signature) (cpuid_max < 7 ? cpuid_max : __get_cpuid_max(level, signature))
+#define __get_cpuid_max(level, signature) (cpuid_max < 7 ? cpuid_max : (unsigned)__get_cpuid_max(level, signature))
 #define __cpuid(level, a, b, c, d) __cpuid_count(level, 0, a, b, c, d)
 #define __cpuid_count(level, count, a, b, c, d) do {						\
 	__asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "0"(level), "2"(count));	\
