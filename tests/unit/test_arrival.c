@@ -492,24 +492,25 @@ static void test_several_checkers(void)
 {
 	begin_length(8 * CHUNKS * SMALL, SMALL, 99);
 	CHECK(a.checkers_max == ARRIVAL_CHECKERS_MAX);
-	a.checkers_max = 2;
+	a.checkers_max = 3;
 	deliver(one, 0);
 	settle();
-	for (uint64_t chunk = 2; chunk < 12; chunk += 2) {
+	for (uint64_t chunk = 2; chunk < 14; chunk += 2) {
 		deliver(one, chunk);
 		arrival_flush(&a);
-		CHECK(a.checker_count == (chunk > 2 ? 2 : 1));
+		CHECK(a.checker_count == (chunk > 4 ? 3 : chunk / 2));
 	}
-	CHECK(a.checkers[0].waiting == 3 && a.checkers[1].waiting == 2 && one->unchecked == 5);
+	for (unsigned i = 0; i < 3; i++)
+		CHECK(a.checkers[i].waiting == 2);
 	while (a.checkers[0].waiting > 0)
 		arrival_take_results(&a, &a.checkers[0]);
-	CHECK(!arrival_is_idle(&a));	/* the other has something */
+	CHECK(!arrival_is_idle(&a) && one->unchecked == 4);	/* the others have something */
 	settle();
-	CHECK(a.held == 6);
+	CHECK(a.held == 7);
 	arrival_stop_checkers(&a);
 	deliver(one, 1);		/* and there are new ones */
 	settle();
-	CHECK(a.held == 7 && a.checker_count == 1);
+	CHECK(a.held == 8 && a.checker_count == 1);
 	end();
 }
 
@@ -634,8 +635,22 @@ static void test_impossible_results(void)
 		CHECK(a.failed == !known[i].possible && a.held == (known[i].possible && known[i].run.bad == 0));
 		CHECK(one->unchecked + other->unchecked == (known[i].possible ? 1 : 2));
 		CHECK(one->banned == (known[i].possible && known[i].run.bad == 1) && !other->banned);
+		CHECK(!one->banned || (!one->proven && one->chunks == 0));
 		end();
 	}
+}
+
+/* Chunks that prove nothing leave the mark, unless they are all. */
+static void test_mark_goes_when_all_is_held(void)
+{
+	begin(SMALL);
+	CHECK(datafile_mark(&d) == 0 && d.marked);
+	one->unchecked = 2;
+	pretend_result((struct run){.first = 0, .count = CHUNKS - 1});
+	CHECK(d.marked && !a.failed);
+	pretend_result((struct run){.first = CHUNKS - 1, .count = 1});
+	CHECK(!d.marked && !a.failed && a.held == CHUNKS);
+	end();
 }
 
 /* The peer is not to blame for a file that can't be read back, nor for the metafile. */
@@ -793,6 +808,7 @@ static int run_all(void)
 	RUN(test_dead_checker);
 	RUN(test_checker_that_dies_with_all_it_can_take);
 	RUN(test_impossible_results);
+	RUN(test_mark_goes_when_all_is_held);
 	RUN(test_files_that_fail_a_checker);
 	RUN(test_says_who_sent_it);
 	RUN(test_write_fails);
