@@ -184,6 +184,26 @@ static int claim(bool force)
 	return datafile_claim(&d, force, 1, no_progress);
 }
 
+/* ---- What is said ---- */
+
+/* Calls act, and counts the lines that say this among what it writes to standard error. */
+static int lines_of(void (*act)(void), const char *words)
+{
+	static char text[16384];
+	char log_path[UNIT_PATH_SIZE];
+	int keep = dup(STDERR_FILENO), log = open(unit_path(log_path, "log"), O_RDWR | O_CREAT | O_TRUNC, 0666), count = 0;
+
+	dup2(log, STDERR_FILENO);
+	act();
+	dup2(keep, STDERR_FILENO);
+	text[pread(log, text, sizeof text - 1, 0)] = '\0';
+	for (char *at = text; (at = strstr(at, words)) != NULL; at++)
+		count++;
+	close(keep);
+	close(log);
+	return count;
+}
+
 /* ---- Opening ---- */
 
 static void test_open(void)
@@ -659,14 +679,132 @@ static void test_replaced_before_it_is_closed(void)
 	}
 }
 
-/* ---- Block devices ---- */
-
 static int open_device(bool force)
 {
 	memset(&d, 0, sizeof d);
 	d.force = force;
 	return datafile_open(&d, meta_path, path);
 }
+
+/* What may happen again and again is said once, in whichever process. */
+static void lose(void)
+{
+	datafile_say_damaged(&d, 7);
+	datafile_say_missing(&d, EACCES);
+	datafile_give_up(&d);
+}
+
+static void lose_in_two_processes(void)
+{
+	for (int round = 0; round < 2; round++) {
+		pid_t pid = unit_fork();
+		if (pid == 0) {
+			lose();
+			_exit(0);
+		}
+		unit_wait(pid);
+	}
+	lose();
+}
+
+static void test_said_once(void)
+{
+	static const char *const words[] = {"chunk 7 is damaged", "can't be opened: Permission denied", "was changed"};
+
+	write_data("", 0);
+	for (size_t i = 0; i < LENGTH(words); i++) {
+		CHECK(open_data() == 0 && lines_of(lose_in_two_processes, words[i]) == 1 && *d.lost);
+		end_data();
+	}
+}
+
+/* Each failure is said with its reason, and the file's name. */
+static void try_all(void)
+{
+	struct datafile second = {0};
+
+	write_data("", 0);
+	fail("flock", ENOLCK, 1);
+	open_data();
+	end_data();
+	fail("fstat", ENFILE, 1);
+	open_data();
+	end_data();
+	open_data();
+	datafile_open(&second, meta_path, path);
+	datafile_begin_write(&second);
+	close(second.fd);
+	metafile_close(&second.meta);
+	held_free(second.held);
+	fail("fstat", ENOTTY, 1);
+	datafile_begin_write(&d);
+	fail("ftruncate", EFBIG, 1);
+	datafile_begin_write(&d);
+	end_data();
+	begin_to_sync(true);
+	datafile_mark(&d);
+	file_sync_fails = true;
+	datafile_unmark(&d, true);
+	file_sync_fails = false;
+	fail("ftruncate", EPERM, 1);
+	datafile_unmark(&d, true);
+	fail("fstat", EBUSY, 1);
+	datafile_overlap(&d, 1);
+	fail("fstat", EDOM, 1);
+	datafile_is_intact(&d);
+	fail("fstat", ERANGE, 1);
+	datafile_end_check(&d);
+	end_data();
+	seems_device = true;
+	fail("size", ESPIPE, 1);
+	open_device(true);
+	end_data();
+	fail("open to read", ENXIO, 1);
+	open_device(false);
+	metafile_close(&d.meta);
+	fail("open", EBUSY, 1);
+	open_device(true);
+	metafile_close(&d.meta);
+	fail("open", EISDIR, 1);
+	open_device(true);
+	metafile_close(&d.meta);
+	seems_device = false;
+	fail("open", EBUSY, 1);
+	open_data();
+	metafile_close(&d.meta);
+	memset(&d, 0, sizeof d);
+	datafile_open(&d, path, path);
+	fail("held", ENOMEM, 1);
+	memset(&d, 0, sizeof d);
+	datafile_open(&d, meta_path, path);
+	metafile_close(&d.meta);
+}
+
+static void test_each_failure_is_said(void)
+{
+	static const struct {
+		int error;	/* 0: the words alone */
+		const char *words;
+	} known[] = {
+		{ENOLCK, "/data: can't be locked: "}, {ENFILE, "/data: "}, {0, "/data: another process is downloading it\n"},
+		{ENOTTY, "/data: "}, {EFBIG, "/data: can't be given its length of 9300 bytes: "},
+		{EIO, "/data: can't be put onto the disk: "}, {EPERM, "/data: can't be given its length: "},
+		{EBUSY, "/data.cascade: "}, {EDOM, "/data: "}, {ERANGE, "/data: can't be looked at; it is not served any more: "},
+		{ESPIPE, "/data: "}, {ENXIO, "/data: "}, {0, "/data: its name doesn't end in .cascade\n"},
+		{ENOMEM, "/data.cascade: "}, {0, "/data: left alone: it is mounted, or in use\n"},
+		{EISDIR, "/data: "}, {EBUSY, "/data: "},
+	};
+
+	for (size_t i = 0; i < LENGTH(known); i++) {
+		char line[256];
+		snprintf(line, sizeof line, "%s%s%s", known[i].words, known[i].error != 0 ? strerror(known[i].error) : "",
+			 known[i].error != 0 ? "\n" : "");
+		if (!CHECK(lines_of(try_all, line) == 1))
+			fprintf(stderr, "not said once: %s", line);
+	}
+}
+
+/* ---- Block devices ---- */
 
 static void test_device(void)
 {
@@ -738,6 +876,12 @@ static void test_shared(void)
 	}
 	CHECK(unit_wait(fetcher) == 0);
 	datafile_map_read_only(&d);
+	pid_t server = unit_fork();
+	if (server == 0) {
+		held_add(d.held, 0);
+		_exit(0);
+	}
+	CHECK(unit_wait(server) < 0 && held_count(d.held) == 0);	/* killed for it */
 	CHECK(datafile_is_checked(&d) && *d.lost && look() == DATAFILE_SAME);
 	end_data();
 }
@@ -788,6 +932,8 @@ static int run_all(void)
 	RUN(test_mark_fails);
 	RUN(test_closed_when_lost);
 	RUN(test_replaced_before_it_is_closed);
+	RUN(test_said_once);
+	RUN(test_each_failure_is_said);
 	RUN(test_device);
 	RUN(test_device_that_is_none_any_more);
 	RUN(test_shared);
