@@ -718,9 +718,15 @@ static void test_said_once(void)
 	}
 }
 
+static void become(void)
+{
+	seems_device = !seems_device;
+}
+
 /* Each failure is said with its reason, and the file's name. */
 static void try_all(void)
 {
+	static struct datafile files[2];
 	struct datafile second = {0};
 
 	write_data("", 0);
@@ -730,7 +736,13 @@ static void try_all(void)
 	fail("fstat", ENFILE, 1);
 	open_data();
 	end_data();
+	during_fstat = become;
 	open_data();
+	end_data();
+	seems_device = false;
+	open_data();
+	files[0] = files[1] = d;
+	datafile_overlap(files, 2);
 	datafile_open(&second, meta_path, path);
 	datafile_begin_write(&second);
 	close(second.fd);
@@ -792,7 +804,8 @@ static void test_each_failure_is_said(void)
 		{EBUSY, "/data.cascade: "}, {EDOM, "/data: "}, {ERANGE, "/data: can't be looked at; it is not served any more: "},
 		{ESPIPE, "/data: "}, {ENXIO, "/data: "}, {0, "/data: its name doesn't end in .cascade\n"},
 		{ENOMEM, "/data.cascade: "}, {0, "/data: left alone: it is mounted, or in use\n"},
-		{EISDIR, "/data: "}, {EBUSY, "/data: "},
+		{EISDIR, "/data: "}, {EBUSY, "/data: "}, {0, "/data: not a regular file or a block device\n"},
+		{0, "/data: it can't be the data file of two metafiles\n"},
 	};
 
 	for (size_t i = 0; i < LENGTH(known); i++) {
@@ -844,11 +857,6 @@ static void test_device(void)
 }
 
 /* It was a device when it was first looked at, and a file when it was open; and the reverse. */
-static void become(void)
-{
-	seems_device = !seems_device;
-}
-
 static void test_device_that_is_none_any_more(void)
 {
 	write_data(user, SIZE);
