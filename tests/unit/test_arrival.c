@@ -36,10 +36,15 @@ static struct arrival a;
 static struct peer *one, *other;
 static int far[PEERS];		/* the peers' ends of their connections */
 static bool malloc_fails;
+static char *behind;		/* the byte after what was allocated last; 'g' */
 
 static void *malloc_for_test(size_t size)
 {
-	return malloc_fails ? NULL : malloc(size);
+	char *memory = malloc_fails ? NULL : malloc(size + 1);
+
+	if (memory != NULL)
+		*(behind = memory + size) = 'g';
+	return memory;
 }
 
 static void no_progress(void *arg, uint64_t bytes)
@@ -388,6 +393,7 @@ static void test_told_refusals(void)
 		give_header(one, PEER_NO_CHUNK_YET, size);
 		for (size_t at = 0, piece = round == 1 ? 1 : size; at < size; at += piece)
 			give(one, message + at, piece);
+		CHECK(malloc_fails || *behind == 'g');
 		malloc_fails = false;
 		bool told = round != 2 && round != 3;
 		CHECK(one->tells == told && one->holding.partial && one->refusals == 1);

@@ -336,6 +336,22 @@ static void test_claim(void)
 		}
 }
 
+/* Then nothing is known of the file, and nothing is overwritten. */
+static void test_cannot_be_checked(void)
+{
+	write_data(user, SIZE);
+	CHECK(open_data() == 0 && close(d.fd) == 0);
+	CHECK(datafile_check(&d, 1, false, no_progress) == -1 && !*d.lost);
+	end_data();
+	for (int round = 0; round < 2; round++) {
+		CHECK(open_data() == 0 && truncate(meta_path, METAFILE_HEADER_SIZE) == 0);
+		CHECK((round == 0 ? datafile_check(&d, 1, false, no_progress) : claim(true)) == -1 && *d.lost);
+		end_data();
+		make_metafile(meta_path);
+	}
+	CHECK(file_has(user, SIZE));
+}
+
 static void test_written_to_between(void)
 {
 	write_data("", 0);
@@ -767,7 +783,24 @@ static void try_all(void)
 	fail("fstat", ERANGE, 1);
 	datafile_end_check(&d);
 	end_data();
+	for (size_t size = SIZE; size <= 2 * SIZE; size += SIZE) {
+		write_data(user, size);
+		open_data();
+		claim(true);
+		claim(false);
+		end_data();
+	}
+	open_data();
+	close(d.fd);
+	datafile_check(&d, 1, false, no_progress);
+	end_data();
 	seems_device = true;
+	open_device(true);
+	claim(false);
+	end_data();
+	open_device(false);
+	claim(false);
+	end_data();
 	fail("size", ESPIPE, 1);
 	open_device(true);
 	end_data();
@@ -805,7 +838,10 @@ static void test_each_failure_is_said(void)
 		{ESPIPE, "/data: "}, {ENXIO, "/data: "}, {0, "/data: its name doesn't end in .cascade\n"},
 		{ENOMEM, "/data.cascade: "}, {0, "/data: left alone: it is mounted, or in use\n"},
 		{EISDIR, "/data: "}, {EBUSY, "/data: "}, {0, "/data: not a regular file or a block device\n"},
-		{0, "/data: it can't be the data file of two metafiles\n"},
+		{0, "/data: it can't be the data file of two metafiles\n"}, {EBADF, "/data: can't be checked: "},
+		{0, "/data: is overwritten, though no part of it belongs to "}, {0, "/data: left alone: no part of it belongs to "},
+		{0, "/data: is cut from 18600 bytes to 9300, and overwritten\n"},
+		{0, "/data: left alone: it has 18600 bytes, and "}, {0, "/data: what is missing is written to this device\n"},
 	};
 
 	for (size_t i = 0; i < LENGTH(known); i++) {
@@ -894,6 +930,16 @@ static void test_shared(void)
 	end_data();
 }
 
+static void test_new_bytes(void)
+{
+	write_data(user, 100);
+	CHECK(open_data() == 0 && datafile_is_new_from(&d, 100) && !datafile_is_new_from(&d, 99));
+	end_data();
+	write_data("", 0);
+	CHECK(open_data() == 0 && datafile_is_new_from(&d, 0));
+	end_data();
+}
+
 static void test_bytes(void)
 {
 	write_data("", 0);
@@ -920,6 +966,7 @@ static int run_all(void)
 	RUN(test_one_writer);
 	RUN(test_overlap);
 	RUN(test_claim);
+	RUN(test_cannot_be_checked);
 	RUN(test_written_to_between);
 	RUN(test_mark);
 	RUN(test_unmarked_when_complete);
@@ -945,6 +992,7 @@ static int run_all(void)
 	RUN(test_device);
 	RUN(test_device_that_is_none_any_more);
 	RUN(test_shared);
+	RUN(test_new_bytes);
 	RUN(test_bytes);
 	return unit_result();
 }
