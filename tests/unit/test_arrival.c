@@ -217,6 +217,24 @@ static void test_in_any_pieces(void)
 		}
 }
 
+/* Bytes of any response are a sign of life. */
+static void test_heard(void)
+{
+	static const uint64_t sizes[] = {SMALL, LARGE};
+
+	for (size_t i = 0; i < LENGTH(sizes); i++) {
+		begin(sizes[i]);
+		ask(one, 0);
+		now += 10;
+		give_header(one, PEER_OK, sizes[i]);
+		CHECK(one->connection.heard_ms == now);
+		now += 10;
+		give(one, bytes_of(0), 500);
+		CHECK(one->connection.heard_ms == now && one->rate > 0);
+		end();
+	}
+}
+
 /* What is taken from a socket is no more than the limit allows. */
 static void test_limit(void)
 {
@@ -798,6 +816,7 @@ static int run_all(void)
 	log_set_level(LOG_QUIET);
 	set_up();
 	RUN(test_in_any_pieces);
+	RUN(test_heard);
 	RUN(test_limit);
 	RUN(test_waking_up);
 	RUN(test_wrong_chunk);
