@@ -188,14 +188,9 @@ static void add_bytes(struct arrival *a, struct peer *p, struct unwritten *u, ui
 {
 	bool continues = u->size > 0 && u->offset + u->size == offset;
 
-	if (continues && u->bytes + u->size != bytes) {
-		/* A response's header lies between. */
-		if (size > MERGE_MAX)
-			continues = false;
-		else
-			memmove(u->bytes + u->size, bytes, size);
-	}
-	if (!continues) {
+	if (continues && size <= MERGE_MAX) {
+		memmove(u->bytes + u->size, bytes, size);	/* a response's header lies between */
+	} else {
 		write_out(a, p, u);
 		u->bytes = bytes;
 		u->offset = offset;
@@ -250,7 +245,7 @@ static void begin_response(struct arrival *a, struct peer *p)
 	else if ((fault = find_fault(a, c)) != NULL)
 		swarm_ban(a->swarm, p, fault, clock_ms());
 	else if (c->response.status == PEER_OK)
-		swarm_chunk_begins(p);
+		swarm_chunk_begins(a->swarm, p);
 }
 
 /* Takes what is missing of a header. Returns how many bytes it took. */
@@ -367,16 +362,18 @@ static void handle_end(struct swarm *s, struct peer *p, const char *why)
 		swarm_fail(s, p, why, clock_ms());
 }
 
-/* How much to take from the socket: where chunks are large, so little that the
- * next one can go straight to the file. */
+_Static_assert(TRANSFER_MIN + PEER_RESPONSE_SIZE <= RECEIVE_SIZE && MESSAGE_MAX + PEER_RESPONSE_SIZE <= RECEIVE_SIZE,
+	       "the rest of a chunk or of a message, and a header");
+
+/* How much to take from the socket, RECEIVE_SIZE at most: where chunks are large, so little that
+ * the next one can go straight to the file. */
 static size_t receive_size(const struct arrival *a, const struct connection *c)
 {
 	if (a->file->meta.chunk_size < TRANSFER_MIN)
 		return RECEIVE_SIZE;
 	if (c->header_got < PEER_RESPONSE_SIZE)
 		return PEER_RESPONSE_SIZE - c->header_got;
-	uint64_t rest = c->response.length - c->body_got + PEER_RESPONSE_SIZE;
-	return rest < RECEIVE_SIZE ? (size_t)rest : RECEIVE_SIZE;
+	return (size_t)(c->response.length - c->body_got) + PEER_RESPONSE_SIZE;
 }
 
 /* Takes what has come, as far as that many bytes are allowed. Result as of recv(2). */

@@ -112,14 +112,13 @@ static bool find_in_order(const struct choice *c, const struct region_set *set, 
 
 /* Any chunk of any region in the set, which isn't empty: what comes first in our order may
  * be just what a peer lacks that doesn't say what it holds. */
-static bool find_anywhere(const struct choice *c, const struct region_set *set, uint64_t *chunk)
+static uint64_t find_anywhere(const struct choice *c, const struct region_set *set)
 {
 	size_t region = (size_t)random() % c->wanted.regions;
 
 	while (!region_set_has(set, region))
 		region = (region + 1) % c->wanted.regions;
-	*chunk = wanted_in_region(&c->wanted, region, (uint64_t)random() % c->wanted.region_size);
-	return true;
+	return wanted_in_region(&c->wanted, region, (uint64_t)random() % c->wanted.region_size);
 }
 
 bool choice_find(const struct choice *c, const struct holding *h, bool only_ours, uint64_t *chunk)
@@ -130,7 +129,10 @@ bool choice_find(const struct choice *c, const struct holding *h, bool only_ours
 		return candidates(&set, c, NULL, &h->lacks) && find_in_order(c, &set, only_ours, chunk);
 	if (candidates(&set, c, &h->has, &h->lacks))
 		return find_in_order(c, &set, false, chunk);
-	return candidates(&set, c, NULL, &h->lacks) && find_anywhere(c, &set, chunk);
+	if (!candidates(&set, c, NULL, &h->lacks))
+		return false;
+	*chunk = find_anywhere(c, &set);
+	return true;
 }
 
 bool choice_may_have(const struct choice *c, const struct holding *h, uint64_t chunk)

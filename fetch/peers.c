@@ -201,9 +201,9 @@ void swarm_heard(struct peer *p, size_t bytes, int64_t now_ms)
 	p->rate = connection_rate(&p->connection, now_ms);
 }
 
-void swarm_chunk_begins(struct peer *p)
+void swarm_chunk_begins(const struct swarm *s, struct peer *p)
 {
-	p->refusals = 0;
+	swarm_peer_of(s, p)->refusals = 0;
 }
 
 void swarm_chunk_arrived(struct peer *p, int64_t now_ms)

@@ -138,7 +138,7 @@ void swarm_ban(struct swarm *s, struct peer *p, const char *why, int64_t now_ms)
 void swarm_heard(struct peer *p, size_t bytes, int64_t now_ms);
 
 /* The chunk that the peer was asked for has begun to arrive; has arrived whole. */
-void swarm_chunk_begins(struct peer *p);
+void swarm_chunk_begins(const struct swarm *s, struct peer *p);
 void swarm_chunk_arrived(struct peer *p, int64_t now_ms);
 
 /* The peer refuses the chunk that it was asked for, having it not yet; held, if not NULL,

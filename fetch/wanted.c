@@ -30,7 +30,6 @@ void wanted_free(struct wanted *w)
 {
 	free(w->taken);
 	free(w->in_region);
-	w->taken = w->in_region = NULL;
 }
 
 bool wanted_has(const struct wanted *w, uint64_t chunk)

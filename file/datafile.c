@@ -29,11 +29,13 @@
 
 /* ---- flags in shared memory ------------------------------------------------------ */
 
-/* A new flag, false, that this process and all that it forks later can set. Many lie in
- * one page, since each mapping makes every fork slower. NULL with errno. */
-static atomic_bool *new_flag(void)
+#define FLAGS 4		/* of a data file */
+
+/* FLAGS new flags, all false, that this process and all that it forks later can set. Many
+ * lie in one page, since each mapping makes every fork slower. NULL with errno. */
+static atomic_bool *new_flags(void)
 {
-	enum { FLAGS_PER_PAGE = 4096 / sizeof(atomic_bool) };
+	enum { FLAGS_PER_PAGE = 4096 / (FLAGS * sizeof(atomic_bool)) * FLAGS };
 	static atomic_bool *flags;
 	static size_t flags_used = FLAGS_PER_PAGE;
 
@@ -43,7 +45,8 @@ static atomic_bool *new_flag(void)
 			return NULL;
 		flags_used = 0;
 	}
-	return &flags[flags_used++];
+	flags_used += FLAGS;
+	return flags + flags_used - FLAGS;
 }
 
 void datafile_map_read_only(struct datafile *d)
@@ -101,8 +104,7 @@ static void put_stamp(struct datafile *d, const struct stat *st)
 static void drop_stamp(struct datafile *d)
 {
 	d->written = true;
-	if (stamp_counts(atomic_load(&d->shared->phase)))
-		atomic_fetch_add(&d->shared->phase, 1);
+	atomic_fetch_add(&d->shared->phase, 1);
 }
 
 /* 1 if nobody has written to the file since it was opened, 0 if somebody has; -1 with errno. */
@@ -269,15 +271,15 @@ static int prepare(struct datafile *d, const char *metafile_path, const char *pa
 	if (d->path == NULL)
 		d->meta.error = errno;	/* no memory: that doesn't make it bad */
 	d->held = d->path != NULL ? held_new(d->meta.chunks, sizeof *d->shared) : NULL;
-	d->lost = new_flag();
-	d->missed = new_flag();
-	d->damaged = new_flag();
-	d->writer_ended = new_flag();
-	if (d->held == NULL || d->lost == NULL || d->missed == NULL || d->damaged == NULL ||
-	    d->writer_ended == NULL) {
+	atomic_bool *flags = d->held != NULL ? new_flags() : NULL;
+	if (flags == NULL) {
 		log_warn("%s", metafile_path);
 		return -1;
 	}
+	d->lost = &flags[0];
+	d->missed = &flags[1];
+	d->damaged = &flags[2];
+	d->writer_ended = &flags[3];
 	d->shared = held_owner_memory(d->held);
 	return 0;
 }

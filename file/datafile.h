@@ -104,7 +104,7 @@ bool datafile_is_checked(const struct datafile *d);
 
 /* Makes the data file ready to be written: locks out other writers, and gives it its
  * final length, without taking the space. From now on changes by others are not noticed.
- * Returns 0; or -1 after a message. */
+ * Returns 0; or -1 after a message. To be called once. */
 int datafile_begin_write(struct datafile *d);
 
 /* To be called before bytes are written: marks a file that holds nothing yet that proves

@@ -197,7 +197,7 @@ static void take_bytes(struct node *n, struct peer *p, struct flow *f, uint64_t 
 		c->header_got = PEER_RESPONSE_SIZE;
 		c->response = (struct peer_response){.status = PEER_OK, .length = set.chunk_size};
 		c->body_got = 0;
-		swarm_chunk_begins(p);
+		swarm_chunk_begins(&n->swarm, p);
 	}
 	c->body_got += bytes;
 	if (c->body_got < set.chunk_size)

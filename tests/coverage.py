@@ -33,7 +33,7 @@ def build():
         if name and (TOP / name).is_file():
             (COPY / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(TOP / name, COPY / name)
-    subprocess.run(["make", "-s", "-j2", "CC=clang", f"CFLAGS={FLAGS}", "all", "units", "build/torture/fail.so"],
+    subprocess.run(["make", "-s", "-j2", "CC=clang", f"CFLAGS={FLAGS}", "all", "units", "build/sim/sim", "build/torture/fail.so"],
                    cwd=COPY, check=True)
     PROFILES.mkdir()
 
@@ -47,16 +47,16 @@ def run(command):
 
 def objects():
     units = [path for path in sorted((COPY / "build/unit").iterdir()) if path.is_file() and not path.suffix]
-    return [COPY / "cascade", COPY / "tracker", COPY / "mkcascade", *units]
+    return [COPY / "cascade", COPY / "tracker", COPY / "mkcascade", COPY / "build/sim/sim", *units]
 
 
-def llvm_cov(*arguments):
+def llvm_cov(command, *options, sources=()):
     first, *others = objects()
-    command = ["llvm-cov", *arguments, "-instr-profile", COPY / "all.profdata", first]
+    command = ["llvm-cov", command, *options, "-instr-profile", COPY / "all.profdata", first]
     for program in others:
         command += ["-object", program]
-    return subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          text=True).stdout
+    return subprocess.run([str(word) for word in [*command, *sources]], check=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True).stdout
 
 
 def merge():
@@ -64,33 +64,51 @@ def merge():
     subprocess.run(["llvm-profdata", "merge", "-failure-mode=all", "-o", COPY / "all.profdata", *profiles], check=True)
 
 
+def branches_of(functions):
+    """Return for each file how many of its branches' ways were taken, in any of the programs
+    that have it, and how many ways there are."""
+    taken = {}
+    for function in functions:
+        for line, column, end_line, end_column, true, false, file, *_ in function["branches"]:
+            ways = taken.setdefault(function["filenames"][file], {}).setdefault((line, column, end_line, end_column),
+                                                                                [False, False])
+            ways[0] |= true > 0
+            ways[1] |= false > 0
+    return {name: (sum(map(sum, places.values())), 2 * len(places)) for name, places in taken.items()}
+
+
 def table():
-    data = json.loads(llvm_cov("export", "-summary-only"))["data"][0]
+    data = json.loads(llvm_cov("export"))["data"][0]
+    branches = branches_of(data["functions"])
     print(f"{'file':<26}{'lines':>12}{'branches':>14}")
     total = [0, 0, 0, 0]
     for entry in sorted(data["files"], key=lambda entry: entry["filename"]):
         name = os.path.relpath(entry["filename"], COPY)
-        if not name.endswith(".c") or name.startswith(("tests", "bench", "..")):
+        if not name.endswith(".c") or name.startswith(("tests", "bench", "sim", "..")):
             continue
-        lines, branches = entry["summary"]["lines"], entry["summary"]["branches"]
-        counts = [lines["covered"], lines["count"], branches["covered"], branches["count"]]
+        lines = entry["summary"]["lines"]
+        counts = [lines["covered"], lines["count"], *branches.get(entry["filename"], (0, 0))]
         total = [a + b for a, b in zip(total, counts)]
         print(f"{name:<26}{counts[0]:>6}/{counts[1]:<5}{counts[2]:>8}/{counts[3]:<5}")
     print(f"{'together':<26}{total[0]:>6}/{total[1]:<5}{total[2]:>8}/{total[3]:<5}")
 
 
 def missing(name):
-    """Show the lines with a branch that was never taken one way."""
-    text = llvm_cov("show", "-show-branches=count", str(COPY / name))
-    line = ""
+    """Show the branches that were never taken, in none of the programs that have the file."""
+    text = llvm_cov("show", "-show-branches=count", sources=[COPY / name])
+    lines, never = {}, {}
     for shown in text.split("\n"):
         source = re.match(r"\s*(\d+)\|[^|]*\|(.*)", shown)
         branch = re.search(r"Branch \((\d+):(\d+)\): \[(True|False): (\S+), (True|False): (\S+)\]", shown)
         if source:
-            line = source[2]
-        elif branch and "0" in (branch[4].rstrip(","), branch[6]):
-            which = branch[3] if branch[4].rstrip(",") == "0" else branch[5]
-            print(f"{name}:{branch[1]}:{branch[2]}: never {which.lower()}: {line.strip()}")
+            lines.setdefault(int(source[1]), source[2].strip())
+        elif branch:
+            place = int(branch[1]), int(branch[2])
+            zero = {way for way, count in ((branch[3], branch[4]), (branch[5], branch[6])) if count.rstrip(",") == "0"}
+            never[place] = never.get(place, zero) & zero
+    for (line, column), ways in sorted(never.items()):
+        for way in sorted(ways):
+            print(f"{name}:{line}:{column}: never {way.lower()}: {lines[line]}")
 
 
 def main():

@@ -5,21 +5,25 @@ then the quick tests have to notice.
     mutate.py [--part N] [--seed N] [FILE...]     about one mutant in N, chosen by the seed
     mutate.py FILE:LINE                           those of one line
 
-Works in a copy, build/mutants. A mutant that lives is printed: it needs a test, or a reason
+Works in a copy, below build/. A mutant that lives is printed: it needs a test, or a reason
 why nobody could tell. The last lines count those that lived. (Not a test: exit status 0.)
 """
 
 import argparse
+import atexit
 import hashlib
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-COPY = TOP / "build/mutants"
-SECONDS = 60  # a mutant that takes longer is noticed
+COPY = TOP / f"build/mutants.{os.getpid()}"
+SECONDS = 4  # a test may take ten times as long as without a mutant, and so many seconds more
 
 # The tests for each file: unit programs, and then words that tests of whole programs have
 # in their names.
@@ -31,7 +35,7 @@ TESTS = {
     "file/datafile.c": (["datafile"], ["test_metafile", "test_ours", "test_changed", "test_space"]),
     "fetch/wanted.c": (["choice"], ["test_choice", "test_sim"]),
     "fetch/choice.c": (["choice"], ["test_choice", "test_sim"]),
-    "fetch/arrival.c": ([], ["test_hostile", "test_choice", "test_fetch."]),
+    "fetch/arrival.c": (["arrival"], ["test_hostile", "test_choice", "test_fetch."]),
     "serve/serve_client.c": (["serve", "serve_slow"], ["Sessions", "test_serve"]),
     "track/subscriptions.c": (["subscriptions"], ["test_tracker"]),
 }
@@ -79,34 +83,60 @@ def machine_code(name):
     return (COPY / "mutant.o").read_bytes() if made.returncode == 0 else None
 
 
-def noticed_by(name):
-    """Return the test that fails, or None."""
+def commands_for(name):
+    """Return what has to be built, and the commands that may notice a mutant of a file."""
     units, words = TESTS[name]
     programs = [f"build/unit/test_{unit}" for unit in units]
-    built = subprocess.run(["make", "-s", "CFLAGS=-O0", *programs, *(["all"] if words else [])], cwd=COPY,
-                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    if built.returncode != 0:
-        return "compiler"
-    commands = [[program] for program in programs]
-    commands += [[sys.executable, "tests/run.py", "-k", word] for word in words]
+    return ([*programs, *(["all"] if words else [])],
+            [[program] for program in programs] + [[sys.executable, "tests/run.py", "-f", "-k", word] for word in words])
+
+
+def fails(command, limit):
+    """Whether a test fails, or takes longer than that."""
+    test = subprocess.Popen(command, cwd=COPY, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        return test.wait(timeout=limit) != 0
+    except subprocess.TimeoutExpired:
+        os.killpg(test.pid, signal.SIGTERM)
+        test.wait()
+        return True
+
+
+def make(targets):
+    return subprocess.run(["make", "-s", "-j2", "CFLAGS=-O0", *targets], cwd=COPY, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL).returncode == 0
+
+
+def limits_for(name, commands):
+    """Return each command, with the time that it may take."""
+    limited = []
     for command in commands:
-        try:
-            if subprocess.run(command, cwd=COPY, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL, timeout=SECONDS).returncode != 0:
-                return command[-1]
-        except subprocess.TimeoutExpired:
-            return command[-1]
+        start = time.monotonic()
+        if fails(command, None):
+            sys.exit(f"{name}: without a mutant {command} fails")
+        limited.append((command, SECONDS + 10 * (time.monotonic() - start)))
+    return limited
+
+
+def noticed_by(targets, commands):
+    """Return the command that fails, or None. It becomes the first: it notices most likely the
+    next one too."""
+    if not make(targets):
+        return "compiler"
+    for i, (command, limit) in enumerate(commands):
+        if fails(command, limit):
+            commands.insert(0, commands.pop(i))
+            return command
     return None
 
 
 def copy_tree():
-    shutil.rmtree(COPY, ignore_errors=True)
     for name in subprocess.run(["git", "ls-files"], cwd=TOP, check=True, stdout=subprocess.PIPE,
                                text=True).stdout.split("\n"):
         if name and (TOP / name).is_file():
             (COPY / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(TOP / name, COPY / name)
-    subprocess.run(["make", "-s", "CFLAGS=-O0", "all", "units"], cwd=COPY, check=True)
 
 
 def main():
@@ -119,12 +149,17 @@ def main():
     if arguments.units:
         for units, words in TESTS.values():
             words.clear()
+    atexit.register(shutil.rmtree, COPY, ignore_errors=True)
     copy_tree()
     for wanted in arguments.files or [name for name, (units, words) in TESTS.items() if units or words]:
         name, _, line_wanted = wanted.partition(":")
         original = (COPY / name).read_text()
         lines = original.split("\n")
         same = machine_code(name)
+        targets, commands = commands_for(name)
+        if not make(targets):
+            sys.exit(f"{name}: can't be built without a mutant")
+        commands = limits_for(name, commands)
         lived = count = 0
         for number, old, new in mutants_of(name):
             text = f"{arguments.seed} {name} {number} {new}"
@@ -133,7 +168,7 @@ def main():
             if line_wanted and int(line_wanted) != number + 1:
                 continue
             (COPY / name).write_text("\n".join(lines[:number] + [new] + lines[number + 1:]))
-            if machine_code(name) in (None, same) or (by := noticed_by(name)) == "compiler":
+            if machine_code(name) in (None, same) or (by := noticed_by(targets, commands)) == "compiler":
                 continue
             count += 1
             if by is None:

@@ -37,9 +37,9 @@ def stop_test(signal_number, frame):
 class Result(unittest.TestResult):
     """Counts, and sets the alarm for each test."""
 
-    def __init__(self, verbose):
+    def __init__(self, verbose, failfast):
         super().__init__()
-        self.verbose = verbose
+        self.verbose, self.failfast = verbose, failfast
         self.started = 0
 
     def startTest(self, test):
@@ -65,13 +65,13 @@ def select(suite, word):
     return tests
 
 
-def run_module(name, word, verbose):
+def run_module(name, arguments):
     """Run one module's tests here, print what failed, and last the counts."""
     signal.signal(signal.SIGALRM, stop_test)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sys.path.insert(0, str(HERE))
-    tests = select(unittest.defaultTestLoader.loadTestsFromName(name), word)
-    result = Result(verbose)
+    tests = select(unittest.defaultTestLoader.loadTestsFromName(name), arguments.word)
+    result = Result(arguments.verbose, arguments.failfast)
     tests.run(result)
     for test, log in result.failures + result.errors:
         print(f"FAIL {test.id()}\n{log}")
@@ -144,7 +144,7 @@ def start_module(name, arguments):
     """Run one module in a process of its own, and read its counts."""
     start = time.monotonic()
     command = [sys.executable, str(HERE / "run.py"), "--module", name, "-k", arguments.word]
-    status, out, err = run_command(command + ["-v"] * arguments.verbose, None)
+    status, out, err = run_command(command + ["-v"] * arguments.verbose + ["-f"] * arguments.failfast, None)
     log, _, last = out.rstrip("\n").rpartition("\n")
     counts = COUNTS.fullmatch(last)
     if status != 0 or counts is None:
@@ -198,6 +198,8 @@ def run_all(arguments):
             passed += outcome.passed
             failed += outcome.failed
             skipped += outcome.skipped
+            if failed and arguments.failfast:
+                stop_all(signal.SIGTERM, None)
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
     return failed
 
@@ -210,10 +212,12 @@ def main():
                         help="run only tests with WORD in their name")
     parser.add_argument("-v", dest="verbose", action="store_true",
                         help="show how long each test took")
+    parser.add_argument("-f", dest="failfast", action="store_true",
+                        help="stop at the first test that fails")
     parser.add_argument("--module", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.module:
-        run_module(arguments.module, arguments.word, arguments.verbose)
+        run_module(arguments.module, arguments)
     elif run_all(arguments) > 0:
         sys.exit(1)
 

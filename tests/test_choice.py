@@ -262,12 +262,13 @@ class Closing(FetchCase):
             program = self.start(reference("peer.py", "-c", 1, self.file.metafile_path, tracker.name,
                                            f"{LOOPBACK}:65000"))
             self.assertEqual(program.wait(), 0, program.stderr)
-        for _ in range(3):  # a busy machine is busy now and then
-            theirs = seconds(fetch_as_reference)
-            ours = seconds(lambda: self.fetch(self.file, peers=[peer.address]))
-            if ours <= theirs:
+        ours, theirs = [], []
+        for _ in range(5):  # a machine is busy now and then, and then both take longer
+            theirs.append(seconds(fetch_as_reference))
+            ours.append(seconds(lambda: self.fetch(self.file, peers=[peer.address])))
+            if min(ours) < 1.5 * min(theirs):
                 break
-        self.assertLess(ours, 1.5 * theirs)
+        self.assertLess(min(ours), 1.5 * min(theirs))
 
     def test_peers_that_close_after_each_response(self):
         peers = [Scripted(self, self.file, send_and_hang_up) for _ in range(3)]

@@ -8,9 +8,10 @@ import unittest
 from scripted import HANG_UP, FetchCase, Scripted, lie, send
 from support import LOOPBACK, OK, Tracker, chunk_response
 
-GOOD_SECONDS = 5    # a good peer may take for all of it, on a busy machine,
-REST_SECONDS = 2    # and for what is left when the first peer turns out to drip
+GOOD_SECONDS = 2    # a good peer may take for all of it,
+REST_SECONDS = 1    # and for what is left when the first peer turns out to drip
 EXTRA_SECONDS = 2   # that slow peers may cost
+TRIES = 4           # a machine is busy now and then; a peer that holds up does so each time
 CROWD = 100
 
 
@@ -38,11 +39,22 @@ class SlowPeers(FetchCase):
         self.over.wait()
         return HANG_UP
 
-    def assert_not_held_up(self, slow, good=()):
-        """With a good peer beside these, the download ends soon."""
-        start = time.monotonic()
-        self.fetch_from(*slow, Scripted(self, self.file, *good), options=["-q"])
-        self.assertLess(time.monotonic() - start, GOOD_SECONDS + EXTRA_SECONDS)
+    def assert_soon(self, seconds, fetch):
+        """fetch() takes less than that; it returns how long it took."""
+        took = [fetch()]
+        while took[-1] >= seconds and len(took) < TRIES:
+            took.append(fetch())
+        self.assertLess(took[-1], seconds, took)
+
+    def assert_not_held_up(self, *slow, of=1, held=b""):
+        """With a good peer beside so many that act so, the download ends soon."""
+        def fetch():
+            self.file.path.write_bytes(held)
+            peers = [Scripted(self, self.file, *slow) for _ in range(of)] + [Scripted(self, self.file)]
+            start = time.monotonic()
+            self.fetch_from(*peers, options=["-q"])
+            return time.monotonic() - start
+        self.assert_soon(GOOD_SECONDS + EXTRA_SECONDS, fetch)
 
     def each_way(self):
         yield "a byte each 0.3 s", self.drip(1, 0.3)
@@ -53,48 +65,57 @@ class SlowPeers(FetchCase):
         for name, way in self.each_way():
             with self.subTest(way=name):
                 self.file = self.describe_file(name.replace(" ", "-"), 4 << 20, 64 << 10)
-                self.assert_not_held_up([Scripted(self, self.file, way)])
+                self.assert_not_held_up(way)
 
     def test_a_file_of_one_chunk(self):
         """It is asked of either; where the slow one has it, it is taken from that one."""
         for name, way in self.each_way():
             with self.subTest(way=name):
                 self.file = self.describe_file(name.replace(" ", "-"), 1 << 20, 1 << 20)
-                self.assert_not_held_up([Scripted(self, self.file, way) for _ in range(3)])
+                self.assert_not_held_up(way, of=3)
 
     def test_one_chunk_left(self):
         for name, way in self.each_way():
             with self.subTest(way=name):
                 self.file = self.describe_file(name.replace(" ", "-"), 4 << 20, 256 << 10)
-                self.file.path.write_bytes(self.file.without(9))
-                self.assert_not_held_up([Scripted(self, self.file, way) for _ in range(2)])
+                self.assert_not_held_up(way, of=2, held=self.file.without(9))
 
     def test_after_a_good_chunk(self):
         for name, way in self.each_way():
             with self.subTest(way=name):
                 self.file = self.describe_file(name.replace(" ", "-"), 4 << 20, 64 << 10)
-                self.assert_not_held_up([Scripted(self, self.file, send, way) for _ in range(8)])
+                self.assert_not_held_up(send, way, of=8)
 
     def test_a_crowd(self):
         """A tracker names it, and the good one. Each was honest for one chunk: they are found
         out a few at a time."""
         self.file = self.describe_file("crowd", 8 << 20, 64 << 10)
-        peers = [Scripted(self, self.file, send, self.drip(1, 0.3)) for _ in range(CROWD)]
-        tracker = Tracker(self, *(peer.address for peer in peers), Scripted(self, self.file).address)
-        self.fetch(self.file, "-q", tracker=tracker.address, me=(LOOPBACK, 65000))
-        self.assertLess(time.monotonic() - self.dripping_since, REST_SECONDS + EXTRA_SECONDS)
-        self.assert_same(self.file.path, self.file.data)
+
+        def fetch():
+            self.file.path.write_bytes(b"")
+            self.dripping_since = float("inf")
+            peers = [Scripted(self, self.file, send, self.drip(1, 0.3)) for _ in range(CROWD)]
+            tracker = Tracker(self, *(peer.address for peer in peers), Scripted(self, self.file).address)
+            self.fetch(self.file, "-q", tracker=tracker.address, me=(LOOPBACK, 65000))
+            self.assert_same(self.file.path, self.file.data)
+            return time.monotonic() - self.dripping_since
+        self.assert_soon(REST_SECONDS + EXTRA_SECONDS, fetch)
 
     def test_a_liar_among_them(self):
         """The liar wastes one chunk."""
         self.file = self.describe_file("liar", 4 << 20, 64 << 10)
-        liar = Scripted(self, self.file, lie)
-        start = time.monotonic()
-        program = self.fetch_from(liar, Scripted(self, self.file, self.drip(1, 0.3)), Scripted(self, self.file),
-                                  options=["-q"])
-        self.assertLess(time.monotonic() - start, GOOD_SECONDS + EXTRA_SECONDS)
-        self.assertEqual(len(liar.requests), 1)
-        self.assertEqual(program.stderr.count(liar.name), 1, program.stderr)
+
+        def fetch():
+            self.file.path.write_bytes(b"")
+            liar = Scripted(self, self.file, lie)
+            start = time.monotonic()
+            program = self.fetch_from(liar, Scripted(self, self.file, self.drip(1, 0.3)), Scripted(self, self.file),
+                                      options=["-q"])
+            seconds = time.monotonic() - start
+            self.assertEqual(len(liar.requests), 1)
+            self.assertEqual(program.stderr.count(liar.name), 1, program.stderr)
+            return seconds
+        self.assert_soon(GOOD_SECONDS + EXTRA_SECONDS, fetch)
 
 
 if __name__ == "__main__":

@@ -313,15 +313,16 @@ class Scenario:
 
 
 class Fetch(Scenario):
-    """A fetch with -c: of a file that isn't there, is there in part, or is complete."""
+    """A fetch with -c: of a file that isn't there, is there in part, or is complete; with an older
+    file that has some of its chunks, or without one."""
 
     # A peer that fails is said with -v only; a checker that died has no errno.
     other_reasons = (r"given up|a checker is gone|a checker has died|another process is downloading it|"
                      r"Memory allocation failure|Memory")
 
-    def __init__(self, name, file, held=(), options=(), tracker=False):
+    def __init__(self, name, file, held=(), old=(), options=(), tracker=False):
         super().__init__(name)
-        self.file, self.held, self.options, self.tracker = file, held, options, tracker
+        self.file, self.held, self.old, self.options, self.tracker = file, held, old, options, tracker
 
     def run(self, run):
         shared = getattr(run.stage, self.file)
@@ -329,6 +330,9 @@ class Fetch(Scenario):
         if self.held:
             data = shared.without(*(n for n in range(shared.count) if n not in self.held))
         mine = run.copy(shared, data)
+        old = mine.path.with_name("old")
+        old_data = shared.without(*(n for n in range(shared.count) if n not in self.old))
+        old.write_bytes(old_data)
         seconds = 1 if run.point and run.point.lasting else 3
         peers = run.stage.peers
         tracker = run.stage.tracker.address if self.tracker else None
@@ -343,6 +347,8 @@ class Fetch(Scenario):
         if status == 0 and mine.path.read_bytes() != mine.data:
             raise Wrong("exit status 0, and the file is wrong")
         run.check_data(mine, *self.held)
+        if old.read_bytes() != old_data:
+            raise Wrong("the older file was changed")
         if status == 0 or run.point is None:
             return
         # What was said to be held is not fetched again.
@@ -543,6 +549,7 @@ SCENARIOS = [
     Fetch("fetch-tracker", "small", tracker=True),
     Pipe("fetch-pipe"),
     Fetch("resume", "small", held=(0, 2)),
+    Fetch("fetch-from", "small", held=(0,), old=(1, 2, 4), options=("--from", "old")),
     Fetch("check", "small", held=range(5), options=("--verify-whole",)),
     Serve("serve", complete=True),
     Serve("serve-verified", complete=True, options=("--verify-on-send", "--max-upload", "10M")),

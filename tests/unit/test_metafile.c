@@ -35,6 +35,18 @@ ssize_t read(int fd, void *buf, size_t n)
 	return readv(fd, &all, 1);
 }
 
+static int pread_error;			/* an errno for all of them; or -1: they find the end of the file; or 0 */
+
+ssize_t pread(int fd, void *buf, size_t n, off_t offset)
+{
+	struct iovec all = {buf, n};
+
+	if (pread_error == 0)
+		return preadv(fd, &all, 1, offset);
+	errno = pread_error;
+	return pread_error > 0 ? -1 : 0;
+}
+
 /* ---- Metafiles ---- */
 
 static char path[UNIT_PATH_SIZE];
@@ -560,6 +572,37 @@ static void test_metafile_unreadable(void)
 	CHECK(fails(&m, 0, EBADF) && metafile_look(&m) < 0 && errno == EBADF);
 }
 
+/* The first reason counts; and what can't be read is not taken for changed. */
+static void test_hashes_that_cannot_be_read(void)
+{
+	struct metafile m;
+
+	make_meta(1000, 1000, 1);
+	pread_error = ENXIO;
+	CHECK(says(verdict(), strerror(ENXIO)));
+	pread_error = 0;
+	CHECK(is_taken());
+	open_many(&m);
+	pread_error = ENXIO;
+	CHECK(fails(&m, 0, ENXIO));
+	pread_error = EBADF;
+	CHECK(fails(&m, 0, ENXIO));
+	pread_error = 0;
+	CHECK(fails(&m, 0, ENXIO));
+	metafile_close(&m);
+	open_many(&m);
+	pread_error = -1;
+	CHECK(fails(&m, 0, EIO));
+	pread_error = 0;
+	metafile_close(&m);
+	open_many(&m);
+	write_meta();			/* touched, so it is hashed */
+	pread_error = ENXIO;
+	CHECK(metafile_look(&m) < 0 && errno == ENXIO && m.error == ENXIO);
+	pread_error = 0;
+	metafile_close(&m);
+}
+
 /* ---- Names ---- */
 
 static void test_data_path(void)
@@ -609,6 +652,7 @@ static int run_all(void)
 	RUN(test_metafile_rewritten_while_read);
 	RUN(test_metafile_touched);
 	RUN(test_metafile_unreadable);
+	RUN(test_hashes_that_cannot_be_read);
 	RUN(test_data_path);
 	return unit_result();
 }

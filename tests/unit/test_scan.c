@@ -1,7 +1,7 @@
 /* test_scan.c - what of a data file counts as held at the start, whoever of the workers
  * looks: with files that are wrong, too short, or full of holes. */
 #define _DEFAULT_SOURCE 1	/* mincore */
-#include "file/scan.h"
+#include "file/scan.c"		/* not linked, so that a report can be counted that no worker writes */
 #include "check_common.h"
 
 #include <sys/mman.h>
@@ -355,6 +355,22 @@ static void test_worker_killed(void)
 	close_files();
 }
 
+/* What comes over the pipe is checked before it is an index. */
+static void test_report_of_nobody(void)
+{
+	open_full(MIB, KIB);
+	struct scan_plan plan = {.path = data_path, .workers = 2, .progress = on_progress, .arg = &progress_bytes};
+	const struct scan s = {.m = &m, .held = held, .plan = &plan, .workers = 2};
+	struct tally t = {0}, none = {0};
+	for (uint32_t worker = 2; worker > 0; worker *= 2) {
+		count_report(&t, &s, &(struct report){.worker = worker, .bytes = KIB, .metafile_error = EIO});
+		CHECK(memcmp(&t, &none, sizeof t) == 0 && m.error == 0);
+	}
+	count_report(&t, &s, &(struct report){.worker = 1, .bytes = KIB});
+	CHECK(t.batches[1] == 1 && t.batches[0] == 0 && t.bytes == KIB && progress_bytes == KIB);
+	close_files();
+}
+
 static int run_all(void)
 {
 	set_up();
@@ -372,6 +388,7 @@ static int run_all(void)
 #endif
 	RUN(test_forks_fail);
 	RUN(test_holes_without_forks);
+	RUN(test_report_of_nobody);
 	RUN(test_worker_killed);
 	return unit_result();
 }

@@ -2,11 +2,30 @@
  * CPU has, messages whole and in pieces, one at a time and in any number of lanes.
  *
  * What is not from FIPS 180-4 was computed with another implementation (Python's hashlib). */
-#include "sha256.h"
-
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+/* sha256.c is included, not linked: a test can take features from the CPU, and sets how long
+ * an implementation seems to take. */
+static int clock_gettime_for_test(clockid_t clock, struct timespec *t);
+#define clock_gettime clock_gettime_for_test
+#if defined(__GNUC__) && (defined(__x86_64__) || defined(__i386__)) && !defined(PORTABLE)
+#define ON_X86 1
+#include <cpuid.h>
+static unsigned cpuid_max = 7, lacking[8][4];	/* bits of a, b, c and d, for each question */
+#undef __cpuid
+#undef __cpuid_count
+#define __get_cpuid_max(level, signature) (cpuid_max < 7 ? cpuid_max : (unsigned)__get_cpuid_max(level, signature))
+#define __cpuid(level, a, b, c, d) __cpuid_count(level, 0, a, b, c, d)
+#define __cpuid_count(level, count, a, b, c, d) do {						\
+	__asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "0"(level), "2"(count));	\
+	(a) &= ~lacking[level][0], (b) &= ~lacking[level][1];					\
+	(c) &= ~lacking[level][2], (d) &= ~lacking[level][3];					\
+} while (0)
+#endif
+#include "sha256.c"
+#undef clock_gettime
 
 #include "unit.h"
 
@@ -432,12 +451,96 @@ static void test_avx512_is_found(void)
 #endif
 }
 
+/* The compressions that were timed take these, in turn; 0: as long as they do. */
+static uint64_t taken_ns[16];
+static size_t timed;
+
+static int clock_gettime_for_test(clockid_t clock, struct timespec *t)
+{
+	static uint64_t ns;
+
+	if (taken_ns[0] == 0)
+		return clock_gettime(clock, t);
+	ns += timed % 2 == 0 ? 999999000 : taken_ns[timed / 2 % LENGTH(taken_ns)];
+	timed++;
+	*t = (struct timespec){.tv_sec = (time_t)(ns / 1000000000), .tv_nsec = (long)(ns % 1000000000)};
+	return 0;
+}
+
+/* The narrow one is timed first, five times, and its best time counts; then the wide one. */
+static void test_the_faster_is_chosen(void)
+{
+	static const struct {
+		uint64_t narrow_ns, wide_ns;
+		size_t from;	/* so many messages on, the wide one is chosen */
+	} known[] = {
+		{1600, 1600, SIZE_MAX}, {1600, 1601, SIZE_MAX}, {1600, 1599, 16}, {1600, 800, 9}, {1600, 100, 2},
+		{1600, 99, 1}, {2000000000, 1000000000, 9},
+	};
+
+	for (size_t i = 0; i < LENGTH(known); i++) {
+		for (size_t at = 0; at < 10; at++)
+			taken_ns[at] = (at < 5 ? known[i].narrow_ns : known[i].wide_ns) + (at % 5 == i % 5 ? 0 : 3000000000);
+		timed = 0;
+		CHECK(crossover(compress_portable, compress_portable) == known[i].from && timed == 20);
+	}
+	timed = 0;			/* as the last of them */
+	if (sha256_force("AVX-512")) {
+		CHECK(timed == 0 && sha256_force(NULL) && timed == 20);
+		CHECK(strcmp(sha256_implementation(8), "AVX-512") != 0);
+		CHECK(strcmp(sha256_implementation(9), "AVX-512") == 0);
+		CHECK(sha256_lanes() == SHA256_LANES_MAX);
+	}
+	taken_ns[0] = 0;
+	CHECK(sha256_force(NULL));
+}
+
+#ifdef ON_X86
+static bool is_offered_without(unsigned level, unsigned which, unsigned bits, const char *name)
+{
+	lacking[level][which] = bits;
+	bool offered = sha256_force(name), portable = sha256_force("portable");
+	lacking[level][which] = 0;
+	return offered || !portable;
+}
+#endif
+
+/* A CPU that lacks one of the features that an implementation needs is not asked to run it. */
+static void test_what_the_cpu_lacks(void)
+{
+#ifdef ON_X86
+	enum { A, B, C };
+	bool sha = sha256_force("x86 SHA"), wide = sha256_force("AVX-512");
+	unsigned a, b, c, d;
+
+	__cpuid_count(7, 0, a, b, c, d);
+	CHECK(sha == ((b & bit_SHA) != 0));	/* such a CPU has what is older, too */
+	if (!sha && !wide) {
+		unit_skip("this CPU has no feature that could be taken from it");
+		return;
+	}
+	CHECK(!is_offered_without(1, C, bit_SSSE3, "x86 SHA") && !is_offered_without(1, C, bit_SSE4_1, "x86 SHA"));
+	CHECK(!is_offered_without(7, B, bit_SHA, "x86 SHA"));
+	CHECK(is_offered_without(7, B, bit_AVX512F, "x86 SHA") == sha);
+	CHECK(!is_offered_without(7, B, bit_AVX512F, "AVX-512") && !is_offered_without(7, B, bit_AVX512BW, "AVX-512"));
+	CHECK(!is_offered_without(1, C, bit_OSXSAVE, "AVX-512"));
+	CHECK(is_offered_without(7, B, bit_SHA, "AVX-512") == wide);
+	for (cpuid_max = 0; cpuid_max < 7; cpuid_max++)
+		CHECK(!sha256_force("x86 SHA") && !sha256_force("AVX-512") && sha256_force("portable"));
+	CHECK(sha256_force(NULL));
+#else
+	unit_skip("only a CPU of the x86 family is asked");
+#endif
+}
+
 int main(void)
 {
 	RUN(test_first_call_chooses);
 	fill_messages();
 	RUN(test_implementation);
 	RUN(test_avx512_is_found);
+	RUN(test_the_faster_is_chosen);
+	RUN(test_what_the_cpu_lacks);
 	RUN(test_fips_vectors);
 	RUN(test_million);
 	RUN(test_every_length);

@@ -3,6 +3,8 @@
  * no more than a window in a round trip. */
 #include "fetch/swarm.h"
 
+#include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -22,6 +24,7 @@ static int64_t now;
 static int64_t round_trip;	/* of the line, in ms, */
 static uint64_t line;		/* bytes that it carries in a millisecond */
 static bool accepts_twins;	/* the seeder answers them */
+static int opens_until;		/* so many more connections can be opened */
 static uint64_t delivered;	/* chunks */
 static size_t most;		/* connections at a time, so far */
 
@@ -31,6 +34,11 @@ int connection_open(struct connection *c, struct address to, int64_t now_ms)
 {
 	static int fd;
 
+	if (opens_until == 0) {
+		errno = EMFILE;
+		return -1;
+	}
+	opens_until--;
 	(void)to;
 	connection_begin(c, ++fd, now_ms);
 	c->connecting = true;
@@ -88,7 +96,7 @@ static void deliver(struct peer *p, uint64_t bytes)
 	c->response = (struct peer_response){.status = PEER_OK, .length = CHUNK};
 	for (c->body_got += bytes; c->asked_count > 0 && c->body_got >= CHUNK; delivered++) {
 		c->body_got -= CHUNK;
-		swarm_chunk_begins(p);
+		swarm_chunk_begins(&swarm, p);
 		swarm_chunk_arrived(p, now);
 		swarm_answered(&swarm, p, now);
 		swarm_delivered(&swarm, p, 1);
@@ -123,6 +131,7 @@ static void begin(int64_t round_trip_ms, uint64_t bytes_a_ms)
 	round_trip = round_trip_ms;
 	line = bytes_a_ms;
 	accepts_twins = true;
+	opens_until = INT_MAX;
 	delivered = 0;
 	most = 0;
 	if (swarm_begin(&swarm, CHUNKS * CHUNK, CHUNK, hash,
@@ -209,6 +218,22 @@ static void test_another_peer(void)
 	CHECK(connections() == 2 && is_complete());
 }
 
+/* When the other has gone they are asked again, in the places that they had. */
+static void test_alone_again(void)
+{
+	begin(50, GIGABIT);
+	pass(1000);
+	add_other();
+	pass(2000);
+	CHECK(connections() == 2);
+	size_t places = swarm.count;
+	for (size_t i = 0; i < swarm.count; i++)
+		if (swarm.peers[i].address.ip == other.ip)
+			swarm_ban(&swarm, &swarm.peers[i], "is of no use here", now);
+	pass(2000);
+	CHECK(connections() == 4 && swarm.count == places && is_complete());
+}
+
 /* What ends one twin ends all, for good; the peer itself is asked on. */
 static void check_single(void)
 {
@@ -232,6 +257,18 @@ static void test_closed(void)
 	pass(1000);
 	swarm_hung_up(&swarm, find(true), now);
 	check_single();
+}
+
+/* There are no more descriptors, after two of its twins or before. */
+static void test_cannot_be_opened(void)
+{
+	for (int twins = 0; twins < 3; twins++) {
+		begin(50, GIGABIT);
+		opens_until = twins;
+		pass(1000);
+		CHECK(opens_until == 0);
+		check_single();
+	}
 }
 
 /* A full peer accepts no more: the kernel connects, and nobody answers. */
@@ -280,6 +317,8 @@ static void test_counts_for_the_peer(void)
 	twin->connection.header_got = 0;
 	swarm_chunk_refused(&swarm, twin, NULL, now);
 	CHECK(p->holding.partial && p->refusals == 1 && !twin->holding.partial);
+	swarm_chunk_begins(&swarm, twin);
+	CHECK(p->refusals == 0);
 	pass(3000);
 	CHECK(connections() == 1 && is_complete());
 }
@@ -293,7 +332,9 @@ int main(void)
 	RUN(test_no_gain);
 	RUN(test_little_left);
 	RUN(test_another_peer);
+	RUN(test_alone_again);
 	RUN(test_turned_away);
+	RUN(test_cannot_be_opened);
 	RUN(test_closed);
 	RUN(test_not_answered);
 	RUN(test_peer_closes);

@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,6 +133,7 @@ static inline int unit_in_scratch(int (*run_all)(void))
 	pid = unit_fork();
 	if (pid == 0)
 		exit(run_all());
+	signal(SIGTERM, SIG_IGN);	/* sent to the process group, it ends the child */
 	status = unit_wait(pid);
 	if (status < 0)
 		fprintf(stderr, "killed by signal %d\n", -status);
