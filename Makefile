@@ -175,29 +175,35 @@ uninstall:
 	rm -f $(ZSH)/_cascade
 
 # Programs that need no library, in static/: for this kind of machine, and for aarch64 if
-# there is a compiler for it. The same sources and compiler make the same bytes.
+# there is a compiler for it; with musl if it is there, which makes them small. The same
+# sources and compiler make the same bytes.
 MUSL = $(shell command -v musl-gcc)
 STATIC_CC = $(if $(MUSL),musl-gcc,$(CC))
 CROSS = $(shell command -v aarch64-linux-gnu-gcc)
+CROSS_CC = $(or $(shell command -v aarch64-linux-musl-gcc),$(CROSS))
 MACHINE := $(shell uname -m)
 SOURCES = $(patsubst build/%.o,%.c,$(MODULES))
 SMALL = -fno-inline-functions -fno-align-functions -fno-align-loops -fno-align-jumps
 SMALL := $(call known,$(SMALL))
-STATIC_FLAGS = $(FLAGS) -O2 $(SMALL) -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -static -s \
-	-Wl,--gc-sections,--build-id=none,--no-warnings,-z,now,-z,noseparate-code
+STATIC_FLAGS = $(FLAGS) -O2 $(SMALL) -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables \
+	-static -s -Wl,--gc-sections,--build-id=none,--no-warnings,-z,now,-z,noseparate-code
 STATIC = $(PROGRAMS:%=static/%-$(MACHINE)) \
 	$(if $(CROSS),$(if $(filter-out aarch64,$(MACHINE)),$(PROGRAMS:%=static/%-aarch64)))
+
+# $(call make_static,COMPILER). In a static program musl makes nothing read-only after the
+# start, so what relro would pad, to 64 KiB on aarch64, is left out.
+make_static = $(1) $(STATIC_FLAGS) $(if $(findstring musl,$(1)),-z norelro) -o $@ $< $(SOURCES)
 
 static: $(STATIC)
 	cd static && sha256sum $(STATIC:static/%=%) > SHA256SUMS
 
 static/%-$(MACHINE): %.c $(SOURCES) $(wildcard *.h */*.h)
 	@mkdir -p static
-	$(STATIC_CC) $(STATIC_FLAGS) -o $@ $< $(SOURCES)
+	$(call make_static,$(STATIC_CC))
 
 static/%-aarch64: %.c $(SOURCES) $(wildcard *.h */*.h)
 	@mkdir -p static
-	$(CROSS) $(STATIC_FLAGS) -o $@ $< $(SOURCES)
+	$(call make_static,$(CROSS_CC))
 
 dist:
 	git archive --prefix=cascade-$(VERSION)/ -o cascade-$(VERSION).tar.gz HEAD
