@@ -5,7 +5,8 @@
 
 #include "base/clock.h"
 
-/* arrival.c is included, not linked, so that its malloc can fail, and its clock is set here. */
+/* arrival.c is included, not linked, so that its malloc can fail, and its clock is set here;
+ * checkers.c, to look at the processes. */
 static int64_t now;
 
 static void *malloc_for_test(size_t size);
@@ -18,6 +19,7 @@ static int64_t clock_for_test(void)
 #define malloc malloc_for_test
 #define clock_ms clock_for_test
 #include "fetch/arrival.c"
+#include "fetch/checkers.c"
 #undef malloc
 #undef clock_ms
 
@@ -55,6 +57,21 @@ static void no_progress(void *arg, uint64_t bytes)
 
 /* ---- A fetcher, and what comes to it ---- */
 
+static void take_run(const struct run *run)
+{
+	arrival_take_result(&a, run);
+}
+
+static void lose_checker(void)
+{
+	arrival_lost_checker(&a);
+}
+
+static bool is_idle(void)
+{
+	return a.unchecked.count == 0 && a.waiting == 0;
+}
+
 static void connect_peer(size_t i)
 {
 	int ends[2];
@@ -66,7 +83,7 @@ static void connect_peer(size_t i)
 	far[i] = ends[1];
 }
 
-static void begin_length(uint64_t length, uint64_t chunk_size, unsigned checkers)
+static void begin_length(uint64_t length, uint64_t chunk_size, unsigned at_most)
 {
 	now = clock_ms();
 	open_empty(length, chunk_size);
@@ -81,7 +98,8 @@ static void begin_length(uint64_t length, uint64_t chunk_size, unsigned checkers
 		connect_peer(i);
 	one = &s.peers[0];
 	other = &s.peers[1];
-	arrival_begin(&a, &d, &s, checkers);
+	checkers_begin(&d, at_most, take_run, lose_checker);
+	arrival_begin(&a, &d, 0, &s);
 }
 
 static void begin(uint64_t chunk_size)
@@ -91,8 +109,8 @@ static void begin(uint64_t chunk_size)
 
 static void end(void)
 {
-	arrival_stop_checkers(&a);
-	CHECK(a.checker_count == 0 && !has_children());
+	checkers_end();
+	CHECK(checker_count == 0 && !has_children());
 	swarm_end(&s, now);
 	for (size_t i = 0; i < PEERS; i++)
 		close(far[i]);
@@ -172,10 +190,10 @@ static void deliver_wrong(struct peer *p, uint64_t chunk)
 static void settle(void)
 {
 	arrival_flush(&a);
-	for (unsigned i = 0; i < a.checker_count; i++)
-		while (a.checkers[i].waiting > 0 && !a.failed)
-			arrival_take_results(&a, &a.checkers[i]);
-	CHECK(a.failed || (arrival_is_idle(&a) && one->unchecked == 0 && other->unchecked == 0));
+	for (unsigned i = 0; i < checker_count; i++)
+		while (checkers[i].waiting > 0 && !a.failed)
+			take_from(&checkers[i]);
+	CHECK(a.failed || (is_idle() && one->unchecked == 0 && other->unchecked == 0));
 }
 
 static bool has_error(const struct peer *p, const char *why)
@@ -312,12 +330,12 @@ static void test_runs(void)
 	begin(SMALL);
 	deliver(one, 0);
 	deliver(one, 1);
-	CHECK(a.unchecked.first == 0 && a.unchecked.count == 2 && one->unchecked == 1 && !arrival_is_idle(&a));
+	CHECK(a.unchecked.first == 0 && a.unchecked.count == 2 && one->unchecked == 1 && !is_idle());
 	deliver(other, 2);
 	CHECK(a.unchecked.first == 2 && a.unchecked.count == 1 && one->unchecked + other->unchecked == 2);
 	deliver(other, 4);
 	CHECK(a.unchecked.first == 4 && a.unchecked.count == 1 && other->unchecked == 2);
-	CHECK(a.checker_count == 1 && a.checkers[0].waiting == 2);
+	CHECK(checker_count == 1 && checkers[0].waiting == 2);
 	settle();
 	CHECK(a.held == 4 && one->chunks == 2 && other->chunks == 2);
 	end();
@@ -332,10 +350,10 @@ static void test_handing_over(void)
 	sha256_force("portable");
 	begin(CHUNK);
 	for (uint64_t chunk = 0; chunk < 4; chunk++) {
-		CHECK(a.checker_count == 0 && a.unchecked.count == chunk);
+		CHECK(checker_count == 0 && a.unchecked.count == chunk);
 		deliver(one, chunk);
 	}
-	CHECK(a.checker_count == 1 && a.checkers[0].waiting == 1 && a.unchecked.count == 0);
+	CHECK(checker_count == 1 && checkers[0].waiting == 1 && a.unchecked.count == 0);
 	settle();
 	CHECK(a.held == 4);
 	end();
@@ -346,10 +364,10 @@ static void test_handing_over(void)
 	begin_length(32 * (uint64_t)CHUNK, CHUNK, 1);
 	uint64_t least = lanes > 4 ? lanes : 4;
 	for (uint64_t chunk = 0; chunk < least; chunk++) {
-		CHECK(a.checker_count == 0 && a.unchecked.count == chunk);
+		CHECK(checker_count == 0 && a.unchecked.count == chunk);
 		deliver(one, chunk);
 	}
-	CHECK(a.checker_count == 1 && a.unchecked.count == 0);
+	CHECK(checker_count == 1 && a.unchecked.count == 0);
 	end();
 }
 
@@ -515,26 +533,26 @@ static void test_broken_connections(void)
 static void test_several_checkers(void)
 {
 	begin_length(8 * CHUNKS * SMALL, SMALL, 99);
-	CHECK(a.checkers_max == ARRIVAL_CHECKERS_MAX);
-	a.checkers_max = 3;
+	CHECK(checkers_most == CHECKERS_MAX);
+	checkers_most = 3;
 	deliver(one, 0);
 	settle();
 	for (uint64_t chunk = 2; chunk < 14; chunk += 2) {
 		deliver(one, chunk);
 		arrival_flush(&a);
-		CHECK(a.checker_count == (chunk > 4 ? 3 : chunk / 2));
+		CHECK(checker_count == (chunk > 4 ? 3 : chunk / 2));
 	}
 	for (unsigned i = 0; i < 3; i++)
-		CHECK(a.checkers[i].waiting == 2);
-	while (a.checkers[0].waiting > 0)
-		arrival_take_results(&a, &a.checkers[0]);
-	CHECK(!arrival_is_idle(&a) && one->unchecked == 4);	/* the others have something */
+		CHECK(checkers[i].waiting == 2);
+	while (checkers[0].waiting > 0)
+		take_from(&checkers[0]);
+	CHECK(!is_idle() && one->unchecked == 4);	/* the others have something */
 	settle();
 	CHECK(a.held == 7);
-	arrival_stop_checkers(&a);
+	checkers_end();
 	deliver(one, 1);		/* and there are new ones */
 	settle();
-	CHECK(a.held == 8 && a.checker_count == 1);
+	CHECK(a.held == 8 && checker_count == 1);
 	end();
 }
 
@@ -546,14 +564,14 @@ static void test_no_process_can_be_had(void)
 	deliver_wrong(one, 2);
 	deliver(other, 1);
 	settle();
-	CHECK(a.checker_count == 0 && a.held == 2 && one->banned && !other->banned && !a.failed);
+	CHECK(checker_count == 0 && a.held == 2 && one->banned && !other->banned && !a.failed);
 	end();
 	begin_length(CHUNKS * SMALL, SMALL, 2);
 	forks_that_work = 1;
 	for (uint64_t chunk = 0; chunk < CHUNKS; chunk += 2)
 		deliver(one, chunk);
 	settle();
-	CHECK(a.checker_count == 1 && a.held == CHUNKS / 2 && !a.failed);
+	CHECK(checker_count == 1 && a.held == CHUNKS / 2 && !a.failed);
 	forks_work_again();
 	end();
 }
@@ -564,7 +582,7 @@ static void test_many_runs(void)
 	begin_length((2 * CHECKER_WAITING_MAX + 40) * SMALL, SMALL, 1);
 	for (uint64_t chunk = 0; chunk < d.meta.chunks; chunk += 2) {
 		deliver(one, chunk);
-		CHECK(a.checker_count == 0 || a.checkers[0].waiting <= CHECKER_WAITING_MAX);
+		CHECK(checker_count == 0 || checkers[0].waiting <= CHECKER_WAITING_MAX);
 	}
 	settle();
 	CHECK(a.held == d.meta.chunks / 2 && !a.failed);
@@ -576,8 +594,8 @@ static void stop_checker(void)
 {
 	int status;
 
-	kill(a.checkers[0].pid, SIGSTOP);
-	while (waitpid(a.checkers[0].pid, &status, WUNTRACED) < 0 && errno == EINTR)
+	kill(checkers[0].pid, SIGSTOP);
+	while (waitpid(checkers[0].pid, &status, WUNTRACED) < 0 && errno == EINTR)
 		;
 }
 
@@ -585,27 +603,29 @@ static void kill_checker(void)
 {
 	siginfo_t info;
 
-	kill(a.checkers[0].pid, SIGKILL);
-	while (waitid(P_PID, (id_t)a.checkers[0].pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+	kill(checkers[0].pid, SIGKILL);
+	while (waitid(P_PID, (id_t)checkers[0].pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
 		;
 }
 
+/* One that has nothing to do is replaced; with one that has, the file fails. */
 static void test_dead_checker(void)
 {
-	for (int round = 0; round < 2; round++) {
-		begin(SMALL);
-		deliver(one, 0);
-		settle();
-		kill_checker();
-		deliver(one, 1);
-		if (round == 0)		/* it is sent something */
-			arrival_flush(&a);
-		else
-			arrival_take_results(&a, &a.checkers[0]);
-		CHECK(a.failed && a.held == 1 && !one->banned);
-		arrival_flush(&a);	/* does nothing more */
-		end();
-	}
+	begin(SMALL);
+	deliver(one, 0);
+	settle();
+	kill_checker();
+	deliver(one, 1);
+	settle();
+	CHECK(!a.failed && a.held == 2);
+	stop_checker();
+	deliver(one, 2);
+	arrival_flush(&a);
+	kill_checker();
+	take_from(&checkers[0]);
+	CHECK(a.failed && a.held == 2 && !one->banned);
+	CHECK(!arrival_flush(&a));	/* does nothing more */
+	end();
 }
 
 static void test_checker_that_dies_with_all_it_can_take(void)
@@ -614,7 +634,7 @@ static void test_checker_that_dies_with_all_it_can_take(void)
 	deliver(one, 0);
 	settle();
 	stop_checker();
-	for (uint64_t chunk = 2; a.checkers[0].waiting < CHECKER_WAITING_MAX; chunk += 2)
+	for (uint64_t chunk = 2; checkers[0].waiting < CHECKER_WAITING_MAX; chunk += 2)
 		deliver(one, chunk);
 	kill_checker();
 	CHECK(!a.failed);
@@ -623,20 +643,11 @@ static void test_checker_that_dies_with_all_it_can_take(void)
 	end();
 }
 
-/* In the place of a checker: these runs are its results. */
+/* In the place of a checker: that run is its result. */
 static void pretend_result(struct run run)
 {
-	static struct checker c;
-	int ends[2];
-
-	unit_pipe(ends);
-	c = (struct checker){.pid = -1, .to = -1, .from = ends[0], .waiting = 1};
-	if (write(ends[1], &run, sizeof run) != sizeof run)
-		abort();
-	arrival_take_results(&a, &c);
-	CHECK(c.waiting == 0);
-	close(ends[0]);
-	close(ends[1]);
+	a.waiting++;
+	arrival_take_result(&a, &run);
 }
 
 static void test_impossible_results(void)
@@ -750,7 +761,7 @@ static void test_write_fails(void)
 			CHECK(!a.failed);
 			deliver(one, 6);
 			CHECK(a.failed && a.error == EBADF && !one->banned);
-			CHECK(before == 1 || arrival_is_idle(&a));	/* with 1 the mark can't be removed, either */
+			CHECK(before == 1 || is_idle());	/* with 1 the mark can't be removed, either */
 			CHECK(before != 2 || (a.held == 3 && held_has(d.held, 4)));
 			end();
 		}
