@@ -70,8 +70,9 @@ class Upload(Parent):
         self.fail(f"too little was sent: {rates}")
 
     def test_equal_clients_get_equal_shares(self):
-        four = self.serve_with_limit("1M", 4)
-        shares = self.measure(four)[0][1]
+        """As many as need not take turns."""
+        three = self.serve_with_limit("1M", 3)
+        shares = self.measure(three)[0][1]
         self.assertLess(max(shares) - min(shares), 0.2 * statistics.mean(shares), shares)
 
     def test_the_first_second_is_no_exception(self):
