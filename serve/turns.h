@@ -4,7 +4,7 @@
  * and meanwhile none of the clients can pass its chunk on. So a few at a time have a turn.
  * Who asks for what was sent least comes first; each copy that was sent before sets a
  * request back by TURN_COPY places. In a simulated swarm of 64 the last one is complete
- * after 1.35 times the least time instead of 1.91 (docs/choice.md). Where no more clients
+ * after 1.4 times the least time instead of 1.9 (docs/choice.md). Where no more clients
  * than TURNS_LEAST are connected, nobody waits.
  *
  * How many have a turn is found out by trial (trial.h), beginning with TURNS_LEAST: so slow

@@ -1,5 +1,6 @@
 /* test_metafile.c - .cascade files, right ones and all kinds of wrong ones, made here byte for
  * byte as PROTOCOL.md has them; and which chunk lies where. */
+#define _DEFAULT_SOURCE 1	/* preadv */
 #include "file/metafile.h"
 
 #include <errno.h>
