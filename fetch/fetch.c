@@ -187,12 +187,10 @@ static void read_subscription(int news)
 /* What becomes known of a file that has failed meanwhile is of no use to it. */
 static void take_checked(const struct run *run)
 {
-	struct download *d = &downloads[run->file];
-
-	if (run->file >= file_count || !d->running)
+	if (run->file >= file_count || !downloads[run->file].running)
 		return;
-	arrival_take_result(&d->arrival, run);
-	touch(d);
+	arrival_take_result(&downloads[run->file].arrival, run);
+	touch(&downloads[run->file]);
 }
 
 static void lose_checker(void)

@@ -24,8 +24,9 @@ int checker_start(struct checker *c, struct datafile files[], unsigned checkers)
 /* Ends the checker, at work or not, and reaps it. What it has not checked is not held. */
 void checker_stop(struct checker *c);
 
-/* Sends a run to be checked, or, if it has no chunks, has the checker close that file; never blocks while c->waiting < CHECKER_WAITING_MAX.
- * Returns 0, or -1 with errno if the checker is gone. */
+/* Sends a run to be checked, or, if it has no chunks, has the checker close that file; never
+ * blocks while c->waiting < CHECKER_WAITING_MAX. Returns 0, or -1 with errno if the checker
+ * is gone. */
 int checker_send(struct checker *c, const struct run *run);
 
 /* Takes the runs that were checked, in the order in which they were sent; blocks if there
