@@ -70,12 +70,15 @@ static int send_to(struct checker *c, const struct run *run)
 int checkers_send(const struct run *run)
 {
 	struct checker *c;
+	unsigned lost = 0;	/* new ones may be lost as well */
 
-	while ((c = choose()) != NULL)
+	while (lost <= CHECKERS_MAX && (c = choose()) != NULL)
 		if (c->waiting == CHECKER_WAITING_MAX)
 			take_from(c);
 		else if (send_to(c, run) == 0)
 			return 0;
+		else
+			lost++;
 	return -1;
 }
 
