@@ -179,8 +179,7 @@ class OneIsStuck(Several):
         fetcher = self.start_fetch(self.files, "--give-up", 1, tracker=Directory(self, *silent).address)
         self.assertEqual(fetcher.wait(), 4)
         for file in self.files:
-            self.assertIn(f"{file.path}: nothing has arrived for 1 s; given up, with 29500 bytes missing",
-                          fetcher.stderr)
+            self.assertIn(f"{file.path}: nothing has arrived for 1 s; given up, with ", fetcher.stderr)
 
     def test_none_is_given_up_while_another_arrives(self):
         """For 2 s a chunk comes now and then."""
