@@ -182,15 +182,28 @@ static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
 	u->run.count = 0;
 }
 
-/* Adds a piece of a chunk to what is unwritten, where it continues that. */
-static void add_bytes(struct arrival *a, struct peer *p, struct unwritten *u, uint8_t *bytes,
-		      size_t size, uint64_t offset)
+/* Where in the data file the next byte of the awaited chunk goes. */
+static uint64_t next_offset(const struct arrival *a, const struct connection *c)
 {
-	bool continues = u->size > 0 && u->offset + u->size == offset;
+	return metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got;
+}
 
-	if (continues && size <= MERGE_MAX) {
+/* Whether the next byte of the awaited chunk continues what is unwritten. In a ring (outlet.h)
+ * chunks that are no neighbours can lie side by side; a run can't have both. */
+static bool continues(const struct arrival *a, const struct connection *c, const struct unwritten *u)
+{
+	bool is_neighbour = u->run.count == 0 || connection_awaited(c) == u->run.first + u->run.count;
+
+	return is_neighbour && u->size > 0 && u->offset + u->size == next_offset(a, c);
+}
+
+/* Adds a piece of the awaited chunk to what is unwritten. */
+static void add_bytes(struct arrival *a, struct peer *p, struct unwritten *u, uint8_t *bytes, size_t size)
+{
+	if (size <= MERGE_MAX && continues(a, &p->connection, u)) {
 		memmove(u->bytes + u->size, bytes, size);	/* a response's header lies between */
 	} else {
+		uint64_t offset = next_offset(a, &p->connection);	/* write_out may end the connection */
 		write_out(a, p, u);
 		u->bytes = bytes;
 		u->offset = offset;
@@ -199,8 +212,7 @@ static void add_bytes(struct arrival *a, struct peer *p, struct unwritten *u, ui
 	u->size += size;
 }
 
-/* The bytes added last completed the chunk. What is unwritten lies in one
- * piece in the file, so the chunks that it completes are neighbours. */
+/* The bytes added last completed the chunk. */
 static void add_chunk(struct unwritten *u, uint64_t chunk)
 {
 	if (u->run.count == 0)
@@ -278,8 +290,7 @@ static size_t take_body(struct arrival *a, struct peer *p, struct unwritten *u, 
 	size_t n = missing < size ? (size_t)missing : size;
 
 	if (c->response.status == PEER_OK)
-		add_bytes(a, p, u, bytes, n,
-			  metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got);
+		add_bytes(a, p, u, bytes, n);
 	else
 		take_message(c, bytes, n);
 	c->body_got += n;
@@ -394,8 +405,7 @@ static ssize_t receive_bytes(struct arrival *a, struct peer *p, size_t allowed)
 static ssize_t receive_to_file(struct arrival *a, struct peer *p, size_t allowed)
 {
 	struct connection *c = &p->connection;
-	uint64_t missing = connection_missing_of_chunk(c);
-	uint64_t offset = metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got;
+	uint64_t missing = connection_missing_of_chunk(c), offset = next_offset(a, c);
 	struct unwritten none = {0};
 	int error;
 

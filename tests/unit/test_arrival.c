@@ -162,7 +162,7 @@ static void give_header(struct peer *p, unsigned status, uint64_t length)
 
 static const uint8_t *bytes_of(uint64_t chunk)
 {
-	return want + metafile_chunk_offset(&d.meta, chunk);
+	return want + chunk * d.meta.chunk_size;
 }
 
 static uint64_t length_of(uint64_t chunk)
@@ -304,6 +304,28 @@ static void test_waking_up(void)
 	give_header(one, PEER_OK, CHUNK);
 	CHECK(one->connection.wake_bytes == 1);		/* no more is allowed */
 	intake_limit(0);
+	end();
+}
+
+/* In a ring, the last chunk of the window lies before the first one: they are no neighbours. */
+static void test_side_by_side_in_a_ring(void)
+{
+	static const uint64_t chunks[] = {4, 5, 2, 3};	/* of the window, which begins with 2 */
+	uint8_t bytes[LENGTH(chunks) * (PEER_RESPONSE_SIZE + SMALL)];
+
+	begin(SMALL);
+	d.meta.ring = LENGTH(chunks);
+	for (size_t i = 0; i < LENGTH(chunks); i++) {
+		uint8_t *response = bytes + i * (PEER_RESPONSE_SIZE + SMALL);
+		ask(one, chunks[i]);
+		peer_response_encode(response, &(struct peer_response){.length = SMALL});
+		memcpy(response + PEER_RESPONSE_SIZE, bytes_of(chunks[i]), SMALL);
+	}
+	give(one, bytes, sizeof bytes);
+	settle();
+	for (size_t i = 0; i < LENGTH(chunks); i++)
+		CHECK(held_has(d.held, chunks[i]));
+	CHECK(a.held == LENGTH(chunks) && !one->banned && s.choice.wanted.count == CHUNKS - LENGTH(chunks));
 	end();
 }
 
@@ -831,6 +853,7 @@ static int run_all(void)
 	RUN(test_heard);
 	RUN(test_limit);
 	RUN(test_waking_up);
+	RUN(test_side_by_side_in_a_ring);
 	RUN(test_wrong_chunk);
 	RUN(test_runs);
 	RUN(test_handing_over);
