@@ -317,7 +317,6 @@ static int64_t next_word_ms(const struct download *d, int64_t now_ms, int64_t ne
 	return next_ms;
 }
 
-
 int64_t download_next_ms(const struct download *d, int64_t now_ms, int64_t next_ms)
 {
 	if (d->arrival.unchecked.count > 0)
@@ -366,7 +365,7 @@ static void tell_senders(struct swarm *s, char *text, size_t size)
 	uint64_t others = 0;
 	size_t used = 0;
 
-	text[0] = '\0';
+	snprintf(text, size, "none fetched");
 	for (size_t i = 0; i < s->count; i++)
 		if (s->peers[i].twin)
 			s->peers[i].chunks = 0;	/* its peer's */
@@ -394,7 +393,7 @@ static void say_complete(struct download *d, double seconds)
 		 format_bytes((double)d->swarm.wasted, wasted));
 }
 
-/* Whether all is well. */
+/* How the download has ended, as an exit status. */
 static int find_status(struct download *d)
 {
 	if (d->given_up)
