@@ -133,7 +133,8 @@ static void hand_over(struct arrival *a, struct peer *p, const struct run *run)
 		p->unchecked++;
 	}
 	u->count += run->count;
-	if (u->count >= HAND_OVER_MIN / size && (u->count >= sha256_lanes() || u->count >= HAND_OVER_MAX / size))
+	if (u->count >= HAND_OVER_MIN / size &&
+	    (u->count >= sha256_lanes() || u->count >= HAND_OVER_MAX / size))
 		arrival_flush(a);
 }
 
@@ -314,7 +315,8 @@ static void take_refusal(struct swarm *s, struct peer *p)
 
 static void finish_error(struct swarm *s, struct peer *p)
 {
-	switch ((enum peer_status)p->connection.response.status) {	/* without default: the compiler finds a new one */
+	/* Without default, the compiler finds a new status. */
+	switch ((enum peer_status)p->connection.response.status) {
 	case PEER_OK:
 	case PEER_STATUS_COUNT:
 		break;	/* not an error; find_fault has refused larger ones */
@@ -373,8 +375,8 @@ static void handle_end(struct swarm *s, struct peer *p, const char *why)
 		swarm_fail(s, p, why, clock_ms());
 }
 
-_Static_assert(TRANSFER_MIN + PEER_RESPONSE_SIZE <= RECEIVE_SIZE && MESSAGE_MAX + PEER_RESPONSE_SIZE <= RECEIVE_SIZE,
-	       "the rest of a chunk or of a message, and a header");
+_Static_assert(TRANSFER_MIN + PEER_RESPONSE_SIZE <= RECEIVE_SIZE, "the rest of a chunk, and a header");
+_Static_assert(MESSAGE_MAX + PEER_RESPONSE_SIZE <= RECEIVE_SIZE, "the rest of a message, and a header");
 
 /* How much to take from the socket, RECEIVE_SIZE at most: where chunks are large, so little that
  * the next one can go straight to the file. */
@@ -419,8 +421,8 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p, size_t allowed
 	}
 	if (allowed > SSIZE_MAX)
 		allowed = SSIZE_MAX;
-	ssize_t n = transfer_from_socket(c->fd, missing < allowed ? (size_t)missing : allowed, a->file->fd, offset,
-					 &error);
+	size_t size = missing < allowed ? (size_t)missing : allowed;
+	ssize_t n = transfer_from_socket(c->fd, size, a->file->fd, offset, &error);
 	if (n <= 0)
 		return n;
 	swarm_heard(p, (size_t)n, clock_ms());

@@ -218,7 +218,8 @@ static int start_writer(struct outlet *o, struct datafile *d, const uint8_t *zer
 		datafile_map_read_only(d);
 		run_writer(&(struct writer){.file = d, .zeros = zeros, .from = o->from, .to = o->to});
 	}
-	if (o->writer > 0 && fcntl(o->to, F_SETFL, O_NONBLOCK) == 0 && fcntl(o->from, F_SETFL, O_NONBLOCK) == 0)
+	if (o->writer > 0 && fcntl(o->to, F_SETFL, O_NONBLOCK) == 0 &&
+	    fcntl(o->from, F_SETFL, O_NONBLOCK) == 0)
 		return 0;
 	outlet_end(o);
 	return -1;
