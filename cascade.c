@@ -300,6 +300,7 @@ static void parse_operands(struct settings *s, int count, char **operands)
 		args_misuse("without a tracker, --client-only needs a --peer");
 }
 
+/* Whether joined, parts with ':' between them, has that part. NULL has none. */
 static bool has_part(const char *joined, const char *part)
 {
 	while (joined != NULL) {
@@ -311,11 +312,9 @@ static bool has_part(const char *joined, const char *part)
 	return false;
 }
 
-/* Whether the one file is to go to standard output. Then what doesn't fit that is misuse. */
-static bool goes_to_stdout(const struct settings *s)
+/* The file is to go to standard output. What doesn't go with that is misuse. */
+static void check_stdout(const struct settings *s)
 {
-	if (!has_part(s->outputs, "-"))
-		return false;
 	if (strcmp(s->outputs, "-") != 0 || strchr(s->metafiles, ':') != NULL)
 		args_misuse("only one file can go to standard output (./- is a file of that name)");
 	if (!s->client_only)
@@ -333,7 +332,6 @@ static bool goes_to_stdout(const struct settings *s)
 		args_misuse("standard output is not open for writing");
 	if (isatty(STDOUT_FILENO) && !s->force)
 		args_misuse("standard output is a terminal; --force writes to it all the same");
-	return true;
 }
 
 /* ---- start-up ------------------------------------------------------------- */
@@ -560,8 +558,11 @@ int main(int argc, char **argv)
 	args_program("cascade", usage_text, help_text);
 	parse_options(&s, argc, argv);
 	parse_operands(&s, argc - optind, argv + optind);
-	s.to_stdout = goes_to_stdout(&s);
-	s.fetch.ascending |= s.to_stdout;
+	s.to_stdout = has_part(s.outputs, "-");
+	if (s.to_stdout) {
+		check_stdout(&s);
+		s.fetch.ascending = true;
+	}
 	set_up_process();
 	if (s.status != NULL)
 		status_open(s.status);

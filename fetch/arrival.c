@@ -44,11 +44,14 @@ static void tell_chunks(const struct arrival *a, const struct run *run, const st
 /* What didn't match is wanted again, from somebody else. */
 static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 {
+	uint64_t first_bad = run->first + run->count;
 	char why[64];
 
-	for (uint64_t chunk = run->first; chunk < run->first + run->count; chunk++)
-		if (!held_has(a->file->held, chunk))
+	for (uint64_t chunk = run->first + run->count; chunk-- > run->first; )
+		if (!held_has(a->file->held, chunk)) {
 			swarm_chunk_wasted(a->swarm, chunk, metafile_chunk_length(&a->file->meta, chunk));
+			first_bad = chunk;
+		}
 	if (run->metafile_error != 0) {
 		a->file->meta.error = run->metafile_error;
 		datafile_give_up(a->file);
@@ -58,7 +61,7 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 		log_warn("%s: was cut by somebody else, or can't be read back", a->file->place);
 		a->failed = true;
 	} else {
-		snprintf(why, sizeof why, "sent a wrong chunk (%llu)", (unsigned long long)run->first);
+		snprintf(why, sizeof why, "sent a wrong chunk (%llu)", (unsigned long long)first_bad);
 		swarm_ban(a->swarm, p, why, clock_ms());
 	}
 }
