@@ -237,7 +237,7 @@ static uint8_t *find_zeros(const struct datafile *d)
 }
 
 /* The window begins with the first chunk. What lies behind it is not wanted yet. */
-static void open_window(struct outlet *o)
+static void begin_window(struct outlet *o)
 {
 	o->end = window_end(o);
 	for (uint64_t chunk = o->end; chunk < o->file->meta.chunks; chunk++)
@@ -255,7 +255,7 @@ int outlet_begin(struct outlet *o, struct datafile *d, struct choice *c)
 	if (result < 0)
 		log_warn("%s: no process can write to it", d->path);
 	else
-		open_window(o);
+		begin_window(o);
 	free(zeros);
 	return result;
 }
