@@ -4,8 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A number as good as chance, that everybody works out alike. */
-static uint64_t claim_of(struct address a, size_t region)
+uint64_t choice_claim(struct address a, uint64_t region)
 {
 	uint64_t x = ((uint64_t)a.ip << 16 | a.port) * REGIONS_MAX + region;
 
@@ -30,7 +29,7 @@ static void order_by_claim(struct choice *c)
 	uint64_t key[REGIONS_MAX];
 
 	for (size_t region = 0; region < c->wanted.regions; region++)
-		key[region] = (~claim_of(c->self, region) & ~(uint64_t)(REGIONS_MAX - 1)) | region;
+		key[region] = (~choice_claim(c->self, region) & ~(uint64_t)(REGIONS_MAX - 1)) | region;
 	qsort(key, c->wanted.regions, sizeof key[0], ascending);
 	for (size_t i = 0; i < c->wanted.regions; i++)
 		c->order[i] = (uint16_t)(key[i] % REGIONS_MAX);
@@ -73,7 +72,7 @@ void choice_share(struct choice *c, struct holding *h, struct address peer, bool
 		return;
 	h->shares = shares;
 	for (size_t region = 0; region < c->wanted.regions; region++)
-		if (claim_of(peer, region) > claim_of(c->self, region))
+		if (choice_claim(peer, region) > choice_claim(c->self, region))
 			c->greater[region] = (uint16_t)(shares ? c->greater[region] + 1 : c->greater[region] - 1);
 }
 

@@ -46,6 +46,10 @@ struct choice {
 	uint16_t greater[REGIONS_MAX];	/* sharers with a greater claim to the region than ours */
 };
 
+/* The claim of the peer at that address to the region: a number as good as chance, that
+ * everybody works out alike. */
+uint64_t choice_claim(struct address a, uint64_t region);
+
 /* Begins: all chunks, at least one, are wanted. Returns 0, or -1 with errno if there is
  * no memory. choice_end gives it back. */
 int choice_begin(struct choice *c, uint64_t chunks, struct address self, enum choice_order order);

@@ -288,11 +288,55 @@ struct peer *swarm_find_room(struct swarm *s)
 	return worst;
 }
 
+static uint64_t lot_of(const struct swarm *s, struct address a)
+{
+	return choice_claim(a, s->lottery);
+}
+
+/* Of the peers that hold parts, and could be forgotten now, the one with the least lot, if
+ * that is less than this one. NULL: there is none. */
+static struct peer *find_lesser(const struct swarm *s, uint64_t lot)
+{
+	struct peer *least = NULL;
+
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *p = &s->peers[i];
+		if (p->holding.partial && !p->direct && !peer_is_connected(p) && p->unchecked == 0 && p->lot < lot) {
+			lot = p->lot;
+			least = p;
+		}
+	}
+	return least;
+}
+
+void swarm_set_fetches(struct swarm *s, struct peer *p, bool fetches)
+{
+	if (p->fetches == fetches)
+		return;
+	p->fetches = fetches;
+	p->rank = 0;
+	for (size_t i = 0; i < s->count; i++) {
+		struct peer *q = &s->peers[i];
+		if (!q->fetches || q == p)
+			continue;
+		if (q->lot < p->lot)
+			q->rank = fetches ? q->rank + 1 : q->rank - 1;
+		else
+			p->rank += fetches;
+	}
+}
+
+bool peer_is_spare(const struct peer *p)
+{
+	return p->rank >= SHARERS_MAX;
+}
+
 /* Puts a peer of which nothing is known into that place. */
 static void take_place(struct swarm *s, struct peer *p, struct address a)
 {
+	swarm_set_fetches(s, p, false);
 	choice_forget(&s->choice, &p->holding, p->address);
-	*p = (struct peer){.address = a, .connection.fd = -1};
+	*p = (struct peer){.address = a, .connection.fd = -1, .lot = lot_of(s, a)};
 }
 
 void swarm_place_twin(struct swarm *s, struct peer *twin, const struct peer *p)
@@ -301,11 +345,15 @@ void swarm_place_twin(struct swarm *s, struct peer *twin, const struct peer *p)
 	twin->twin = twin->proven = true;
 }
 
-/* Adds a peer at that address, which is not known. NULL: there is no room. */
-static struct peer *add_peer(struct swarm *s, struct address a)
+/* Adds a peer at that address, which is not known; where there is no room, in place of one
+ * with a lesser lot. NULL: there is none. */
+static struct peer *add_peer(struct swarm *s, struct address a, bool *had_room)
 {
 	struct peer *p = swarm_find_room(s);
 
+	*had_room = p != NULL;
+	if (p == NULL)
+		p = find_lesser(s, lot_of(s, a));
 	if (p != NULL)
 		take_place(s, p, a);
 	return p;
@@ -338,10 +386,11 @@ unsigned swarm_add_entries(struct swarm *s, const struct tracker_entry entries[]
 			latest = entries[i].last_seen;
 	for (size_t i = 0; i < count; i++) {
 		const struct tracker_entry *entry = &entries[i];
-		struct peer *known = find_peer(s, entry->address), *p = known;
-		if (!is_usable(s, entry->address) || (p == NULL && (p = add_peer(s, entry->address)) == NULL))
+		struct peer *p = find_peer(s, entry->address);
+		bool had_room = false;
+		if (!is_usable(s, entry->address) || (p == NULL && (p = add_peer(s, entry->address, &had_room)) == NULL))
 			continue;
-		*news = *news || known == NULL;
+		*news = *news || had_room;
 		p->good = entry->good;
 		p->overdue = latest - entry->last_seen > OVERDUE_S;
 		usable++;
@@ -374,7 +423,7 @@ int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uin
 		: options->serves && options->self.ip != 0 ? ORDER_BY_CLAIM : ORDER_FROM_ANYWHERE;
 
 	*s = (struct swarm){.options = *options, .length = length, .chunk_size = chunk_size,
-		.cascade_hash = cascade_hash, .connected_max = SWARM_CONNECTED_MAX};
+		.cascade_hash = cascade_hash, .connected_max = SWARM_CONNECTED_MAX, .lottery = (uint64_t)random()};
 	s->peers = calloc(PEERS_MAX, sizeof s->peers[0]);
 	if (s->peers == NULL || choice_begin(&s->choice, (length - 1) / chunk_size + 1, options->self, order) < 0) {
 		free(s->peers);
@@ -382,7 +431,8 @@ int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uin
 	}
 	for (size_t i = 0; i < options->peer_count; i++) {
 		struct peer *p = find_peer(s, options->peers[i]);
-		if (p != NULL || (p = add_peer(s, options->peers[i])) != NULL)
+		bool had_room;
+		if (p != NULL || (p = add_peer(s, options->peers[i], &had_room)) != NULL)
 			p->direct = true;
 	}
 	return 0;

@@ -27,6 +27,7 @@ struct peer {
 	bool overdue;		/* the tracker has heard nothing of it when it should have */
 	bool direct;		/* named on the command line */
 	bool twin;		/* one more connection to a peer */
+	uint64_t lot;		/* drawn by chance, the same each time that this run hears of it */
 
 	/* What it showed of itself. */
 	bool banned;		/* for the rest of the run */
@@ -34,6 +35,8 @@ struct peer {
 	bool slow;		/* it lost what it was asked for to a faster one */
 	bool one_at_a_time;	/* can't take requests ahead */
 	bool single;		/* gets no twins: it closed or refused a connection, or they gained nothing */
+	bool fetches;		/* it holds parts, as we do, and does not fail */
+	unsigned rank;		/* how many of those that fetch have a greater lot */
 	bool tells;		/* with a refusal it said what it holds: it fetches by shares */
 	unsigned closings;	/* connections in a row that it closed after one response, asked for more */
 	unsigned failures;	/* since its last good chunk */
@@ -70,6 +73,7 @@ struct swarm {
 	struct choice choice;
 	struct peer *peers;
 	size_t count;
+	uint64_t lottery;		/* lots follow from it, and from addresses */
 	size_t connected_max;		/* connections at a time; SWARM_CONNECTED_MAX, unless the caller sets it */
 	size_t turn;			/* who is asked first of equals, next time */
 	unsigned takings;		/* times that chunks were taken from slow peers, since all are asked for; */
@@ -87,8 +91,8 @@ int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uin
 void swarm_end(struct swarm *s, int64_t now_ms);
 
 /* Adds the peers that the tracker names, as far as there can be any at their addresses
- * and there is room. Returns how many of them can be used; *news tells whether one of
- * those was not known before. */
+ * and there is room, or somebody with a lesser lot to forget. Returns how many of them can be
+ * used; *news tells whether there was room for one that was not known before. */
 unsigned swarm_add_entries(struct swarm *s, const struct tracker_entry entries[], size_t count, bool *news);
 
 /* Whether there is a peer that may have something for us. */
@@ -157,6 +161,7 @@ void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes);
 /* ---- for swarm.c, ahead.c, slow.c and twins.c ------------------------------- */
 
 #define PEERS_MAX 192		/* known at a time, of a file */
+#define SHARERS_MAX 32		/* connected to, of those that fetch as we do */
 #define PEER_SLOW_MS 1000	/* a response may take, before its peer can be found too slow; --timeout scales it */
 
 /* That many ms, as --timeout scales them. */
@@ -174,6 +179,14 @@ bool peer_is_better(const struct peer *p, const struct peer *q);
 
 /* The peer itself, if p may be a twin; or the twin, if its peer isn't known any more. */
 struct peer *swarm_peer_of(const struct swarm *s, struct peer *p);
+
+/* Sets whether the peer is one that fetches. */
+void swarm_set_fetches(struct swarm *s, struct peer *p, bool fetches);
+
+/* Whether the peer fetches, and others that do have greater lots: enough of them to be
+ * connected to. Where each fetcher is connected to some of the others, drawn by chance, all
+ * of them are asked about alike; and what they hold is asked after more often. */
+bool peer_is_spare(const struct peer *p);
 
 /* Room for one more peer, if need be at the cost of the one that failed most.
  * NULL: there is none. */

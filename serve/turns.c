@@ -19,7 +19,9 @@ enum turn_state {ABSENT, IDLE, WAITING, SENDING};
 
 struct turn {
 	_Atomic uint32_t state;		/* an enum turn_state */
-	_Atomic uint32_t place;		/* in the queue; the least is first. It goes around */
+	_Atomic uint32_t order;		/* when it asked, of all requests. It goes around */
+	_Atomic uint32_t region;	/* that it asked for, of all files */
+	_Atomic uint32_t region_size;	/* chunks that this has */
 };
 
 /* What all children write to. */
@@ -33,23 +35,35 @@ struct shared {
 /* Each process has its own: no child can move what the parent writes to. */
 struct turns {
 	unsigned children;
+	uint32_t regions;		/* of all files */
 	struct shared *shared;
 	struct turn *turn;		/* shared: one for each child */
-	_Atomic uint32_t *copies;	/* shared: chunks asked for, for each file of each region */
+	_Atomic uint32_t *sent;		/* shared: chunks sent, or being sent, for each file of each region */
 };
 
 struct turns *turns_new(unsigned children, size_t files)
 {
 	size_t size = sizeof(struct shared) + children * sizeof(struct turn) + files * REGIONS_MAX * sizeof(uint32_t);
 	struct turns *t = malloc(sizeof *t);
-	struct shared *shared = memory_shared(size);
+	struct shared *shared = t != NULL ? memory_shared(size) : NULL;
 
-	if (t == NULL || shared == NULL)
+	if (shared == NULL) {
+		free(t);
 		return NULL;
-	*t = (struct turns){.children = children, .shared = shared, .turn = (struct turn *)(void *)(shared + 1)};
-	t->copies = (_Atomic uint32_t *)(void *)(t->turn + children);
+	}
+	*t = (struct turns){.children = children, .regions = (uint32_t)(files * REGIONS_MAX), .shared = shared, .turn = (struct turn *)(void *)(shared + 1)};
+	t->sent = (_Atomic uint32_t *)(void *)(t->turn + children);
 	trial_begin(&shared->trial, TURNS_LEAST);
 	return t;
+}
+
+/* How many chunks of the region that the child asked for were sent, or are being sent. Its
+ * number is looked at: another child may have written nonsense there. */
+static _Atomic uint32_t *sent(const struct turns *t, unsigned child)
+{
+	uint32_t region = t->turn[child].region;
+
+	return &t->sent[region < t->regions ? region : 0];
 }
 
 void turns_join(struct turns *t, unsigned child)
@@ -59,6 +73,8 @@ void turns_join(struct turns *t, unsigned child)
 
 void turns_leave(struct turns *t, unsigned child)
 {
+	if (t->turn[child].state == SENDING)
+		--*sent(t, child);
 	t->turn[child].state = ABSENT;
 }
 
@@ -78,10 +94,20 @@ bool turns_are_scarce(const struct turns *t)
 
 void turns_ask(struct turns *t, unsigned child, size_t file, size_t region, uint64_t region_size)
 {
-	uint32_t copies = t->copies[file * REGIONS_MAX + region]++;
+	struct turn *turn = &t->turn[child];
 
-	t->turn[child].place = t->shared->asked++ + (uint32_t)(copies / region_size) * TURN_COPY;
-	t->turn[child].state = WAITING;
+	turn->region = (uint32_t)(file * REGIONS_MAX + region);
+	turn->region_size = region_size < UINT32_MAX ? (uint32_t)region_size : UINT32_MAX;
+	turn->order = t->shared->asked++;
+	turn->state = WAITING;
+}
+
+/* The place in the queue of a child that waits: the least is first. */
+static uint32_t place(const struct turns *t, unsigned child)
+{
+	uint32_t size = t->turn[child].region_size, copies = size > 0 ? *sent(t, child) / size : 0;
+
+	return t->turn[child].order + (copies < TURN_COPIES ? copies : TURN_COPIES) * t->children;
 }
 
 void turns_count(struct turns *t, size_t bytes)
@@ -115,16 +141,19 @@ bool turns_wait(struct turns *t, unsigned child, int fd, int ms)
 	int64_t deadline = clock_ms() + ms, left;
 
 	for (;;) {
-		uint32_t place = t->turn[child].place, sending = 0;
+		uint32_t ours = place(t, child), sending = 0;
 		int before = 0;
 		for (unsigned i = 0; i < t->children; i++) {
 			uint32_t state = t->turn[i].state;
-			int32_t later = (int32_t)(t->turn[i].place - place);
 			sending += state == SENDING;
-			before += state == WAITING && (later < 0 || (later == 0 && i < child));
+			if (state == WAITING) {
+				int32_t later = (int32_t)(place(t, i) - ours);
+				before += later < 0 || (later == 0 && i < child);
+			}
 		}
 		/* Two at once may take the last turn: no harm. */
 		if (before == 0 && sending < t->shared->trial.turns) {
+			++*sent(t, child);
 			t->turn[child].state = SENDING;
 			return true;
 		}

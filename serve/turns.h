@@ -2,8 +2,9 @@
  *
  * A line on which 30 clients are sent a chunk each delivers none of them for a long time,
  * and meanwhile none of the clients can pass its chunk on. So a few at a time have a turn.
- * Who asks for what was sent least comes first; each copy that was sent before sets a
- * request back by TURN_COPY places. In a simulated swarm of 64 the last one is complete
+ * Who waits for what was sent least comes first: each copy of a chunk that was sent, or is
+ * being sent, sets those who wait for it back by as many places as there may be clients,
+ * up to TURN_COPIES times. In a simulated swarm of 64 the last one is complete
  * after 1.4 times the least time instead of 1.9 (docs/choice.md). Where no more clients
  * than TURNS_LEAST are connected, nobody waits.
  *
@@ -20,7 +21,7 @@
 #include <stdint.h>
 
 #define TURNS_LEAST 3
-#define TURN_COPY 30
+#define TURN_COPIES 8
 
 struct turns;
 
@@ -43,7 +44,8 @@ void turns_ask(struct turns *t, unsigned child, size_t file, size_t region, uint
  * up. */
 bool turns_wait(struct turns *t, unsigned child, int fd, int ms);
 
-/* The turn is over, or not wanted any more. */
+/* The turn is over: the chunk was sent, or will be without one. A child that ends in its turn
+ * has not sent it. */
 void turns_end(struct turns *t, unsigned child);
 
 /* The child has sent that many bytes. */

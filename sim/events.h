@@ -14,7 +14,7 @@ enum what {
 	/* Of a connection: */
 	CONNECTED, REQUEST, REFUSED, UPLINK_FREE, DELIVERED, DRIP, CLOSED,
 	/* Of a node: */
-	CHECKED, MANAGE, START, KILL, LIST, LOOK
+	CHECKED, MANAGE, START, KILL, LIST, ACCEPT, LOOK
 };
 
 struct event {

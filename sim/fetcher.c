@@ -11,7 +11,6 @@
 #define CHECK_US 2000		/* a checker takes for a chunk */
 #define DRIP_US 300000		/* between two bytes of a dripper */
 #define STARVED_US 40000000	/* without a byte of a chunk while somebody has something */
-#define NAMES 20	/* on a list of our tracker, at most */
 #define LARGE 128		/* nodes */
 #define FULL_CHECK_MAX 256	/* chunks of a file for which each is looked at after each event */
 
@@ -99,27 +98,12 @@ static void manage(struct node *n)
 	manage_at(n, (next > now_ms() ? next : now_ms() + 1) * 1000);
 }
 
-size_t make_list(const struct node *n, struct tracker_entry entries[NAMES_MAX])
-{
-	size_t most = set.names > 0 ? (size_t)set.names : NAMES, count = 0;
-
-	for (int i = 0; i < node_count; i++) {
-		if (!nodes[i].subscribed || i == n->id)
-			continue;
-		size_t at = count < most ? count : (size_t)random() % (count + 1);
-		if (at < most)
-			entries[at] = (struct tracker_entry){.address = address_of(&nodes[i]), .last_seen = 1000};
-		count++;
-	}
-	return count < most ? count : most;
-}
-
-static void subscribe(struct node *n)
+static void begin_to_serve(struct node *n)
 {
 	struct tracker_entry entries[NAMES_MAX];
 
-	n->subscribed = true;
-	asking_take_names(&n->asking, entries, make_list(n, entries));
+	tracker_subscribe(n);
+	asking_take_names(&n->asking, entries, tracker_list(n, entries));
 }
 
 static void take_list(struct node *n)
@@ -127,7 +111,7 @@ static void take_list(struct node *n)
 	struct tracker_entry entries[NAMES_MAX];
 
 	current = n;
-	asking_take_list(&n->asking, entries, make_list(n, entries), now_ms());
+	asking_take_list(&n->asking, entries, tracker_list(n, entries), now_ms());
 }
 
 void fetcher_start(struct node *n)
@@ -178,7 +162,7 @@ static void take_checked(struct node *n, struct peer *p, uint64_t chunk)
 	server_hold(n, chunk);
 	swarm_delivered(&n->swarm, p, 1);
 	if (!n->subscribed)
-		subscribe(n);
+		begin_to_serve(n);
 	if (n->held_count == set.chunks) {
 		fetcher_stop(n);
 		n->done_us = now_us;

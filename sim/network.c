@@ -60,12 +60,13 @@ struct flow *network_connect(struct node *client, struct node *server, size_t pe
 	struct flow *f = &flows[free_count > 0 ? free_flows[--free_count] : flow_count++];
 
 	*f = (struct flow){.generation = f->generation + 1, .open = true, .client = client, .server = server, .peer = peer};
+	server_meet(f);
 	return f;
 }
 
 void network_disconnect(struct flow *f)
 {
-	server_leave_queue(f);
+	server_part(f);
 	f->open = false;
 	f->generation++;
 	free_flows[free_count++] = (int)(f - flows);

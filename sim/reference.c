@@ -13,7 +13,7 @@
 
 void reference_start(struct node *n)
 {
-	n->subscribed = true;
+	tracker_subscribe(n);
 	push_node(now_us + 8 * delay_us() + 2000, LIST, n);	/* to subscribe, and then for a list */
 }
 
@@ -56,7 +56,7 @@ void reference_handle_node(const struct event *e, struct node *n)
 		break;
 	case LIST:
 		n->listed_us = now_us;
-		n->named_count = make_list(n, n->named);
+		n->named_count = tracker_list(n, n->named);
 		fetch_next(n);
 		break;
 	case CHECKED:

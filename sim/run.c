@@ -65,7 +65,6 @@ static void make_node(int id, double bound_us)
 	n->checking = allocate((size_t)set.chunks, sizeof n->checking[0]);
 	n->copies = allocate((size_t)set.chunks, sizeof n->copies[0]);
 	n->missing = allocate(regions, sizeof n->missing[0]);
-	n->ready = allocate((size_t)node_count, sizeof n->ready[0]);
 	for (size_t i = 0; i < regions; i++)
 		n->missing[i] = i + 1 < regions ? size : set.chunks - i * size;
 	n->kind = id > set.fetchers - set.references ? REFERENCE : kind < set.liars ? LIAR : kind < set.liars + set.drippers ? DRIPPER
@@ -73,7 +72,7 @@ static void make_node(int id, double bound_us)
 	n->blind = n->kind == REFERENCE || (id > 0 && chance() < set.blind);
 	n->closing = id > 0 && chance() < set.closing;
 	if (id == 0 || (n->kind != HONEST && n->kind != REFERENCE)) {
-		n->subscribed = true;
+		tracker_subscribe(n);
 		n->held_count = set.chunks;
 		memset(n->held, 1, (size_t)set.chunks);
 		memset(&n->whole, 0xff, sizeof n->whole);
@@ -109,7 +108,6 @@ static void free_nodes(void)
 		free(n->checking);
 		free(n->copies);
 		free(n->missing);
-		free(n->ready);
 	}
 	free(nodes);
 }
@@ -121,6 +119,7 @@ static void begin(double bound)
 	node_count = set.fetchers + 1;
 	nodes = allocate((size_t)node_count, sizeof *nodes);
 	network_begin();
+	tracker_begin();
 	undone = 0;
 	violation = NULL;
 	for (int i = 0; i < node_count; i++)
@@ -133,6 +132,7 @@ static void end(void)
 	free_nodes();
 	events_end();
 	network_end();
+	tracker_end();
 }
 
 static void handle(const struct event *e)
@@ -142,6 +142,8 @@ static void handle(const struct event *e)
 	if (e->what == LOOK) {
 		fetchers_look_for_starving();
 		push_node(now_us + LOOK_US, LOOK, e->node);
+	} else if (e->what == ACCEPT) {
+		server_handle_accept(e->node);
 	} else if (e->flow == NULL) {
 		(e->node->kind == REFERENCE ? reference_handle_node : fetcher_handle_node)(e, e->node);
 	} else if (network_is_open(e)) {

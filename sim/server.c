@@ -11,15 +11,32 @@
 #define DRIP_US 300000		/* between two bytes of a dripper */
 #define LIFE_US 4000000		/* serve_client.c: LIFE_MS */
 #define LIFE_BYTES 4096		/* serve_client.c */
+#define SILENT_US 100000	/* serve/give_way.c: SILENT_MS */
+#define FULL_PAUSE_US 20000	/* peer_serve.c: FULL_PAUSE_MS */
 #define IN_FLIGHT 4		/* pieces of a chunk that a connection holds */
 
-void server_leave_queue(struct flow *f)
+/* Of the chunk that the flow waits for: those that were sent, and those that are being sent. */
+static uint32_t *copies(const struct flow *f)
+{
+	return &f->server->copies[f->queue[f->first]];
+}
+
+static uint64_t place(const struct flow *f)
+{
+	uint32_t back = *copies(f) < TURN_COPIES ? *copies(f) : TURN_COPIES;
+
+	return f->place + (uint64_t)back * CLIENTS_MAX;
+}
+
+static void leave_queue(struct flow *f)
 {
 	struct node *s = f->server;
 	int at = 0;
 
 	if (!f->ready)
 		return;
+	if (f->has_turn && f->sent < set.chunk_size)
+		*copies(f) -= 1;
 	while (s->ready[at] != f)
 		at++;
 	memmove(s->ready + at, s->ready + at + 1, (size_t)(--s->ready_count - at) * sizeof s->ready[0]);
@@ -44,12 +61,13 @@ static struct flow *choose_flow(struct node *s)
 		if (f->has_turn && with_turn == NULL) {
 			with_turn = f;
 			s->next = (s->next + i + 1) % s->ready_count;
-		} else if (!f->has_turn && (first == NULL || f->place < first->place)) {
+		} else if (!f->has_turn && (first == NULL || place(f) < place(first))) {
 			first = f;
 		}
 	}
 	if (first != NULL && (turns < TURNS_LEAST || s->kind == REFERENCE) && (with_turn == NULL || random() % 2)) {
 		first->has_turn = true;
+		*copies(first) += 1;
 		return first;
 	}
 	return with_turn;
@@ -71,11 +89,12 @@ void server_use_uplink(struct node *s)
 	push_flow(now_us + (int64_t)((double)piece / s->up) + 1, UPLINK_FREE, f, piece);
 	if (f->sent == set.chunk_size) {
 		s->sent += f->client->kind == HONEST;
-		server_leave_queue(f);
+		leave_queue(f);
 		f->first = (f->first + 1) % QUEUE_MAX;
 		f->count--;
 		f->sent = 0;
 		f->served++;
+		f->idle_us = now_us;
 	}
 }
 
@@ -96,7 +115,7 @@ static void look(struct flow *f)
 {
 	struct node *s = f->server;
 
-	while (f->count > 0 && !f->ready && !f->dripping && s->kind != SILENT) {
+	while (f->accepted && f->count > 0 && !f->ready && !f->dripping && s->kind != SILENT) {
 		uint64_t chunk = f->queue[f->first];
 		if (s->kind == DRIPPER && f->served > 0) {
 			f->dripping = true;
@@ -104,7 +123,7 @@ static void look(struct flow *f)
 		} else if (s->held[chunk]) {
 			f->ready = true;
 			f->has_turn = false;
-			f->place = s->asked++ + (uint64_t)s->copies[chunk]++ * TURN_COPY;
+			f->place = s->asked++;
 			f->waits_us = now_us;
 			s->ready[s->ready_count++] = f;
 		} else if (f->in_flight > 0) {
@@ -115,6 +134,82 @@ static void look(struct flow *f)
 			f->count--;
 		}
 	}
+}
+
+/* ---- clients ---------------------------------------------------------------------- */
+
+static void accept_client(struct node *s, struct flow *f)
+{
+	f->accepted = true;
+	f->idle_us = now_us;
+	s->client[s->client_count++] = f;
+	look(f);
+}
+
+/* Some idle client gives way to one that waits: serve/give_way.c. */
+static void give_way(struct node *s)
+{
+	struct flow *most = NULL;
+
+	for (int i = 0; i < s->client_count; i++) {
+		struct flow *f = s->client[i];
+		if (f->count == 0 && f->in_flight == 0 && (most == NULL || f->idle_us < most->idle_us))
+			most = f;
+	}
+	if (most != NULL && now_us - most->idle_us > SILENT_US)
+		push_flow(now_us + delay_us(), CLOSED, most, 0);
+}
+
+static void accept_clients(struct node *s)
+{
+	while (!s->dead && s->backlog != NULL && s->client_count < CLIENTS_MAX) {
+		struct flow *f = s->backlog;
+		s->backlog = f->behind;
+		accept_client(s, f);
+	}
+}
+
+void server_meet(struct flow *f)
+{
+	struct node *s = f->server;
+
+	if (!s->accepting)
+		push_node(now_us, ACCEPT, s);
+	s->accepting = true;
+	*(s->backlog == NULL ? &s->backlog : &s->backlog_end->behind) = f;
+	s->backlog_end = f;
+}
+
+void server_part(struct flow *f)
+{
+	struct node *s = f->server;
+	int at = 0;
+
+	leave_queue(f);
+	if (!f->accepted) {
+		struct flow **link = &s->backlog, *before = NULL;
+		for (; *link != f; link = &(*link)->behind)
+			before = *link;
+		*link = f->behind;
+		if (s->backlog_end == f)
+			s->backlog_end = before;
+		return;
+	}
+	while (s->client[at] != f)
+		at++;
+	s->client[at] = s->client[--s->client_count];
+	accept_clients(s);
+}
+
+void server_handle_accept(struct node *s)
+{
+	accept_clients(s);
+	server_use_uplink(s);
+	s->accepting = s->backlog != NULL;
+	if (!s->accepting)
+		return;
+	give_way(s);
+	push_node(now_us + FULL_PAUSE_US, ACCEPT, s);
 }
 
 /* The bytes have left the server: the client's downlink is next. */

@@ -3,6 +3,7 @@
  * is simulated, and how. */
 #include <fcntl.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -120,24 +121,40 @@ static int simulate_mixtures(int count, unsigned seed)
 	return failed > 0;
 }
 
+/* One swarm of equal lines, of any size. */
+static int simulate_equal(int fetchers, uint64_t chunks, unsigned seed)
+{
+	set = (struct settings){fetchers, CHUNKS(chunks, 256), LINES(20), .seed = seed};
+	struct result result = run();
+	if (run_told_violation())
+		return 1;
+	printf("%d fetchers, %" PRIu64 " chunks: %.2f times the bound, %.2f copies\n", fetchers, chunks, result.last,
+	       result.copies);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
-	int option, mixtures = 0, row = -1, null = open("/dev/null", O_WRONLY);
+	int option, fetchers = 0, chunks = 256, mixtures = 0, row = -1, null = open("/dev/null", O_WRONLY);
 	unsigned seed = 1;
 	bool large = false;
 
-	while ((option = getopt(argc, argv, "s:r:m:l")) != -1)
+	while ((option = getopt(argc, argv, "s:r:m:n:c:l")) != -1)
 		switch (option) {
 		case 's': seed = (unsigned)strtoul(optarg, NULL, 10); break;
 		case 'r': row = atoi(optarg); break;
 		case 'm': mixtures = atoi(optarg); break;
+		case 'n': fetchers = atoi(optarg); break;
+		case 'c': chunks = atoi(optarg); break;
 		case 'l': large = true; break;
 		default:
-			fprintf(stderr, "usage: sim [-s SEED] [-l] [-r ROW] [-m RANDOM_SWARMS]\n");
+			fprintf(stderr, "usage: sim [-s SEED] [-l] [-r ROW] [-n FETCHERS [-c CHUNKS]] [-m RANDOM_SWARMS]\n");
 			return 2;
 		}
 	if (null >= 0)
 		dup2(null, STDERR_FILENO);	/* who lies, peers.c says there */
+	if (fetchers > 0 && chunks > 0)
+		return simulate_equal(fetchers, (uint64_t)chunks, seed);
 	if (mixtures > 0)
 		return simulate_mixtures(mixtures, seed);
 	if (row >= 0 && (size_t)row < sizeof rows / sizeof rows[0])

@@ -21,6 +21,7 @@ struct settings {
 enum kind {HONEST, LIAR, DRIPPER, SILENT, REFERENCE};
 
 #define NAMES_MAX 128	/* that a tracker may put on a list */
+#define CLIENTS_MAX 256	/* that a server serves at a time, as peer_serve.h has it */
 
 /* Node 0 is the seeder. */
 struct node {
@@ -53,9 +54,11 @@ struct node {
 	uint64_t *missing;	/* chunks, in each region */
 	uint32_t *copies;	/* asked for, of each chunk */
 	uint64_t asked, sent;	/* chunks; sent: to fetchers of ours */
-	bool sending;
-	struct flow **ready;	/* that have a chunk to send */
-	int ready_count, next;
+	bool sending, accepting;
+	struct flow *client[CLIENTS_MAX];	/* accepted */
+	struct flow *ready[CLIENTS_MAX];	/* clients that have a chunk to send */
+	int client_count, ready_count, next;
+	struct flow *backlog, *backlog_end;	/* not accepted yet */
 };
 
 #define QUEUE_MAX 256		/* requests at a server, for each connection */
@@ -63,8 +66,9 @@ struct node {
 /* A connection. */
 struct flow {
 	unsigned generation;	/* of those that used this number */
-	bool open;
+	bool open, accepted;
 	struct node *client, *server;
+	struct flow *behind;	/* in the server's backlog */
 	size_t peer;		/* in the client's table */
 	uint64_t queue[QUEUE_MAX];
 	unsigned first, count;
@@ -73,6 +77,7 @@ struct flow {
 	bool ready, has_turn, dripping;
 	uint64_t place;		/* in the server's queue */
 	int64_t waits_us;	/* since when, or since the last sign of life */
+	int64_t idle_us;	/* since when, if nothing is asked */
 };
 
 /* run.c */
@@ -104,17 +109,24 @@ int64_t delay_us(void);
 void server_handle_flow(const struct event *e, struct flow *f);
 void server_use_uplink(struct node *s);		/* sends a piece, if none is being sent */
 void server_hold(struct node *n, uint64_t chunk);
-void server_leave_queue(struct flow *f);
+void server_meet(struct flow *f);	/* somebody has connected */
+void server_part(struct flow *f);	/* somebody hangs up */
+void server_handle_accept(struct node *s);
 
 /* reference.c */
 void reference_handle_flow(const struct event *e, struct flow *f);
 void reference_handle_node(const struct event *e, struct node *n);
 
-/* fetcher.c */
+/* tracker.c */
+void tracker_begin(void);
+void tracker_end(void);
+void tracker_subscribe(struct node *n);
+
 /* What the tracker names to a node: some of those that have subscribed, by chance, each as
  * likely as any other. Returns how many they are. */
-size_t make_list(const struct node *n, struct tracker_entry entries[NAMES_MAX]);
+size_t tracker_list(const struct node *n, struct tracker_entry entries[NAMES_MAX]);
 
+/* fetcher.c */
 void fetcher_start(struct node *n);
 void fetcher_stop(struct node *n);
 void fetcher_handle_flow(const struct event *e, struct flow *f);

@@ -79,6 +79,58 @@ static void what_was_sent_least_is_first(void)
 	CHECK(turns_wait(turns, 4, -1, 0));
 }
 
+/* Whose chunk is being sent to somebody else comes later, though nobody was when it asked. */
+static void what_is_sent_meanwhile_comes_later(void)
+{
+	begin_busy();
+	CHECK(!ask(4, 8));
+	CHECK(!ask(5, 8));
+	CHECK(!ask(6, 9));
+	turns_end(turns, 0);
+	CHECK(turns_wait(turns, 4, -1, 0));
+	turns_end(turns, 1);
+	CHECK(!turns_wait(turns, 5, -1, 0));
+	CHECK(turns_wait(turns, 6, -1, 0));
+}
+
+static void what_was_not_sent_in_the_end_does_not_count(void)
+{
+	begin_busy();
+	CHECK(!ask(4, 8));	/* it hangs up while it waits, */
+	CHECK(!ask(5, 9));
+	CHECK(!ask(6, 8));
+	turns_leave(turns, 4);
+	turns_end(turns, 0);
+	CHECK(turns_wait(turns, 5, -1, 0));
+	turns_leave(turns, 5);	/* and this one in its turn */
+	CHECK(turns_wait(turns, 6, -1, 0));
+	CHECK(!ask(0, 9));
+	CHECK(!ask(3, 10));
+	turns_end(turns, 6);
+	CHECK(!turns_wait(turns, 3, -1, 0));
+	CHECK(turns_wait(turns, 0, -1, 0));
+}
+
+/* A file that was sent a thousand times doesn't wait until another was. */
+static void many_copies_count_as_a_few(void)
+{
+	begin();
+	for (int i = 0; i < 1000; i++) {
+		CHECK(ask(0, 7));
+		turns_end(turns, 0);
+	}
+	for (unsigned i = 0; i < TURNS_LEAST; i++)
+		CHECK(ask(i, 8 + i));
+	CHECK(!ask(4, 7));
+	for (int i = 0; i < TURN_COPIES * CHILDREN; i++) {
+		turns_ask(turns, 5, 0, 100, 1);
+		turns_end(turns, 5);
+	}
+	CHECK(!ask(5, 100));
+	turns_end(turns, 0);
+	CHECK(turns_wait(turns, 4, -1, 0));
+}
+
 static void files_are_counted_apart(void)
 {
 	begin_busy();
@@ -129,6 +181,9 @@ int main(void)
 	RUN(so_many_have_a_turn);
 	RUN(who_asked_first_is_first);
 	RUN(what_was_sent_least_is_first);
+	RUN(what_is_sent_meanwhile_comes_later);
+	RUN(what_was_not_sent_in_the_end_does_not_count);
+	RUN(many_copies_count_as_a_few);
 	RUN(files_are_counted_apart);
 	RUN(a_child_that_ended_has_no_turn);
 	RUN(a_turn_is_waited_for);
