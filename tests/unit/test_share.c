@@ -110,6 +110,22 @@ static void test_no_turns_while_there_is_room(void)
 	}
 }
 
+/* A turn passes to a file that waits for a connection, whoever comes after it; not to one
+ * that wants none. */
+static void test_whose_turn_it_is_next(void)
+{
+	begin(3);
+	file[0].wants = 1;
+	for (int second = 0; second < 25; second++, now += 1000) {
+		divide(3, 1, true);
+		CHECK(file[0].gets == 1);
+	}
+	file[1].wants = 1;
+	divide(3, 1, true);	/* who had it gives it up */
+	divide(3, 1, true);
+	CHECK(file[0].gets == 0 && file[1].gets == 1 && file[2].gets == 0);
+}
+
 int main(void)
 {
 	RUN(test_one_file_may_have_all);
@@ -118,5 +134,6 @@ int main(void)
 	RUN(test_who_comes_later_waits_until_others_have_given_up);
 	RUN(test_turns);
 	RUN(test_no_turns_while_there_is_room);
+	RUN(test_whose_turn_it_is_next);
 	return unit_result();
 }
