@@ -78,6 +78,32 @@ static void test_who_comes_later_waits_until_others_have_given_up(void)
 	CHECK(file[0].gets == 5 && file[1].gets == 5);
 }
 
+/* Those that have too much may be any of them. */
+static void test_two_come_later(void)
+{
+	begin(4);
+	file[1].wants = file[2].wants = 6;
+	divide(4, 12, true);
+	file[0].wants = file[3].wants = 3;
+	divide(4, 12, false);
+	CHECK(file[0].gets == 0 && file[1].gets == 3 && file[2].gets == 3 && file[3].gets == 0);
+	divide(4, 12, true);
+	divide(4, 12, true);
+	CHECK(file[0].gets == 3 && file[1].gets == 3 && file[2].gets == 3 && file[3].gets == 3);
+}
+
+/* More is given up than anybody waits for. */
+static void test_fewer_than_there_were(void)
+{
+	begin(2);
+	file[0].wants = file[1].wants = 10;
+	divide(2, 20, true);
+	share_connections(shares, 2, 4, now);
+	CHECK(file[0].gets == 2 && file[1].gets == 2);
+	divide(2, 4, true);
+	CHECK(file[0].has == 2 && file[1].has == 2);
+}
+
 /* Each file has its turn, in order, and nobody goes short for ever. */
 static void test_turns(void)
 {
@@ -132,6 +158,8 @@ int main(void)
 	RUN(test_who_wants_little_leaves_the_rest);
 	RUN(test_what_nobody_wants_is_divided);
 	RUN(test_who_comes_later_waits_until_others_have_given_up);
+	RUN(test_two_come_later);
+	RUN(test_fewer_than_there_were);
 	RUN(test_turns);
 	RUN(test_no_turns_while_there_is_room);
 	RUN(test_whose_turn_it_is_next);
