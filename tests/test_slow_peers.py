@@ -86,6 +86,21 @@ class SlowPeers(FetchCase):
                 self.file = self.describe_file(name.replace(" ", "-"), 4 << 20, 64 << 10)
                 self.assert_not_held_up(send, way, of=8)
 
+    def test_one_that_takes_its_time_to_begin(self):
+        """It is left for another after a moment, as long as there is one; then it is asked again.
+        Who is asked first is a matter of chance, so there are several downloads at a time."""
+        def begin_late(peer, connection, number):
+            self.over.wait(0.1)
+            send(peer, connection, number)
+        started = []
+        for i in range(6):
+            file = self.describe_file(f"late-{i}", 1 << 20, 1 << 20)
+            peers = [Scripted(self, file, self.drip(300, 0.25)) for _ in range(3)] + [Scripted(self, file, begin_late)]
+            started.append((file, self.start_fetch(file, "-q", peers=[peer.address for peer in peers])))
+        for file, program in started:
+            self.assertEqual(program.wait(), 0, program.stderr)
+            self.assert_same(file.path, file.data)
+
     def test_a_crowd(self):
         """A tracker names it, and the good one. Each was honest for one chunk: they are found
         out a few at a time."""
