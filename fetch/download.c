@@ -317,7 +317,6 @@ static int64_t next_word_ms(const struct download *d, int64_t now_ms, int64_t ne
 	return next_ms;
 }
 
-
 int64_t download_next_ms(const struct download *d, int64_t now_ms, int64_t next_ms)
 {
 	if (d->arrival.unchecked.count > 0)
