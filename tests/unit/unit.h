@@ -27,7 +27,7 @@
 
 #define LENGTH(array) (sizeof (array) / sizeof (array)[0])
 
-#define UNIT_TIME_LIMIT 60	/* seconds, for each process that unit_fork() makes */
+#define UNIT_TIME_LIMIT 180	/* seconds, for each process that unit_fork() makes */
 #define UNIT_PORT_SIZE 8	/* a port's number as text */
 #define UNIT_PATH_SIZE 64	/* more than any path in the scratch directory needs */
 
