@@ -1,4 +1,4 @@
-/* check_common.h - what test_arrival.c, test_check.c, test_checker.c, test_holes.c, test_scan.c and
+/* check_common.h - what test_arrival.c, test_check.c, test_checker.c, test_checkers.c, test_fill.c, test_holes.c, test_scan.c and
  * test_whole.c need: a data file with a metafile, forks that fail, and runs of chunks. */
 #ifndef CHECK_COMMON_H
 #define CHECK_COMMON_H
