@@ -1,5 +1,5 @@
-/* check_common.h - what test_arrival.c, test_check.c, test_checker.c, test_checkers.c, test_fill.c, test_holes.c, test_scan.c and
- * test_whole.c need: a data file with a metafile, forks that fail, and runs of chunks. */
+/* check_common.h - what the tests of arrival, checks, checkers, filling, holes, scans and whole
+ * files need: a data file with a metafile, forks that fail, and runs of chunks. */
 #ifndef CHECK_COMMON_H
 #define CHECK_COMMON_H
 
