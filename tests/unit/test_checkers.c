@@ -78,13 +78,14 @@ static void test_who_gets_it(void)
 	CHECK(checker_count == 0);
 	start_all(CHECKERS_MAX);
 	CHECK(send_run(4, 0) == 0 && checker_count == CHECKERS_MAX);
-	settle(5);
-	CHECK(send_run(5, 0) == 0);
-	for (unsigned i = 1; i < CHECKERS_MAX; i++)
-		CHECK(checkers[0].waiting + checkers[i].waiting <= 1);
-	settle(6);
+	for (unsigned i = 0; i < CHECKERS_MAX; i++) {
+		take_from(&checkers[i]);
+		unsigned before = checkers[i].waiting;
+		CHECK(send_run(5 + i, 0) == 0 && checkers[i].waiting == before + 1);
+	}
+	settle(5 + CHECKERS_MAX);
 	for (uint64_t chunk = 0; chunk < CHUNKS; chunk++)
-		CHECK(held_has(held, chunk) == (chunk < 6));
+		CHECK(held_has(held, chunk) == (chunk < 5 + CHECKERS_MAX));
 	CHECK(died_count == 0);
 	end();
 }
