@@ -36,7 +36,7 @@ TESTS = {
     "fetch/wanted.c": (["choice"], ["test_choice", "test_sim"]),
     "fetch/choice.c": (["choice"], ["test_choice", "test_sim"]),
     "fetch/arrival.c": (["arrival"], ["test_hostile", "test_choice", "test_fetch."]),
-    "fetch/checkers.c": (["checkers"], ["test_faults", "test_files"]),
+    "fetch/checkers.c": (["checkers", "arrival"], ["test_faults", "test_files"]),
     "fetch/share.c": (["share"], ["test_files"]),
     "serve/serve_client.c": (["serve", "serve_slow"], ["Sessions", "test_serve"]),
     "track/subscriptions.c": (["subscriptions"], ["test_tracker"]),
