@@ -225,8 +225,8 @@ static int start_writer(struct outlet *o, struct datafile *d, const uint8_t *zer
 	o->to = to[1];
 	o->from = from[0];
 	bool good = fcntl(o->to, F_SETFL, O_NONBLOCK) == 0 && fcntl(o->from, F_SETFL, O_NONBLOCK) == 0;
-	o->writer = good ? process_fork("writer") : -1;
-	if (o->writer == 0) {
+	pid_t writer = good ? process_fork("writer") : -1;
+	if (writer == 0) {
 		close(to[1]);
 		close(from[0]);
 		datafile_map_read_only(d);
@@ -234,7 +234,8 @@ static int start_writer(struct outlet *o, struct datafile *d, const uint8_t *zer
 	}
 	close(to[0]);
 	close(from[1]);
-	return o->writer > 0 ? 0 : -1;
+	o->writer = writer;
+	return writer > 0 ? 0 : -1;
 }
 
 int outlet_begin(struct outlet *o, struct datafile *d, struct choice *c)
