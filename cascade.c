@@ -181,8 +181,8 @@ static unsigned cpu_count(void)
 static void parse_options(struct settings *s, int argc, char **argv)
 {
 	enum {
-		PEER = 256, FROM, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, MAX_DOWNLOAD, TIMESTAMPS,
-		VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC
+		PEER = 256, FROM, ORDER, TIMEOUT, GIVE_UP, LINGER, STATUS, MAX_UPLOAD, MAX_DOWNLOAD,
+		TIMESTAMPS, VERIFY_ON_SEND, VERIFY_WHOLE, FSYNC
 	};
 	static const struct option options[] = {
 		{"client-only", no_argument, NULL, 'c'},
@@ -301,6 +301,7 @@ static void parse_operands(struct settings *s, int count, char **operands)
 		args_misuse("without a tracker, --client-only needs a --peer");
 }
 
+/* Whether joined, parts with ':' between them, has that part. NULL has none. */
 static bool has_part(const char *joined, const char *part)
 {
 	while (joined != NULL) {
@@ -312,16 +313,14 @@ static bool has_part(const char *joined, const char *part)
 	return false;
 }
 
-/* Whether the one file is to go to standard output. Then what doesn't fit that is misuse. */
-static bool goes_to_stdout(const struct settings *s)
+/* The file is to go to standard output. What doesn't go with that is misuse. */
+static void check_stdout(const struct settings *s)
 {
-	if (!has_part(s->outputs, "-"))
-		return false;
 	if (strcmp(s->outputs, "-") != 0 || strchr(s->metafiles, ':') != NULL)
 		args_misuse("only one file can go to standard output (./- is a file of that name)");
 	if (!s->client_only)
-		args_misuse("-o - needs --client-only: a peer that serves keeps the file, and says on standard "
-			    "output where it listens");
+		args_misuse("-o - needs --client-only: a peer that serves keeps the file, and says on "
+			    "standard output where it listens");
 	if (s->status != NULL && strcmp(s->status, "-") == 0)
 		args_misuse("with -o -, the status can't go to standard output, too");
 	if (s->fetch.older_count > 0)
@@ -334,7 +333,6 @@ static bool goes_to_stdout(const struct settings *s)
 		args_misuse("standard output is not open for writing");
 	if (isatty(STDOUT_FILENO) && !s->force)
 		args_misuse("standard output is a terminal; --force writes to it all the same");
-	return true;
 }
 
 /* ---- start-up ------------------------------------------------------------- */
@@ -350,7 +348,8 @@ static size_t count_parts(const char *joined)
 
 static bool has_empty_part(const char *joined)
 {
-	return *joined == ':' || *joined == '\0' || joined[strlen(joined) - 1] == ':' || strstr(joined, "::") != NULL;
+	return *joined == ':' || *joined == '\0' || joined[strlen(joined) - 1] == ':' ||
+	       strstr(joined, "::") != NULL;
 }
 
 /* Finds out whether the data file may be overwritten. That may take a while. */
@@ -450,7 +449,7 @@ static void allow_descriptors(void)
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
 		limit.rlim_cur = limit.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &limit);	/* if this fails, a later open may fail, with a message */
+		setrlimit(RLIMIT_NOFILE, &limit);	/* if this fails, a later open may, with a message */
 	}
 }
 
@@ -549,7 +548,9 @@ static int serve_all(struct settings *s, int listen_fd)
 int main(int argc, char **argv)
 {
 	struct settings s = {
-		.fetch = {.peers = s.peers, .olders = s.olders, .check_workers = cpu_count(), .time_scale = 1},
+		.fetch = {
+			.peers = s.peers, .olders = s.olders, .check_workers = cpu_count(), .time_scale = 1,
+		},
 		.serve = {.max_clients = MAX_CLIENTS_DEFAULT, .linger_s = -1},
 	};
 
@@ -558,8 +559,11 @@ int main(int argc, char **argv)
 	args_program("cascade", usage_text, help_text);
 	parse_options(&s, argc, argv);
 	parse_operands(&s, argc - optind, argv + optind);
-	s.to_stdout = goes_to_stdout(&s);
-	s.fetch.ascending |= s.to_stdout;
+	s.to_stdout = has_part(s.outputs, "-");
+	if (s.to_stdout) {
+		check_stdout(&s);
+		s.fetch.ascending = true;
+	}
 	set_up_process();
 	if (s.status != NULL)
 		status_open(s.status);

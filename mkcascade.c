@@ -360,7 +360,8 @@ static void check_unchanged(const struct input *in)
 static void show_progress(const struct input *in, uint64_t done)
 {
 	static int64_t next_ms;
-	char whole[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE], left[FORMAT_DURATION_SIZE] = "?", line[128];
+	char whole[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
+	char left[FORMAT_DURATION_SIZE] = "?", line[128];
 	int64_t now_ms = clock_ms();
 	double size = (double)in->size, part = (double)done;
 
@@ -370,7 +371,8 @@ static void show_progress(const struct input *in, uint64_t done)
 	double seconds = (double)(now_ms - in->begun_ms) / 1000, rate = seconds > 0 ? part / seconds : 0;
 	if (rate > 0 && part <= size)
 		format_duration((size - part) / rate, left);
-	int n = snprintf(line, sizeof line, "\r%3.0f%% of %s  %s/s  %s left\033[K", part < size ? 99 * part / size : 100,
+	double percent = part < size ? 99 * part / size : 100;
+	int n = snprintf(line, sizeof line, "\r%3.0f%% of %s  %s/s  %s left\033[K", percent,
 			 format_bytes(size, whole), format_bytes(rate, per_second), left);
 	log_draw(line, (size_t)n);
 }
@@ -474,7 +476,8 @@ static void print_hash(const uint8_t hash[SHA256_HASH_SIZE], const char *path)
 
 static void make_metafile(const char *path, const char *out_path, uint64_t chunk_size)
 {
-	uint8_t header[METAFILE_HEADER_SIZE] = {0}, data_hash[SHA256_HASH_SIZE], cascade_hash[SHA256_HASH_SIZE];
+	uint8_t header[METAFILE_HEADER_SIZE] = {0};
+	uint8_t data_hash[SHA256_HASH_SIZE], cascade_hash[SHA256_HASH_SIZE];
 	struct output out = {.path = out_path};
 	struct input in;
 
@@ -586,7 +589,8 @@ int main(int argc, char **argv)
 		check_name(out);
 		make_metafile(argv[optind], out, chunk_size);
 		if (!metafile_is_named(out))
-			log_warnx("%s: made, but cascade opens only metafiles called NAME" METAFILE_SUFFIX, out);
+			log_warnx("%s: made, but cascade opens only metafiles called NAME" METAFILE_SUFFIX,
+				  out);
 	} else {
 		for (; optind < argc; optind++)
 			make_metafile_beside(argv[optind], chunk_size);

@@ -341,7 +341,8 @@ static void set_up(void)
 /* What the exit status is, if this process ends now. Says what is incomplete. */
 static int exit_status(void)
 {
-	int status = fetcher_status == EXIT_GAVE_UP ? EXIT_GAVE_UP : report_end(options->files, options->count);
+	int status = fetcher_status == EXIT_GAVE_UP ? EXIT_GAVE_UP
+						    : report_end(options->files, options->count);
 
 	return fetcher_status != EXIT_DONE ? fetcher_status : status;
 }

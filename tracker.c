@@ -421,7 +421,8 @@ static struct address parse_arguments(int argc, char **argv)
 
 static void set_up_signals(void)
 {
-	if (pipe(wake) < 0 || fcntl(wake[0], F_SETFL, O_NONBLOCK) < 0 || fcntl(wake[1], F_SETFL, O_NONBLOCK) < 0)
+	if (pipe(wake) < 0 || fcntl(wake[0], F_SETFL, O_NONBLOCK) < 0 ||
+	    fcntl(wake[1], F_SETFL, O_NONBLOCK) < 0)
 		fatal("can't make a pipe");
 	process_on_end(on_signal);
 	Signal(SIGUSR1, on_signal);
@@ -435,7 +436,7 @@ static uint32_t make_secret(void)
 	int fd = retry_open("/dev/urandom", O_RDONLY | O_CLOEXEC, 0);
 
 	if (fd >= 0) {
-		(void)!io_read(fd, &secret, sizeof secret);	/* if it fails, the time and the process must do */
+		(void)!io_read(fd, &secret, sizeof secret);	/* if it fails, time and process must do */
 		close(fd);
 	}
 	return secret;

@@ -25,7 +25,8 @@ int io_file_size(int file, uint64_t *size);
  * Returns how many bytes, 0 at the end of file, or -1 with errno. */
 ssize_t io_read(int pipe, void *bytes, size_t size);
 
-/* Writes size bytes to a pipe, or to a file from where it stands. Returns 0, or -1 with errno: EPIPE if nobody reads it. */
+/* Writes size bytes to a pipe, or to a file from where it stands. Returns 0, or -1 with
+ * errno: EPIPE if nobody reads it. */
 int io_write(int pipe, const void *bytes, size_t size);
 
 #endif

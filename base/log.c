@@ -215,8 +215,8 @@ static bool tell_lost(int wait_ms)
 
 	if (count == 0)
 		return true;
-	size_t used = append_text(line, begin_line(line, false), "lines that could not be written and are lost: %u",
-				  count);
+	size_t used = append_text(line, begin_line(line, false),
+				  "lines that could not be written and are lost: %u", count);
 	line[used++] = '\n';
 	if (put(line, used, wait_ms))
 		return true;

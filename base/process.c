@@ -97,6 +97,29 @@ pid_t process_fork(const char *role)
 	return child;
 }
 
+pid_t process_fork_piped(const char *role, int *from, int *to)
+{
+	int to_child[2], to_parent[2];
+
+	if (pipe(to_child) < 0)
+		return -1;
+	if (pipe(to_parent) < 0) {
+		close(to_child[0]);
+		close(to_child[1]);
+		return -1;
+	}
+	pid_t child = process_fork(role);
+	*from = child == 0 ? to_child[0] : to_parent[0];
+	*to = child == 0 ? to_parent[1] : to_child[1];
+	close(child == 0 ? to_child[1] : to_child[0]);
+	close(child == 0 ? to_parent[0] : to_parent[1]);
+	if (child < 0) {
+		close(*from);
+		close(*to);
+	}
+	return child;
+}
+
 /* _Fork (POSIX.1-2024) leaves out what fork does for threads and fork handlers. The
  * programs have neither. */
 #if defined(__GLIBC__) && !defined(PORTABLE)

@@ -18,7 +18,11 @@ void process_on_end(void (*handler)(int));
  *   about a second, and there it must not use ITIMER_REAL or alarm(2). */
 pid_t process_fork(const char *role);
 
-/* The same, but cheaper, for a parent that keeps its signals blocked. The child keeps
+/* The same, with two pipes between the processes: each reads from *from what the other
+ * writes to *to. After -1 with errno nothing is open. */
+pid_t process_fork_piped(const char *role, int *from, int *to);
+
+/* Like process_fork, but cheaper, for a parent that keeps its signals blocked. The child keeps
  * them blocked too, so that only SIGKILL ends it. It has no role. */
 pid_t process_fork_blocked(void);
 

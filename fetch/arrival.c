@@ -44,11 +44,14 @@ static void tell_chunks(const struct arrival *a, const struct run *run, const st
 /* What didn't match is wanted again, from somebody else. */
 static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 {
+	uint64_t first_bad = run->first + run->count;
 	char why[64];
 
-	for (uint64_t chunk = run->first; chunk < run->first + run->count; chunk++)
-		if (!held_has(a->file->held, chunk))
+	for (uint64_t chunk = run->first + run->count; chunk-- > run->first; )
+		if (!held_has(a->file->held, chunk)) {
 			swarm_chunk_wasted(a->swarm, chunk, metafile_chunk_length(&a->file->meta, chunk));
+			first_bad = chunk;
+		}
 	if (run->metafile_error != 0) {
 		a->file->meta.error = run->metafile_error;
 		datafile_give_up(a->file);
@@ -58,7 +61,7 @@ static void take_bad(struct arrival *a, const struct run *run, struct peer *p)
 		log_warn("%s: was cut by somebody else, or can't be read back", a->file->place);
 		a->failed = true;
 	} else {
-		snprintf(why, sizeof why, "sent a wrong chunk (%llu)", (unsigned long long)run->first);
+		snprintf(why, sizeof why, "sent a wrong chunk (%llu)", (unsigned long long)first_bad);
 		swarm_ban(a->swarm, p, why, clock_ms());
 	}
 }
@@ -133,7 +136,8 @@ static void hand_over(struct arrival *a, struct peer *p, const struct run *run)
 		p->unchecked++;
 	}
 	u->count += run->count;
-	if (u->count >= HAND_OVER_MIN / size && (u->count >= sha256_lanes() || u->count >= HAND_OVER_MAX / size))
+	if (u->count >= HAND_OVER_MIN / size &&
+	    (u->count >= sha256_lanes() || u->count >= HAND_OVER_MAX / size))
 		arrival_flush(a);
 }
 
@@ -182,15 +186,28 @@ static void write_out(struct arrival *a, struct peer *p, struct unwritten *u)
 	u->run.count = 0;
 }
 
-/* Adds a piece of a chunk to what is unwritten, where it continues that. */
-static void add_bytes(struct arrival *a, struct peer *p, struct unwritten *u, uint8_t *bytes,
-		      size_t size, uint64_t offset)
+/* Where in the data file the next byte of the awaited chunk goes. */
+static uint64_t next_offset(const struct arrival *a, const struct connection *c)
 {
-	bool continues = u->size > 0 && u->offset + u->size == offset;
+	return metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got;
+}
 
-	if (continues && size <= MERGE_MAX) {
+/* Whether the next byte of the awaited chunk continues what is unwritten. In a ring (outlet.h)
+ * chunks that are no neighbours can lie side by side; a run can't have both. */
+static bool continues(const struct arrival *a, const struct connection *c, const struct unwritten *u)
+{
+	bool is_neighbour = u->run.count == 0 || connection_awaited(c) == u->run.first + u->run.count;
+
+	return is_neighbour && u->size > 0 && u->offset + u->size == next_offset(a, c);
+}
+
+/* Adds a piece of the awaited chunk to what is unwritten. */
+static void add_bytes(struct arrival *a, struct peer *p, struct unwritten *u, uint8_t *bytes, size_t size)
+{
+	if (size <= MERGE_MAX && continues(a, &p->connection, u)) {
 		memmove(u->bytes + u->size, bytes, size);	/* a response's header lies between */
 	} else {
+		uint64_t offset = next_offset(a, &p->connection);	/* write_out may end the connection */
 		write_out(a, p, u);
 		u->bytes = bytes;
 		u->offset = offset;
@@ -199,8 +216,7 @@ static void add_bytes(struct arrival *a, struct peer *p, struct unwritten *u, ui
 	u->size += size;
 }
 
-/* The bytes added last completed the chunk. What is unwritten lies in one
- * piece in the file, so the chunks that it completes are neighbours. */
+/* The bytes added last completed the chunk. */
 static void add_chunk(struct unwritten *u, uint64_t chunk)
 {
 	if (u->run.count == 0)
@@ -278,8 +294,7 @@ static size_t take_body(struct arrival *a, struct peer *p, struct unwritten *u, 
 	size_t n = missing < size ? (size_t)missing : size;
 
 	if (c->response.status == PEER_OK)
-		add_bytes(a, p, u, bytes, n,
-			  metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got);
+		add_bytes(a, p, u, bytes, n);
 	else
 		take_message(c, bytes, n);
 	c->body_got += n;
@@ -303,7 +318,8 @@ static void take_refusal(struct swarm *s, struct peer *p)
 
 static void finish_error(struct swarm *s, struct peer *p)
 {
-	switch ((enum peer_status)p->connection.response.status) {	/* without default: the compiler finds a new one */
+	/* Without default, the compiler finds a new status. */
+	switch ((enum peer_status)p->connection.response.status) {
 	case PEER_OK:
 	case PEER_STATUS_COUNT:
 		break;	/* not an error; find_fault has refused larger ones */
@@ -362,8 +378,8 @@ static void handle_end(struct swarm *s, struct peer *p, const char *why)
 		swarm_fail(s, p, why, clock_ms());
 }
 
-_Static_assert(TRANSFER_MIN + PEER_RESPONSE_SIZE <= RECEIVE_SIZE && MESSAGE_MAX + PEER_RESPONSE_SIZE <= RECEIVE_SIZE,
-	       "the rest of a chunk or of a message, and a header");
+_Static_assert(TRANSFER_MIN + PEER_RESPONSE_SIZE <= RECEIVE_SIZE, "the rest of a chunk, and a header");
+_Static_assert(MESSAGE_MAX + PEER_RESPONSE_SIZE <= RECEIVE_SIZE, "the rest of a message, and a header");
 
 /* How much to take from the socket, RECEIVE_SIZE at most: where chunks are large, so little that
  * the next one can go straight to the file. */
@@ -394,8 +410,7 @@ static ssize_t receive_bytes(struct arrival *a, struct peer *p, size_t allowed)
 static ssize_t receive_to_file(struct arrival *a, struct peer *p, size_t allowed)
 {
 	struct connection *c = &p->connection;
-	uint64_t missing = connection_missing_of_chunk(c);
-	uint64_t offset = metafile_chunk_offset(&a->file->meta, connection_awaited(c)) + c->body_got;
+	uint64_t missing = connection_missing_of_chunk(c), offset = next_offset(a, c);
 	struct unwritten none = {0};
 	int error;
 
@@ -409,8 +424,8 @@ static ssize_t receive_to_file(struct arrival *a, struct peer *p, size_t allowed
 	}
 	if (allowed > SSIZE_MAX)
 		allowed = SSIZE_MAX;
-	ssize_t n = transfer_from_socket(c->fd, missing < allowed ? (size_t)missing : allowed, a->file->fd, offset,
-					 &error);
+	size_t size = missing < allowed ? (size_t)missing : allowed;
+	ssize_t n = transfer_from_socket(c->fd, size, a->file->fd, offset, &error);
 	if (n <= 0)
 		return n;
 	swarm_heard(p, (size_t)n, clock_ms());

@@ -23,7 +23,7 @@ struct arrival {
 	int error;		/* the errno of a write that failed, or 0 */
 };
 
-/* Begins with the file of that number among those of the checkers. */
+/* Begins with the file, which has that number among the files of the checkers. */
 void arrival_begin(struct arrival *a, struct datafile *d, uint32_t number, struct swarm *s);
 
 /* Takes what the peer has sent, as far as the limit (intake.h) allows. */

@@ -1,4 +1,4 @@
-/* checkers.c - who of the checkers gets what has arrived; used by the fetcher. */
+/* checkers.c - which checker gets what has arrived; used by the fetcher. */
 #include "fetch/checkers.h"
 
 static struct datafile *files;
@@ -55,7 +55,9 @@ static struct checker *choose(void)
 			least = &checkers[i];
 	if (least != NULL && (least->waiting == 0 || checker_count == checkers_most))
 		return least;
-	return checker_start(&checkers[checker_count], files, checkers_most) < 0 ? least : &checkers[checker_count++];
+	if (checker_start(&checkers[checker_count], files, checkers_most) < 0)
+		return least;
+	return &checkers[checker_count++];
 }
 
 /* Returns 0, or -1 if the checker is gone. */

@@ -9,9 +9,9 @@
 
 #define CHECKERS_MAX 4	/* more can't be kept busy: the fetcher is one process */
 
-/* Begins, without a process, for chunks of these files; there will be so many processes at
- * most. when_taken is called with each run that comes back; when_died when a checker has died, and with
- * it what it was given. checkers_end ends the processes, at work or not, and reaps them. */
+/* Begins, without a process yet, to check chunks of these files with up to at_most processes.
+ * when_taken is called with each run that comes back; when_died when a checker has died, and what
+ * it was given is lost. checkers_end ends the processes, at work or not, and reaps them. */
 void checkers_begin(struct datafile files[], unsigned at_most, void (*when_taken)(const struct run *run),
 		    void (*when_died)(void));
 void checkers_end(void);
@@ -26,7 +26,7 @@ void checkers_close(uint32_t file);
 /* Waits until some run comes back. Some must be with a checker. */
 void checkers_wait(void);
 
-/* What to poll for; and takes what has come. */
+/* Fills in what to poll for; takes what has come then. */
 void checkers_poll(struct pollfd place[CHECKERS_MAX]);
 void checkers_take(const struct pollfd place[CHECKERS_MAX]);
 

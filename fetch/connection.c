@@ -12,8 +12,10 @@
 
 void connection_begin(struct connection *c, int fd, int64_t now_ms)
 {
-	*c = (struct connection){.fd = fd, .heard_ms = now_ms, .rate_since_ms = now_ms, .round_since_ms = now_ms,
-		.wake_bytes = 1};
+	*c = (struct connection){
+		.fd = fd, .heard_ms = now_ms, .rate_since_ms = now_ms, .round_since_ms = now_ms,
+		.wake_bytes = 1,
+	};
 }
 
 void connection_free(struct connection *c)
@@ -88,9 +90,9 @@ void connection_forget_awaited(struct connection *c, int64_t now_ms)
 
 uint64_t connection_missing_of_chunk(const struct connection *c)
 {
-	bool comes = c->asked_count > 0 && c->header_got == PEER_RESPONSE_SIZE && c->response.status == PEER_OK;
+	bool has_begun = c->asked_count > 0 && c->header_got == PEER_RESPONSE_SIZE;
 
-	return comes ? c->response.length - c->body_got : 0;
+	return has_begun && c->response.status == PEER_OK ? c->response.length - c->body_got : 0;
 }
 
 static void count_round(struct connection *c, size_t bytes, int64_t now_ms)
@@ -139,7 +141,8 @@ double connection_rate(const struct connection *c, int64_t now_ms)
 		return (double)c->rate_bytes * 1000 / (double)(ms > RATE_LEAST_MS ? ms : RATE_LEAST_MS);
 	/* |-- bytes before --|-- bytes so far --|		two periods; what lies within the
 	 *         |<--------- RATE_MS --------->|now	last RATE_MS counts */
-	return ((double)c->rate_bytes + (double)c->rate_bytes_before * (double)(RATE_MS - ms) / RATE_MS) * 1000 / RATE_MS;
+	double before = (double)c->rate_bytes_before * (double)(RATE_MS - ms) / RATE_MS;
+	return ((double)c->rate_bytes + before) * 1000 / RATE_MS;
 }
 
 uint64_t connection_carries(const struct connection *c)

@@ -48,7 +48,7 @@ struct connection {
 	unsigned header_got;
 	struct peer_response response;	/* valid when header_got is all of it */
 	uint64_t body_got;
-	char *message;		/* CONNECTION_MESSAGE_MAX: the beginning of a body that is a message; or NULL */
+	char *message;		/* CONNECTION_MESSAGE_MAX bytes: the beginning of a message; or NULL */
 };
 
 /* ---- dial.c ------------------------------------------------------------------ */

@@ -46,7 +46,7 @@ int connection_made(struct connection *c, int64_t now_ms)
 void connection_close(struct connection *c)
 {
 	if (c->fd >= 0) {
-		/* A query to the tracker may hold a copy of the socket. */
+		/* A checker or a query to the tracker may hold a copy of the socket. */
 		shutdown(c->fd, SHUT_RDWR);
 		close(c->fd);
 	}

@@ -104,7 +104,8 @@ static bool fits(struct download all[], size_t i)
 	if (all[i].needed <= available)
 		return true;
 	errno = ENOSPC;
-	log_warn("%s: %llu bytes are %s, which is %llu more than there is room for; nothing is fetched", file->place,
+	log_warn("%s: %llu bytes are %s, which is %llu more than there is room for; nothing is fetched",
+		 file->place,
 		 (unsigned long long)(file->temporary ? all[i].needed : datafile_missing_bytes(file)),
 		 file->temporary ? "needed" : "missing", (unsigned long long)(all[i].needed - available));
 	return false;
@@ -128,7 +129,8 @@ static int begin_swarm(struct swarm *s, const struct datafile *d, const struct f
 	const struct metafile *m = &d->meta;
 	const struct swarm_options o = {
 		.self = options->self, .peers = options->peers, .peer_count = options->peer_count,
-		.serves = options->news >= 0, .ascending = options->ascending, .time_scale = options->time_scale,
+		.serves = options->news >= 0, .ascending = options->ascending,
+		.time_scale = options->time_scale,
 	};
 
 	if (swarm_begin(s, m->length, m->chunk_size, m->cascade_hash, &o) < 0)
@@ -173,7 +175,8 @@ static int say_all_there(struct datafile *d, const struct fetch_options *options
 	if (status == EXIT_DONE && d->meta.chunks == 1)
 		log_info("%s: complete: its one chunk is verified", d->path);
 	else if (status == EXIT_DONE)
-		log_info("%s: complete: all %llu chunks are verified", d->path, (unsigned long long)d->meta.chunks);
+		log_info("%s: complete: all %llu chunks are verified", d->path,
+			 (unsigned long long)d->meta.chunks);
 	return status;
 }
 
@@ -196,7 +199,8 @@ static int begin(struct download all[], size_t i)
 	return fits(all, i) ? begin_to_ask(&all[i], (uint32_t)i) : EXIT_FULL;
 }
 
-int download_begin(struct download all[], size_t i, struct datafile files[], const struct fetch_options *options)
+int download_begin(struct download all[], size_t i, struct datafile files[],
+		   const struct fetch_options *options)
 {
 	all[i] = (struct download){.file = &files[i], .options = options, .outlet = {.to = -1, .from = -1}};
 	int status = begin(all, i);
@@ -241,6 +245,12 @@ static bool said_nothing(const struct download *d)
 	return d->said_nothing_ms != 0 && d->good_ms <= d->said_nothing_ms;
 }
 
+/* When to say that nobody has what is missing. */
+static int64_t refused_too_long_ms(const struct download *d)
+{
+	return (d->refused_ms > d->good_ms ? d->refused_ms : d->good_ms) + REFUSED_MS;
+}
+
 /* Says that nobody has what is missing, once until something comes. */
 static void say_if_nobody_has_it(struct download *d, int64_t now_ms)
 {
@@ -251,10 +261,10 @@ static void say_if_nobody_has_it(struct download *d, int64_t now_ms)
 		d->refused_ms = 0;
 	else if (d->refused_ms == 0)
 		d->refused_ms = now_ms;
-	if (count == 0 || now_ms - d->refused_ms < REFUSED_MS || now_ms - d->good_ms < REFUSED_MS || said_nothing(d))
+	if (count == 0 || now_ms < refused_too_long_ms(d) || said_nothing(d))
 		return;
-	log_warnx("%s: nobody has what is missing yet: %s (1 of %zu that could be reached); waiting until one has",
-		  d->file->path, swarm_name(one), count);
+	log_warnx("%s: nobody has what is missing yet: %s (1 of %zu that could be reached); "
+		  "waiting until one has", d->file->path, swarm_name(one), count);
 	d->said_nothing_ms = now_ms;
 }
 
@@ -288,8 +298,9 @@ static void notice_verified(struct download *d, int64_t now_ms)
  * once. */
 static bool pass_on_written(struct download *d, int64_t now_ms)
 {
-	return d->arrival.unchecked.count > 0 &&
-	       (now_ms - d->came_ms >= HAND_OVER_MS || swarm_is_idle(&d->swarm)) && arrival_flush(&d->arrival);
+	bool waits = now_ms - d->came_ms < HAND_OVER_MS && !swarm_is_idle(&d->swarm);
+
+	return d->arrival.unchecked.count > 0 && !waits && arrival_flush(&d->arrival);
 }
 
 bool download_go_on(struct download *d, int64_t now_ms)
@@ -313,10 +324,9 @@ static int64_t next_word_ms(const struct download *d, int64_t now_ms, int64_t ne
 	if (d->swarm.trouble[0] != '\0')
 		next_ms = clock_earlier(next_ms, now_ms - asking_unreachable_ms(&d->asking) + NOTHING_MS);
 	if (d->refused_ms != 0)
-		next_ms = clock_earlier(next_ms, (d->refused_ms > d->good_ms ? d->refused_ms : d->good_ms) + REFUSED_MS);
+		next_ms = clock_earlier(next_ms, refused_too_long_ms(d));
 	return next_ms;
 }
-
 
 int64_t download_next_ms(const struct download *d, int64_t now_ms, int64_t next_ms)
 {
@@ -366,17 +376,18 @@ static void tell_senders(struct swarm *s, char *text, size_t size)
 	uint64_t others = 0;
 	size_t used = 0;
 
-	text[0] = '\0';
+	snprintf(text, size, "none fetched");
 	for (size_t i = 0; i < s->count; i++)
 		if (s->peers[i].twin)
 			s->peers[i].chunks = 0;	/* its peer's */
 	qsort(s->peers, s->count, sizeof s->peers[0], by_chunks);
-	for (size_t i = 0; i < s->count && s->peers[i].chunks > 0; i++)
-		if (i < SENDERS_TOLD)
-			used += (size_t)snprintf(text + used, size - used, "%s%llu from %s", i == 0 ? "" : ", ",
-						 (unsigned long long)s->peers[i].chunks, swarm_name(&s->peers[i]));
+	for (const struct peer *p = s->peers; p < s->peers + s->count && p->chunks > 0; p++)
+		if (p < s->peers + SENDERS_TOLD)
+			used += (size_t)snprintf(text + used, size - used, "%s%llu from %s",
+						 used == 0 ? "" : ", ", (unsigned long long)p->chunks,
+						 swarm_name(p));
 		else
-			others += s->peers[i].chunks;
+			others += p->chunks;
 	if (others > 0)
 		snprintf(text + used, size - used, ", %llu from others", (unsigned long long)others);
 }
@@ -394,7 +405,7 @@ static void say_complete(struct download *d, double seconds)
 		 format_bytes((double)d->swarm.wasted, wasted));
 }
 
-/* Whether all is well. */
+/* How the download has ended, as an exit status. */
 static int find_status(struct download *d)
 {
 	if (d->given_up)

@@ -28,28 +28,29 @@ struct download {
 	uint64_t start_bytes;		/* held when it began */
 	int64_t begun_ms;
 	int64_t came_ms;		/* when something last came for it */
-	bool given_up;			/* for nothing came */
+	bool given_up;			/* because nothing came */
 	uint64_t seen_held;		/* chunks that were held when it was last looked after */
-	int64_t refused_ms;		/* since when all that can be reached have nothing for us; 0: one has */
+	int64_t refused_ms;		/* since when all peers have nothing for us; 0: one has */
 	int64_t said_nothing_ms;	/* when it was said that nothing comes, and why; 0: never */
 };
 
 /* Finds out what the data file holds already, and tells the serving parent. */
 void download_check(struct datafile *d, const struct fetch_options *options);
 
-/* Prepares to fetch what is missing of files[i]: all[i], of which those before have begun. Returns an exit
- * status: EXIT_DONE, and all[i].running tells whether anything is missing; or after a message,
- * it can't be fetched. */
-int download_begin(struct download all[], size_t i, struct datafile files[], const struct fetch_options *options);
+/* Makes all[i] ready to fetch what is missing of files[i], after those before it. Returns an exit
+ * status. After EXIT_DONE, all[i].running tells whether anything is missing; otherwise it can't be
+ * fetched, and a message has said why. */
+int download_begin(struct download all[], size_t i, struct datafile files[],
+		   const struct fetch_options *options);
 
-/* From now on the time counts that it takes. */
+/* The time that it takes is counted from now on. */
 void download_start(struct download *d, int64_t now_ms);
 
 /* Whether all is there, or it has failed, and has said why. */
 bool download_is_over(const struct download *d);
 
 /* Does what there is to do now: asks peers for more, gives what has come to a checker, says
- * why nothing comes. To be called after whatever has happened, and at download_next_ms.
+ * why nothing comes. To be called whenever something has happened, and at download_next_ms.
  * Returns whether the tracker is to be asked, too. */
 bool download_go_on(struct download *d, int64_t now_ms);
 
@@ -62,7 +63,7 @@ void download_handle(struct download *d, struct peer *p, short revents, int64_t 
 /* Takes what the writer to standard output has said. */
 void download_read_outlet(struct download *d);
 
-/* Nothing has arrived for too long. Says so; from now on it is over. */
+/* Nothing has arrived for too long: says so, and from now on it is over. */
 void download_give_up(struct download *d);
 
 /* Bytes that are held. */

@@ -36,7 +36,7 @@
 #define OWN_STALL_MS 50		/* that we take ourselves between two polls, and that no peer answers for */
 
 /* What is kept of each file beside its download. */
-struct seat {
+struct entry {
 	struct share share;
 	struct progress_file *shown;
 	uint64_t bytes_shown;		/* it counts for so many in what is shown, */
@@ -45,9 +45,9 @@ struct seat {
 };
 
 static struct download *downloads;	/* of all files; and in the same places: */
-static struct seat *seats;
-static int64_t *due_ms;			/* when it is to be looked after, NEVER if it isn't running. These lie close
-					 * together: with many files, little happens to most in each round. */
+static struct entry *entries;
+static int64_t *due_ms;			/* when it is to be looked after; NEVER if it isn't running. An
+					 * array of its own: it is gone through in each round. */
 static size_t file_count, running;
 
 static int exit_status;			/* what the first failure makes it */
@@ -75,8 +75,8 @@ static struct link {
 } links[SWARM_CONNECTED_MAX];
 static size_t link_count;
 
-/* Lists the connections that the file has now. They come last: it is the others' turn to take
- * what --max-download allows. Returns how many there are. */
+/* Lists anew the connections that the file has. They come last: it is the others' turn to take
+ * what --max-download allows. Returns how many they are. */
 static size_t list_links(struct download *d)
 {
 	size_t others = 0;
@@ -92,24 +92,24 @@ static size_t list_links(struct download *d)
 }
 
 static int64_t shared_ms;		/* when they were last shared out */
-static bool share_is_short;		/* a file wants more connections than it may have, or one has ended */
+static bool share_soon;			/* a file wants more connections than it may have, or one has ended */
 
 /* When to share them out anew. */
 static int64_t share_due_ms(void)
 {
-	return share_is_short ? shared_ms + SHARE_LEAST_MS : running > 1 ? shared_ms + SHARE_MS : NEVER;
+	return share_soon ? shared_ms + SHARE_LEAST_MS : running > 1 ? shared_ms + SHARE_MS : NEVER;
 }
 
 /* Notices how many connections the file has and wants. */
 static void look_at_links(struct download *d, int64_t now_ms)
 {
-	struct share *share = &seats[d - downloads].share;
+	struct share *share = &entries[d - downloads].share;
 
 	share->has = list_links(d);
 	if (running == 1)
 		return;
 	share->wants = swarm_wanted_connections(&d->swarm, now_ms);
-	share_is_short |= share->wants > share->gets;
+	share_soon |= share->wants > share->gets;
 }
 
 /* A single file may have all connections. */
@@ -121,14 +121,14 @@ static void divide_connections(void)
 
 	for (size_t i = 0; i < file_count; i++)
 		if (downloads[i].running)
-			shares[count++] = &seats[i].share;
+			shares[count++] = &entries[i].share;
 	share_connections(shares, count, intake_connections(SWARM_CONNECTED_MAX), now);
 	for (size_t i = 0; i < file_count; i++)
-		if (downloads[i].running && downloads[i].swarm.connected_max != seats[i].share.gets) {
-			downloads[i].swarm.connected_max = seats[i].share.gets;
+		if (downloads[i].running && downloads[i].swarm.connected_max != entries[i].share.gets) {
+			downloads[i].swarm.connected_max = entries[i].share.gets;
 			touch(&downloads[i]);
 		}
-	share_is_short = false;
+	share_soon = false;
 	shared_ms = now;
 }
 
@@ -142,7 +142,7 @@ static size_t queue_first, queue_count;
 static void wait_to_ask(size_t i)
 {
 	queue[(queue_first + queue_count++) % FILES_MAX] = i;
-	seats[i].queued = true;
+	entries[i].queued = true;
 }
 
 /* Those that wait longest ask first. */
@@ -151,7 +151,7 @@ static void let_ask(void)
 	for (; queue_count > 0 && asker_count < QUERIES_MAX; queue_count--) {
 		size_t i = queue[queue_first];
 		queue_first = (queue_first + 1) % FILES_MAX;
-		seats[i].queued = false;
+		entries[i].queued = false;
 		if (!downloads[i].running)
 			continue;
 		asking_start_if_due(&downloads[i].asking);
@@ -219,14 +219,14 @@ static void show_downloads(void)
 /* Counts what the file has now. */
 static void count_in(const struct download *d)
 {
-	struct seat *seat = &seats[d - downloads];
+	struct entry *entry = &entries[d - downloads];
 	uint64_t bytes = download_held_bytes(d);
 	size_t peers = d->running ? swarm_connected(&d->swarm) : 0;
 
-	shown_bytes += bytes - seat->bytes_shown;
-	shown_peers += peers - seat->peers_shown;
-	seat->bytes_shown = bytes;
-	seat->peers_shown = peers;
+	shown_bytes += bytes - entry->bytes_shown;
+	shown_peers += peers - entry->peers_shown;
+	entry->bytes_shown = bytes;
+	entry->peers_shown = peers;
 }
 
 /* With -o - there is one file. */
@@ -239,7 +239,8 @@ static struct outlet *outlet_of_first(void)
 
 /* What is polled for. A place that isn't used has the descriptor -1, which poll passes
  * over. */
-enum {NEWS, OUTLET, CHECKERS, QUERIES = CHECKERS + CHECKERS_MAX, PLACES = QUERIES + QUERIES_MAX + SWARM_CONNECTED_MAX};
+enum {NEWS, OUTLET, CHECKERS, QUERIES = CHECKERS + CHECKERS_MAX,
+      PLACES = QUERIES + QUERIES_MAX + SWARM_CONNECTED_MAX};
 
 struct polled {
 	struct pollfd place[PLACES];
@@ -375,8 +376,8 @@ static void end(struct download *d)
 	progress_end();
 	fail_with(download_end(d, clock_ms()));
 	due_ms[d - downloads] = NEVER;
-	seats[d - downloads].shown->wanted = NULL;
-	share_is_short = true;
+	entries[d - downloads].shown->wanted = NULL;
+	share_soon = true;
 	forget_askers();
 	list_links(d);
 	count_in(d);
@@ -398,10 +399,10 @@ static void look_after(size_t i)
 	}
 	count_in(d);
 	look_at_links(d, now);
-	if (asks && !seats[i].queued)
+	if (asks && !entries[i].queued)
 		wait_to_ask(i);
 	due_ms[i] = download_next_ms(d, now, now + 60000);
-	if (!seats[i].queued)
+	if (!entries[i].queued)
 		due_ms[i] = asking_next_ms(&d->asking, due_ms[i]);
 }
 
@@ -419,7 +420,7 @@ static void give_up_all(void)
 		}
 }
 
-/* Does what is due, of what concerns files and of what they share. */
+/* Does what is due for each file, and for all of them together. */
 static void look_after_all(const struct fetch_options *options)
 {
 	int64_t now = clock_ms();
@@ -462,9 +463,11 @@ static void begin_all(struct datafile files[], const struct fetch_options *optio
 		if (!d->running)
 			continue;
 		download_start(d, clock_ms());
-		seats[i].share.turn = i;
-		seats[i].shown = &shown[shown_count++];
-		*seats[i].shown = (struct progress_file){d->file, d->file->temporary ? NULL : &d->swarm.choice.wanted};
+		entries[i].share.turn = i;
+		entries[i].shown = &shown[shown_count++];
+		*entries[i].shown = (struct progress_file){
+			.file = d->file, .wanted = d->file->temporary ? NULL : &d->swarm.choice.wanted,
+		};
 		count_in(d);
 	}
 }
@@ -472,10 +475,10 @@ static void begin_all(struct datafile files[], const struct fetch_options *optio
 int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
 {
 	downloads = memory_unforked(count * sizeof *downloads);	/* of many files, they are large */
-	seats = calloc(count, sizeof *seats);
+	entries = calloc(count, sizeof *entries);
 	due_ms = calloc(count, sizeof *due_ms);
 	shown = calloc(count, sizeof *shown);
-	if (downloads == NULL || seats == NULL || due_ms == NULL || shown == NULL)
+	if (downloads == NULL || entries == NULL || due_ms == NULL || shown == NULL)
 		fatal("no memory for %zu files", count);
 	file_count = count;
 	intake_limit(options->max_download);
@@ -488,7 +491,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 		fetch_all(options);
 	checkers_end();
 	munmap(downloads, count * sizeof *downloads);
-	free(seats);
+	free(entries);
 	free(due_ms);
 	free(shown);
 	return exit_status;

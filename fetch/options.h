@@ -16,7 +16,7 @@ struct fetch_options {
 	size_t peer_count;
 	const struct older *olders;	/* to copy from */
 	size_t older_count;
-	unsigned check_workers;		/* processes for the check of what is there; and, up to a few, of what arrives */
+	unsigned check_workers;		/* processes that check what is there; up to four: what arrives */
 	uint64_t max_download;		/* bytes a second, from all peers together; 0: no limit */
 	unsigned give_up_s;		/* end when nothing has come for so long; 0: never */
 	double time_scale;		/* of the time limits for peers and tracker; 1 is normal */

@@ -210,32 +210,44 @@ static uint64_t window_end(const struct outlet *o)
 	return m->ring > 0 && m->ring < m->chunks - o->written ? o->written + m->ring : m->chunks;
 }
 
-/* Forks the writer. Returns 0, or -1 with errno. */
+/* Forks the writer. The fetcher never waits for it. Returns 0, or -1 with errno. */
 static int start_writer(struct outlet *o, struct datafile *d, const uint8_t *zeros)
 {
-	int to[2], from[2];
+	int from = -1, to = -1;
+	pid_t writer = process_fork_piped("writer", &from, &to);
 
-	if (pipe(to) < 0)
-		return -1;
-	if (pipe(from) < 0) {
-		close(to[0]);
-		close(to[1]);
-		return -1;
-	}
-	o->to = to[1];
-	o->from = from[0];
-	bool good = fcntl(o->to, F_SETFL, O_NONBLOCK) == 0 && fcntl(o->from, F_SETFL, O_NONBLOCK) == 0;
-	pid_t writer = good ? process_fork("writer") : -1;
 	if (writer == 0) {
-		close(to[1]);
-		close(from[0]);
 		datafile_map_read_only(d);
-		run_writer(&(struct writer){.file = d, .zeros = zeros, .from = to[0], .to = from[1]});
+		run_writer(&(struct writer){.file = d, .zeros = zeros, .from = from, .to = to});
 	}
-	close(to[0]);
-	close(from[1]);
-	o->writer = writer;
-	return writer > 0 ? 0 : -1;
+	o->writer = writer;	/* the writer has no *o: it isn't forked */
+	o->from = from;
+	o->to = to;
+	if (o->writer > 0 && fcntl(o->to, F_SETFL, O_NONBLOCK) == 0 &&
+	    fcntl(o->from, F_SETFL, O_NONBLOCK) == 0)
+		return 0;
+	outlet_end(o);
+	return -1;
+}
+
+/* Bits for the chunks that are zeros: those that are held already. NULL if there is no memory. */
+static uint8_t *find_zeros(const struct datafile *d)
+{
+	uint8_t *zeros = calloc((size_t)(d->meta.chunks / 8 + 1), 1);
+
+	for (uint64_t chunk = 0; chunk < d->meta.chunks && zeros != NULL; chunk++)
+		if (held_has(d->held, chunk))
+			zeros[chunk / 8] |= (uint8_t)(1u << chunk % 8);
+	return zeros;
+}
+
+/* The window begins with the first chunk. What lies behind it is not wanted yet. */
+static void begin_window(struct outlet *o)
+{
+	o->end = window_end(o);
+	for (uint64_t chunk = o->end; chunk < o->file->meta.chunks; chunk++)
+		if (!held_has(o->file->held, chunk))
+			choice_take(o->choice, chunk);
 }
 
 int outlet_begin(struct outlet *o, struct datafile *d, struct choice *c)
@@ -243,36 +255,26 @@ int outlet_begin(struct outlet *o, struct datafile *d, struct choice *c)
 	*o = (struct outlet){.file = d, .choice = c, .to = -1, .from = -1, .done = !d->temporary};
 	if (o->done)
 		return 0;
-	uint8_t *zeros = calloc((size_t)(d->meta.chunks / 8 + 1), 1);
-	if (zeros == NULL)
-		goto failed;
-	for (uint64_t chunk = 0; chunk < d->meta.chunks; chunk++)
-		if (held_has(d->held, chunk))
-			zeros[chunk / 8] |= (uint8_t)(1u << chunk % 8);
-	if (start_writer(o, d, zeros) < 0)
-		goto failed;
+	uint8_t *zeros = find_zeros(d);
+	int result = zeros != NULL ? start_writer(o, d, zeros) : -1;
+	if (result < 0)
+		log_warn("%s: no process can write to it", d->path);
+	else
+		begin_window(o);
 	free(zeros);
-	o->end = window_end(o);
-	for (uint64_t chunk = o->end; chunk < d->meta.chunks; chunk++)
-		if (!held_has(d->held, chunk))
-			choice_take(c, chunk);
-	return 0;
-failed:
-	log_warn("%s: no process can write to it", d->path);
-	free(zeros);
-	return -1;
+	return result;
 }
 
 void outlet_end(struct outlet *o)
 {
-	if (o->writer <= 0)
-		return;
-	if (!o->done)
-		kill(o->writer, SIGKILL);
-	process_wait(o->writer);
-	close(o->to);
-	if (o->from >= 0)
-		close(o->from);
+	if (o->writer > 0) {
+		if (!o->done)
+			kill(o->writer, SIGKILL);
+		process_wait(o->writer);
+		close(o->to);
+		if (o->from >= 0)
+			close(o->from);
+	}
 	*o = (struct outlet){.to = -1, .from = -1, .done = o->done};
 }
 

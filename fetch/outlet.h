@@ -23,7 +23,7 @@ struct outlet {
 	const struct datafile *file;
 	struct choice *choice;
 	pid_t writer;		/* 0: there is none */
-	int to, from;		/* pipes to the writer, and from it; from is -1 if it has nothing more to say */
+	int to, from;		/* pipes to the writer, and from it; from is -1 when it has said all */
 	uint64_t written;	/* chunks, from the first one on */
 	uint64_t ready;		/* chunks that are held, from the first one on, as far as was looked */
 	uint64_t end;		/* of the window */
@@ -35,9 +35,9 @@ struct outlet {
  * datafile_open. */
 int outlet_open(struct datafile *d, const char *metafile_path);
 
-/* Begins to write the file, of which nothing is held but chunks of zeros, and takes off the choice
- * what lies behind the window. Of another than a temporary file nothing is to be written:
- * then it is done. Returns 0; or -1 after a message. outlet_end ends the writer. */
+/* Begins to write the file, of which only chunks of zeros are held, and takes what lies behind the
+ * window off the choice. A file that is not temporary is not written: it is done at once. Returns
+ * 0; or -1 after a message. outlet_end ends the writer. */
 int outlet_begin(struct outlet *o, struct datafile *d, struct choice *c);
 void outlet_end(struct outlet *o);
 
@@ -47,7 +47,7 @@ int outlet_wake(const struct outlet *o);
 /* Whether all that may be asked for is held, so that nothing comes until the reader has taken some. */
 bool outlet_waits(struct outlet *o);
 
-/* Takes what the writer has said, when poll tells of it: the window moves on, and what comes into
+/* Takes what the writer has said, when poll tells of it. The window moves on, and what comes into
  * it is wanted. Returns 0; or -1 after a message: no more can be written. */
 int outlet_read(struct outlet *o);
 

@@ -70,7 +70,8 @@ static void name_files(void)
 void progress_begin(const char *verb, const struct progress_file files[], size_t count, uint64_t had)
 {
 	memset(&shown, 0, sizeof shown);
-	status_doing(verb[0] == 'c' ? STATUS_CHECKING : verb[0] == 'v' ? STATUS_VERIFYING : STATUS_DOWNLOADING);
+	status_doing(verb[0] == 'c' ? STATUS_CHECKING :
+		     verb[0] == 'v' ? STATUS_VERIFYING : STATUS_DOWNLOADING);
 	shown.verb = verb;
 	shown.files = files;
 	shown.count = count;
@@ -148,9 +149,10 @@ static void look_at_chunks(struct part *p, const struct progress_file *f, uint64
 	}
 }
 
-/* Looks at the file, which takes the columns from `at` on, so many, in whole or in part. Each
- * of them has at least one chunk. */
-static void look_at_file(struct part parts[], size_t columns, const struct progress_file *f, double at, double width)
+/* Looks at the file, which takes `width` columns from `at` on, the first and the last perhaps in
+ * part. Each of them has at least one chunk. */
+static void look_at_file(struct part parts[], size_t columns, const struct progress_file *f, double at,
+			 double width)
 {
 	uint64_t chunks = f->file->meta.chunks;
 	double per_column = (double)chunks / width;
@@ -219,10 +221,11 @@ static void draw_line(uint64_t bytes, double rate, int peers)
 		snprintf(tail, sizeof tail, "%d peer%s", peers, peers == 1 ? "" : "s");
 	else
 		snprintf(tail, sizeof tail, "%s", shown.verb);
+	format_bytes((double)bytes, held);
+	format_bytes((double)shown.length, whole);
 	int n = columns < NARROW ? snprintf(numbers, sizeof numbers, "%s/s  %s left", per_second, left)
-				 : snprintf(numbers, sizeof numbers, "%s/%s  %s/s  %s left  %s",
-					    format_bytes((double)bytes, held),
-					    format_bytes((double)shown.length, whole), per_second, left, tail);
+				 : snprintf(numbers, sizeof numbers, "%s/%s  %s/s  %s left  %s", held, whole,
+					    per_second, left, tail);
 	/* The name, the percentage and the map get what the numbers leave. */
 	size_t spare = (size_t)n + 8 < columns ? columns - (size_t)n - 8 : 0;
 	strcpy(name, shown.name);

@@ -6,7 +6,7 @@
 
 #define TURN_MS 10000		/* for a file, while another that wants a connection has none */
 
-/* If a file that wants a connection may have none, those whose turn is over come last. */
+/* If a file that wants a connection gets none, those whose turn is over come last from now on. */
 static void pass_turns(struct share *shares[], size_t count, int64_t now_ms)
 {
 	bool one_waits = false;
@@ -43,7 +43,8 @@ static size_t give_one_each(struct share *shares[], size_t count, size_t left, b
 	return left;
 }
 
-/* What some have and don't get any more, others don't get yet: those that come last first. */
+/* Connections that some have and don't get any more aren't free yet: others get so many less, the
+ * last ones first. */
 static void wait_for_others(struct share *shares[], size_t count)
 {
 	size_t over = 0;
@@ -77,6 +78,6 @@ void share_connections(struct share *shares[], size_t count, size_t total, int64
 	qsort(shares, count, sizeof shares[0], by_turn);
 	for (size_t i = 0; i < count; i++)
 		if (shares[i]->gets == 0)
-			shares[i]->since_ms = now_ms;	/* when its turn begins, unless it still has to wait */
+			shares[i]->since_ms = now_ms;	/* if it gets one now, its turn begins */
 	divide(shares, count, total);
 }

@@ -12,14 +12,14 @@ struct share {
 	/* Set by share_connections; 0 at first, but for turn, which is the file's place. */
 	size_t gets;		/* may have from now on */
 	uint64_t turn;		/* who has the lowest comes first */
-	int64_t since_ms;	/* it has had some, or it was its turn again */
+	int64_t since_ms;	/* since when it has had some, or when its turn was last over */
 };
 
-/* Sets what each gets; together that is total. Each file that wants a connection gets one; then
+/* Sets what each gets, in all no more than total. Each file that wants a connection gets one; then
  * each gets one more, as long as it wants more. What nobody wants is divided equally, for peers
  * that aren't known yet. If there are more files than connections, each has its turn, for 10 s.
- * Who has more than he gets gives it up when nothing is under way; until then others get
- * less, so that there never are more than total. The shares are put into order. */
+ * A file that has more than it gets closes the rest when nothing is under way over them. Until
+ * then others get less, so that there never are more than total. The shares are sorted by turn. */
 void share_connections(struct share *shares[], size_t count, size_t total, int64_t now_ms);
 
 #endif

@@ -11,7 +11,8 @@ static uint64_t region_end(const struct wanted *w, size_t region)
 int wanted_init(struct wanted *w, uint64_t chunks)
 {
 	*w = (struct wanted){
-		.chunks = chunks, .count = chunks, .region_size = regions_size(chunks), .regions = regions_count(chunks),
+		.chunks = chunks, .count = chunks,
+		.region_size = regions_size(chunks), .regions = regions_count(chunks),
 	};
 	w->taken = calloc((size_t)(chunks / 64 + 1), sizeof w->taken[0]);
 	w->in_region = calloc(w->regions, sizeof w->in_region[0]);

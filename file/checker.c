@@ -49,34 +49,14 @@ static _Noreturn void run_checker(int from_fetcher, int to_fetcher, struct dataf
 
 int checker_start(struct checker *c, struct datafile files[], unsigned checkers)
 {
-	int to[2], from[2];
-
-	if (pipe(to) < 0)
-		return -1;
-	if (pipe(from) < 0) {
-		close(to[0]);
-		close(to[1]);
-		return -1;
-	}
-	c->pid = process_fork("checker");
+	c->pid = process_fork_piped("checker", &c->from, &c->to);
 	if (c->pid == 0) {
-		close(to[1]);
-		close(from[0]);
 		(void)!nice(CHECKER_NICE);
 		lanes_share_memory(checkers);
-		run_checker(to[0], from[1], files);
+		run_checker(c->from, c->to, files);
 	}
-	close(to[0]);
-	close(from[1]);
-	c->to = to[1];
-	c->from = from[0];
 	c->waiting = 0;
-	if (c->pid < 0) {
-		close(c->to);
-		close(c->from);
-		return -1;
-	}
-	return 0;
+	return c->pid < 0 ? -1 : 0;
 }
 
 void checker_stop(struct checker *c)

@@ -153,7 +153,8 @@ static bool has_mark(const struct datafile *d)
 
 	make_mark(&d->meta, mark);
 	return (uint64_t)d->stamp.size == offset + MARK_SIZE &&
-	       io_read_at(d->fd, found, MARK_SIZE, offset) == MARK_SIZE && memcmp(found, mark, MARK_SIZE) == 0;
+	       io_read_at(d->fd, found, MARK_SIZE, offset) == MARK_SIZE &&
+	       memcmp(found, mark, MARK_SIZE) == 0;
 }
 
 int datafile_mark(struct datafile *d)
@@ -429,8 +430,8 @@ int datafile_begin_write(struct datafile *d)
 	uint64_t missing = datafile_missing_bytes(d);
 
 	if (d->is_device && d->not_writable == EPERM) {
-		log_warnx("%s: left alone: %llu bytes are missing, and only --force writes to a device", d->path,
-			  (unsigned long long)missing);
+		log_warnx("%s: left alone: %llu bytes are missing, and only --force writes to a device",
+			  d->path, (unsigned long long)missing);
 		return -1;
 	}
 	if (d->not_writable != 0) {

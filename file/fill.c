@@ -48,7 +48,8 @@ bool older_overlap(const struct older *o, const struct datafile files[], size_t 
 			log_warn("%s", o->path);
 			return true;
 		}
-		bool is_same_device = S_ISBLK(old.st_mode) && S_ISBLK(file.st_mode) && old.st_rdev == file.st_rdev;
+		bool is_same_device = S_ISBLK(old.st_mode) && S_ISBLK(file.st_mode) &&
+				      old.st_rdev == file.st_rdev;
 		if (is_same_device || (old.st_dev == file.st_dev && old.st_ino == file.st_ino)) {
 			log_warnx("%s: it is the data file, and nothing can be copied from it", o->path);
 			return true;
@@ -87,7 +88,8 @@ static int say_unwritable(const struct datafile *d, int error)
 static int write_zeros(struct datafile *d, uint64_t chunk)
 {
 	static uint8_t zeros[64 << 10];	/* not const: so it takes no room in the program */
-	uint64_t offset = metafile_chunk_offset(&d->meta, chunk), left = metafile_chunk_length(&d->meta, chunk);
+	uint64_t offset = metafile_chunk_offset(&d->meta, chunk);
+	uint64_t left = metafile_chunk_length(&d->meta, chunk);
 	int error = datafile_mark(d);
 
 	while (left > 0 && error == 0) {
@@ -162,7 +164,7 @@ static uint64_t length_of(const struct metafile *m, uint64_t first, uint64_t cou
 {
 	uint64_t last = first + count - 1;
 
-	return metafile_chunk_offset(m, last) - metafile_chunk_offset(m, first) + metafile_chunk_length(m, last);
+	return (count - 1) * m->chunk_size + metafile_chunk_length(m, last);
 }
 
 /* Copies these chunks, and checks them. Returns 0; or an errno after a message, and
@@ -174,7 +176,8 @@ static int copy_chunks(struct datafile *d, const struct older *o, uint64_t first
 	int read_error = 0, error = datafile_mark(d);
 
 	if (error == 0)
-		error = copy_between(o->fd, begin, d->fd, begin, length_of(&d->meta, first, count), &read_error);
+		error = copy_between(o->fd, begin, d->fd, begin, length_of(&d->meta, first, count),
+				     &read_error);
 	if (error != 0)
 		return say_unwritable(d, error);
 	*unreadable = read_error != 0;

@@ -22,7 +22,9 @@ static size_t memory_size(uint64_t chunks, size_t owner_size)
 {
 	uint64_t bits = chunks / 8 + 1;
 
-	return bits < SIZE_MAX - sizeof(struct held) - owner_size ? owner_size + sizeof(struct held) + (size_t)bits : 0;
+	if (bits >= SIZE_MAX - sizeof(struct held) - owner_size)
+		return 0;
+	return owner_size + sizeof(struct held) + (size_t)bits;
 }
 
 static size_t size_of(const struct held *held)
@@ -116,7 +118,7 @@ struct held *held_read_only(struct held *held)
 	struct held *read_only = held->read_only;
 
 	if (read_only == NULL) {
-		mprotect(held_owner_memory(held), size_of(held), PROT_READ);	/* works as well if this fails */
+		mprotect(held_owner_memory(held), size_of(held), PROT_READ);	/* if it fails, no harm */
 		return held;
 	}
 	if (read_only != held)

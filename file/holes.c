@@ -103,7 +103,8 @@ bool holes_file_is_zeros(int fd, uint64_t size)
 		at = data.begin > at ? data.begin : at;
 		uint64_t left = data.end - at;
 		size_t piece = left < sizeof buffer ? (size_t)left : sizeof buffer;
-		if (io_read_at(fd, buffer, piece, at) != (ssize_t)piece || !holes_is_repeated(0, buffer, piece))
+		if (io_read_at(fd, buffer, piece, at) != (ssize_t)piece ||
+		    !holes_is_repeated(0, buffer, piece))
 			return false;
 		at += piece;
 	}

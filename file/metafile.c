@@ -40,7 +40,8 @@ bool metafile_is_named(const char *path)
 {
 	size_t len = strlen(path), suffix = strlen(METAFILE_SUFFIX);
 
-	return len > suffix && strcmp(path + len - suffix, METAFILE_SUFFIX) == 0 && path[len - suffix - 1] != '/';
+	return len > suffix && strcmp(path + len - suffix, METAFILE_SUFFIX) == 0 &&
+	       path[len - suffix - 1] != '/';
 }
 
 char *metafile_data_path(const char *path)
@@ -207,14 +208,15 @@ int metafile_look(struct metafile *m)
 static int read_hashes(struct metafile *m, uint64_t chunk)
 {
 	uint64_t left = m->chunks - chunk;
-	size_t want = (left < METAFILE_HASHES_AHEAD ? (size_t)left : METAFILE_HASHES_AHEAD) * SHA256_HASH_SIZE;
+	size_t count = left < METAFILE_HASHES_AHEAD ? (size_t)left : METAFILE_HASHES_AHEAD;
 	struct stamp before;
 	ssize_t n;
 
 	m->ahead_count = 0;
 	do {
 		before = m->stamp;
-		n = io_read_at(m->fd, m->ahead, want, METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
+		n = io_read_at(m->fd, m->ahead, count * SHA256_HASH_SIZE,
+			       METAFILE_HEADER_SIZE + chunk * SHA256_HASH_SIZE);
 		if (n < 0 && m->error == 0)
 			m->error = errno;
 		/* If it looks changed and is not, it may have been changed and changed back:

@@ -9,7 +9,8 @@
 uint64_t space_needed(const struct datafile *d)
 {
 	const struct metafile *m = &d->meta;
-	uint64_t missing = datafile_missing_bytes(d), absent, size = m->ring > 0 ? m->ring * m->chunk_size : m->length;
+	uint64_t size = m->ring > 0 ? m->ring * m->chunk_size : m->length;
+	uint64_t missing = datafile_missing_bytes(d), absent;
 	struct stat st;
 
 	if (fstat(d->fd, &st) < 0 || !S_ISREG(st.st_mode))

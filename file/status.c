@@ -206,7 +206,8 @@ static int replace_file(const struct text *t)
 	}
 	memcpy(temporary, path, length);
 	memcpy(temporary + length, ".new", 5);
-	int fd = retry_open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+	int flags = O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+	int fd = retry_open(temporary, flags, 0666);
 	if (fd < 0)
 		return -1;
 	bool good = io_write(fd, t->bytes, t->used) == 0;

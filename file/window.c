@@ -55,8 +55,8 @@ void window_setup(size_t windows_wanted, unsigned processes)
 
 	window_close_all();
 	windows_used = windows_wanted;
-	bytes_per_window = size < WINDOW_SIZE_MIN ? WINDOW_SIZE_MIN : size > WINDOW_SIZE_MAX ? WINDOW_SIZE_MAX :
-	       size - size % WINDOW_SIZE_MIN;
+	bytes_per_window = size < WINDOW_SIZE_MIN ? WINDOW_SIZE_MIN :
+			   size > WINDOW_SIZE_MAX ? WINDOW_SIZE_MAX : size - size % WINDOW_SIZE_MIN;
 }
 
 size_t window_size(void)

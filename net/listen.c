@@ -27,7 +27,8 @@ int listen_open(struct address *a, bool anywhere)
 		fatal("can't make a socket");
 	int result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
 	if (result < 0 && errno == EADDRNOTAVAIL && anywhere) {
-		log_info("%s is no address of this machine: listening on all its addresses", address_text(*a, text));
+		log_info("%s is no address of this machine: listening on all its addresses",
+			 address_text(*a, text));
 		sa.sin_addr.s_addr = htonl(INADDR_ANY);
 		result = bind(fd, (struct sockaddr *)&sa, sizeof sa);
 	}

@@ -46,7 +46,7 @@
 
 #define LIFE_MS 4000		/* a client that waits for its turn gets, in every such time, */
 #define LIFE_BYTES 4096		/* so many bytes: else it would take this peer for dead */
-#define STALL_WAITS 4		/* quarters of a second without progress, after which a client loses its turn */
+#define STALL_WAITS 4		/* quarters of a second without progress; then a client loses its turn */
 #define UNSENT_MAX (64 << 10)	/* bytes that the system may hold back for a client, where others wait */
 
 /* The child's only client. Each page that a new child writes to costs a page fault,
@@ -106,7 +106,7 @@ static size_t allowance(uint64_t size)
 static void account(ssize_t n)
 {
 	pace_sent(&client.pace, (size_t)n);
-	if (client.shares_line)		/* else the page with the table is never touched, which makes forks cheaper */
+	if (client.shares_line)		/* else the table's page is not touched: that makes forks cheaper */
 		turns_count(client.context->turns, (size_t)n);
 	if (client.context->limit != NULL)
 		client.allowed -= (size_t)n;
@@ -170,7 +170,7 @@ static int send_data(uint64_t offset, uint64_t size)
 		size_t now = allowance(size);
 		ssize_t n = now == 0 ? 0 : sendfile(client.fd, client.data_fd, &at, now);
 		if (n == 0)
-			return sending_failed();	/* the file has shrunk, or no token will come any more */
+			return sending_failed();	/* the file has shrunk, or no token will come */
 		if (n < 0) {
 			if (after_refused_send() < 0)
 				return sending_failed();
@@ -495,11 +495,13 @@ static int read_more(void)
 			return 0;
 		}
 		if (n == 0 && client.in_used > 0)
-			return answer_and_close(PEER_BAD_REQUEST, "the request ended too soon: it has 64 bytes\n");
+			return answer_and_close(PEER_BAD_REQUEST,
+						"the request ended too soon: it has 64 bytes\n");
 		if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR))
 			return -1;
 		if (deadline_ms == 0) {
-			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS : clock_ms() + IDLE_MS;
+			deadline_ms = client.in_used > 0 ? client.begun_ms + REQUEST_MS
+							 : clock_ms() + IDLE_MS;
 			pace_silent(&client.pace);
 		}
 		if (wait_ready(client.fd, POLLIN, deadline_ms) < 0)

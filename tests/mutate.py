@@ -32,7 +32,7 @@ TESTS = {
     "net/wire.c": (["wire"], ["Sessions"]),
     "file/metafile.c": (["metafile"], ["test_metafile", "mkcascade"]),
     "file/check.c": (["check", "scan", "checker"], ["Resume", "test_ours"]),
-    "file/datafile.c": (["datafile"], ["test_metafile", "test_ours", "test_changed", "test_space"]),
+    "file/datafile.c": (["datafile", "datafile_fails"], ["test_metafile", "test_ours", "test_changed", "test_space"]),
     "fetch/wanted.c": (["choice"], ["test_choice", "test_sim"]),
     "fetch/choice.c": (["choice"], ["test_choice", "test_sim"]),
     "fetch/arrival.c": (["arrival"], ["test_hostile", "test_choice", "test_fetch."]),

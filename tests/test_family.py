@@ -383,19 +383,26 @@ class Family(Parent):
         self.assertLessEqual(before, {process.pid for process in peer.family()})
         self.assertNotIn("has ended", peer.stderr)
 
-    def test_a_fetcher_does_not_wait_for_a_checker_that_was_killed(self):
+    def start_fetch_with_a_checker(self, *script):
+        """Start a fetch from a peer that acts so after two chunks. Return it with its checker when
+        that has checked the first chunk, and an event: then the second one is sent."""
         file = self.describe_file("data", 200_000, 1000)
-        stopped = threading.Event()
+        go_on = threading.Event()
 
-        def send_when_stopped(peer, connection, number):
-            stopped.wait(WAIT)
+        def send_later(peer, connection, number):
+            if not go_on.wait(WAIT):
+                raise AssertionError("it was never to go on")
             peer.send_chunk(connection, number)
-        peer = Scripted(self, file, send, send_when_stopped, keep_silent)
+        peer = Scripted(self, file, send, send_later, *script)
         fetcher = self.start_fetch(file, peers=[peer.address])
         wait_until(lambda: len(peer.requests) > 1, "it asks, with a first chunk checked")
         checker, = fetcher.children()
+        return fetcher, checker, go_on
+
+    def test_a_fetcher_does_not_wait_for_a_checker_that_was_killed(self):
+        fetcher, checker, go_on = self.start_fetch_with_a_checker(keep_silent)
         os.kill(checker.pid, signal.SIGSTOP)
-        stopped.set()
+        go_on.set()
         wait_until(lambda: waits_in_a_pipe(checker.pid), "the checker is given the second chunk")
         os.kill(checker.pid, signal.SIGKILL)
         fetcher.deserved = "a checker has died"
@@ -403,19 +410,10 @@ class Family(Parent):
         self.assert_one_sentence(fetcher, fetcher.deserved)
 
     def test_a_checker_that_was_killed_with_nothing_to_do_is_replaced(self):
-        file = self.describe_file("data", 200_000, 1000)
-        killed = threading.Event()
-
-        def send_when_killed(peer, connection, number):
-            killed.wait(WAIT)
-            peer.send_chunk(connection, number)
-        peer = Scripted(self, file, send, send_when_killed, send)
-        fetcher = self.start_fetch(file, peers=[peer.address])
-        wait_until(lambda: len(peer.requests) > 1, "it asks, with a first chunk checked")
-        checker, = fetcher.children()
+        fetcher, checker, go_on = self.start_fetch_with_a_checker(send)
         os.kill(checker.pid, signal.SIGKILL)
         wait_until(lambda: not fetcher.children(), "it is reaped")
-        killed.set()
+        go_on.set()
         self.assertEqual(fetcher.wait(), 0, fetcher.stderr)
 
     def test_a_signal_while_a_large_file_is_checked(self):

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import threading
+import unittest
 
 from scripted import Scripted, keep_silent, not_yet, send
 from support import (OK, TRACKER_REQUEST, WAIT, Case, Peer, Tracker, chunk_response, pause, receive,
@@ -165,7 +166,8 @@ class OneIsStuck(Several):
         wrong_is_known = threading.Event()
 
         def send_when_known(peer, connection, number):
-            wrong_is_known.wait(WAIT)
+            if not wrong_is_known.wait(WAIT):
+                raise AssertionError("the other file is not known to be wrong")
             peer.send_chunk(connection, number)
         peers = Scripted(self, wrong), Scripted(self, file, send, send_when_known)
         fetcher = self.start_fetch(self.files, "--verify-whole", tracker=Directory(self, *peers).address)
@@ -283,3 +285,7 @@ class Limits(Several):
         fetcher = self.start_fetch(files, "--give-up", 2, tracker=address)
         self.assertEqual(fetcher.wait(), 4)
         self.assertEqual(fetcher.stderr.count("tracker %s:%d" % address), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()

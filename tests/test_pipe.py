@@ -189,8 +189,10 @@ class Bytes(PipeCase):
             with self.subTest(name):
                 file = SharedFile(self.scratch / name, data, MIB)
                 peer = Peer(self, file)
-                self.fetch_through(file, peers=[peer])
-                self.assertEqual(sorted(peer.requests), [n for n in range(file.count) if any(file.chunk(n))])
+                program = self.fetch_through(file, peers=[peer])
+                asked = [n for n in range(file.count) if any(file.chunk(n))]
+                self.assertEqual(sorted(peer.requests), asked)
+                self.assertIn(f"chunks: {len(asked)} from " if asked else "chunks: none fetched; ", program.stderr)
 
     def test_within_a_limit_and_in_order(self):
         file = self.describe_file("data", 300_000, 10_000)

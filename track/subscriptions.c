@@ -130,7 +130,8 @@ static struct subscription *choose_victim(size_t count, uint32_t new_source)
 		most = held > most ? held : most;
 	}
 	for (size_t i = 0; i < count; i++)
-		if ((victim == NULL || found[i]->seen_ms < victim->seen_ms) && *tally_of(found[i]->source) == most)
+		if (*tally_of(found[i]->source) == most &&
+		    (victim == NULL || found[i]->seen_ms < victim->seen_ms))
 			victim = found[i];
 	return victim;
 }
@@ -158,7 +159,8 @@ static struct subscription *find_place(const uint8_t hash[SHA256_HASH_SIZE], uin
 			found[count] = &subscriptions[count];
 	struct subscription *victim = choose_victim(count, source);
 	if (!has_expired(victim) && log_may_say(&said_ms))
-		log_warnx("%s%s has %zu subscriptions, the most there can be: new ones replace the oldest of the source that has most",
+		log_warnx("%s%s has %zu subscriptions, the most there can be: new ones replace the oldest of "
+			  "the source that has most",
 			  count == PEERS_MAX ? "file " : "this tracker",
 			  count == PEERS_MAX ? file_text(hash, text) : "", count);
 	take_out_of_bucket(victim);
@@ -189,7 +191,8 @@ void subscriptions_add(const uint8_t cascade_hash[SHA256_HASH_SIZE], struct addr
 		memcpy(s->cascade_hash, cascade_hash, SHA256_HASH_SIZE);
 		*bucket = s;
 		if (subscription_count > before)
-			log_info("%s is new, for file %s", address_text(peer, name), file_text(cascade_hash, file));
+			log_info("%s is new, for file %s", address_text(peer, name),
+				 file_text(cascade_hash, file));
 	}
 	s->seen_ms = now_ms;
 }

@@ -53,7 +53,8 @@ static void check_ip(const char *text)
 	for (int i = 0; i < 4 && right; i++) {
 		const char *begin = p;
 		long double value;
-		right = digits(&p, &value) && value <= 255 && (*begin != '0' || p == begin + 1) && *p++ == (i < 3 ? '.' : '\0');
+		right = digits(&p, &value) && value <= 255 && (*begin != '0' || p == begin + 1) &&
+			*p++ == (i < 3 ? '.' : '\0');
 		ip = right ? ip << 8 | (uint32_t)value : ip;
 	}
 	MUST(args_ip(text, &got) == right);

@@ -23,7 +23,7 @@ static void check_chunk(struct metafile *m, const uint8_t *data, uint64_t chunk)
 
 	MUST(hash != NULL && memcmp(hash, data + 64 + 32 * chunk, 32) == 0);
 	MUST(length > 0 && length <= m->chunk_size && offset < m->length && length <= m->length - offset);
-	MUST(chunk == m->chunks - 1 ? offset + length == m->length : offset + length == metafile_chunk_offset(m, chunk + 1));
+	MUST(offset + length == (chunk == m->chunks - 1 ? m->length : metafile_chunk_offset(m, chunk + 1)));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)

@@ -184,7 +184,8 @@ static void send_answer(unsigned i, uint8_t status, uint64_t length, const uint8
 	uint8_t header[PEER_RESPONSE_SIZE];
 
 	peer_response_encode(header, &(struct peer_response){.status = status, .length = length});
-	if (send(remote[i], header, sizeof header, MSG_NOSIGNAL) < 0 || send(remote[i], body, size, MSG_NOSIGNAL) < 0)
+	if (send(remote[i], header, sizeof header, MSG_NOSIGNAL) < 0 ||
+	    send(remote[i], body, size, MSG_NOSIGNAL) < 0)
 		abort();
 	receive_all(p, false);
 }
@@ -303,7 +304,8 @@ static void set_up(void)
 	snprintf(meta_path, sizeof meta_path, "%s.cascade", path);
 	atexit(remove_files);
 	int meta_fd = open(meta_path, O_WRONLY | O_CREAT | O_EXCL, 0600);
-	if (fd < 0 || meta_fd < 0 || write(meta_fd, meta, sizeof meta) != (ssize_t)sizeof meta || close(meta_fd) < 0)
+	if (fd < 0 || meta_fd < 0 || write(meta_fd, meta, sizeof meta) != (ssize_t)sizeof meta ||
+	    close(meta_fd) < 0)
 		abort();
 	close(fd);
 	if (datafile_open(&file, meta_path, path) < 0 || datafile_begin_write(&file) < 0)

@@ -30,7 +30,9 @@ static int64_t clock_for_test(void)
 enum { PEERS = 2, CHUNKS = 8 };
 enum { SMALL = 1000, MERGED_MAX = 16 << 10, LARGE = 128 << 10 };	/* bytes of a chunk */
 
-static const struct address addresses[PEERS] = {{.ip = 0x0a000001, .port = 1000}, {.ip = 0x0a000002, .port = 1000}};
+static const struct address addresses[PEERS] = {
+	{.ip = 0x0a000001, .port = 1000}, {.ip = 0x0a000002, .port = 1000},
+};
 
 static struct datafile d;
 static struct swarm s;
@@ -162,7 +164,7 @@ static void give_header(struct peer *p, unsigned status, uint64_t length)
 
 static const uint8_t *bytes_of(uint64_t chunk)
 {
-	return want + metafile_chunk_offset(&d.meta, chunk);
+	return want + chunk * d.meta.chunk_size;
 }
 
 static uint64_t length_of(uint64_t chunk)
@@ -229,7 +231,8 @@ static void test_in_any_pieces(void)
 			for (size_t at = 0; at < LENGTH(chunks); at++)
 				CHECK(held_has(d.held, chunks[at]));
 			CHECK(a.held == LENGTH(chunks) && held_count(d.held) == a.held && !a.failed);
-			CHECK(one->chunks == a.held && one->connection.answers == a.held && one->connection.asked_count == 0);
+			CHECK(one->chunks == a.held && one->connection.answers == a.held);
+			CHECK(one->connection.asked_count == 0);
 			CHECK(connection_is_open(&one->connection) && one->connection.header_got == 0);
 			end();
 		}
@@ -307,6 +310,28 @@ static void test_waking_up(void)
 	end();
 }
 
+/* In a ring, the last chunk of the window lies before the first one: they are no neighbours. */
+static void test_side_by_side_in_a_ring(void)
+{
+	static const uint64_t chunks[] = {4, 5, 2, 3};	/* of the window, which begins with 2 */
+	uint8_t bytes[LENGTH(chunks) * (PEER_RESPONSE_SIZE + SMALL)];
+
+	begin(SMALL);
+	d.meta.ring = LENGTH(chunks);
+	for (size_t i = 0; i < LENGTH(chunks); i++) {
+		uint8_t *response = bytes + i * (PEER_RESPONSE_SIZE + SMALL);
+		ask(one, chunks[i]);
+		peer_response_encode(response, &(struct peer_response){.length = SMALL});
+		memcpy(response + PEER_RESPONSE_SIZE, bytes_of(chunks[i]), SMALL);
+	}
+	give(one, bytes, sizeof bytes);
+	settle();
+	for (size_t i = 0; i < LENGTH(chunks); i++)
+		CHECK(held_has(d.held, chunks[i]));
+	CHECK(a.held == LENGTH(chunks) && !one->banned && s.choice.wanted.count == CHUNKS - LENGTH(chunks));
+	end();
+}
+
 static void test_wrong_chunk(void)
 {
 	begin(SMALL);
@@ -373,9 +398,10 @@ static void test_handing_over(void)
 
 /* ---- Other responses ---- */
 
+/* A response that breaks the protocol has its sender banned when the header has come. */
 static void test_error_responses(void)
 {
-	enum { OPEN, REFUSED, FAILED, BANNED };
+	enum { REFUSED, FAILED, ONE_AT_A_TIME, BANNED, BANNED_BY_HEADER };
 	static const struct {
 		unsigned status;
 		uint64_t length;
@@ -383,12 +409,13 @@ static void test_error_responses(void)
 		int result;
 	} known[] = {
 		{PEER_NO_CHUNK_YET, 5, 1, REFUSED}, {PEER_NO_CHUNK_YET, 0, 1, REFUSED},
-		{PEER_NO_CHUNK_YET, 65536, 1, REFUSED}, {PEER_NO_CHUNK_YET, 65537, 1, BANNED},
+		{PEER_NO_CHUNK_YET, 65536, 1, REFUSED}, {PEER_NO_CHUNK_YET, 65537, 1, BANNED_BY_HEADER},
 		{PEER_NO_FILE, 5, 1, FAILED}, {PEER_NO_SUCH_CHUNK, 5, 1, BANNED},
-		{PEER_BAD_REQUEST, 5, 1, BANNED}, {PEER_BAD_REQUEST, 5, 2, OPEN},
-		{PEER_STATUS_COUNT, 5, 1, BANNED}, {255, 5, 1, BANNED},
-		{PEER_OK, SMALL - 1, 1, BANNED}, {PEER_OK, SMALL + 1, 1, BANNED}, {PEER_OK, 0, 1, BANNED},
-		{PEER_OK, SMALL, 0, BANNED}, {PEER_NO_FILE, 5, 0, FAILED}, {PEER_STATUS_COUNT, 5, 0, FAILED},
+		{PEER_BAD_REQUEST, 5, 1, BANNED}, {PEER_BAD_REQUEST, 5, 2, ONE_AT_A_TIME},
+		{PEER_STATUS_COUNT, 5, 1, BANNED_BY_HEADER}, {255, 5, 1, BANNED_BY_HEADER},
+		{PEER_OK, SMALL - 1, 1, BANNED_BY_HEADER}, {PEER_OK, SMALL + 1, 1, BANNED_BY_HEADER},
+		{PEER_OK, 0, 1, BANNED_BY_HEADER}, {PEER_OK, SMALL, 0, BANNED_BY_HEADER},
+		{PEER_NO_FILE, 5, 0, FAILED}, {PEER_STATUS_COUNT, 5, 0, FAILED},
 	};
 	static const uint8_t message[65537];
 
@@ -397,11 +424,11 @@ static void test_error_responses(void)
 		for (uint64_t chunk = 0; chunk < known[i].asked; chunk++)
 			ask(one, chunk);
 		give_header(one, known[i].status, known[i].length);
-		CHECK(one->banned == (known[i].status >= PEER_STATUS_COUNT || known[i].status == PEER_OK ||
-				      known[i].length > 65536 ? known[i].asked > 0 || known[i].status == PEER_OK : false));
+		CHECK(one->banned == (known[i].result == BANNED_BY_HEADER));
 		give(one, message, (size_t)known[i].length);
-		CHECK(one->banned == (known[i].result == BANNED) && one->failures == (known[i].result == FAILED));
-		CHECK(one->refusals == (known[i].result == REFUSED) && one->one_at_a_time == (known[i].result == OPEN));
+		CHECK(one->banned == (known[i].result >= BANNED) && one->failures == (known[i].result == FAILED));
+		CHECK(one->refusals == (known[i].result == REFUSED));
+		CHECK(one->one_at_a_time == (known[i].result == ONE_AT_A_TIME));
 		CHECK(connection_is_open(&one->connection) == (known[i].result == REFUSED));
 		CHECK(s.choice.wanted.count == CHUNKS);
 		end();
@@ -656,10 +683,10 @@ static void test_impossible_results(void)
 		struct run run;
 		bool possible;
 	} known[] = {
-		{{.first = 0, .count = 1, .peer = 0}, true}, {{.first = 0, .count = 1, .peer = PEERS - 1}, true},
-		{{.first = 0, .count = 1, .peer = PEERS}, false}, {{.first = 0, .count = 1, .peer = UINT32_MAX}, false},
-		{{.first = 0, .count = 1, .bad = 2}, false}, {{.first = 0, .count = 1, .bad = UINT64_MAX}, false},
-		{{.first = 0, .count = 1, .bad = 1}, true},
+		{{.count = 1, .peer = 0}, true}, {{.count = 1, .peer = PEERS - 1}, true},
+		{{.count = 1, .peer = PEERS}, false}, {{.count = 1, .peer = UINT32_MAX}, false},
+		{{.count = 1, .bad = 2}, false}, {{.count = 1, .bad = UINT64_MAX}, false},
+		{{.count = 1, .bad = 1}, true},
 	};
 
 	for (size_t i = 0; i < LENGTH(known); i++) {
@@ -727,7 +754,7 @@ static void test_says_who_sent_it(void)
 		*strchr(line, '?') = number;
 		CHECK((strstr(text, line) != NULL) == (number < '4'));
 	}
-	CHECK(strstr(text, "sent a wrong chunk (2)") != NULL);	/* the first of the run */
+	CHECK(strstr(text, "sent a wrong chunk (4)") != NULL);	/* the first one of the run that is wrong */
 	close(saved);
 	close(log);
 	end();
@@ -831,6 +858,7 @@ static int run_all(void)
 	RUN(test_heard);
 	RUN(test_limit);
 	RUN(test_waking_up);
+	RUN(test_side_by_side_in_a_ring);
 	RUN(test_wrong_chunk);
 	RUN(test_runs);
 	RUN(test_handing_over);

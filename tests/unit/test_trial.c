@@ -1,5 +1,6 @@
-/* How many turns a server gives, found by trial. A second of the clock is one call. */
+/* test_trial.c - how many turns a server gives, found by trial. A second of the clock is one call. */
 #include "serve/trial.h"
+
 #include "unit.h"
 
 #define LEAST 4

@@ -113,7 +113,8 @@ static void pass(int64_t ms)
 		for (size_t i = 0; i < swarm.count; i++) {
 			struct peer *p = &swarm.peers[i];
 			struct connection *c = &p->connection;
-			uint64_t window = TICK_MS * WINDOW / (uint64_t)round_trip, share = asked > 0 ? TICK_MS * line / asked : 0;
+			uint64_t window = TICK_MS * WINDOW / (uint64_t)round_trip;
+			uint64_t share = asked > 0 ? TICK_MS * line / asked : 0;
 			if (c->connecting && now - c->heard_ms >= round_trip)
 				swarm_connecting_ended(&swarm, p, now);
 			else if (c->asked_count > 0 && (accepts_twins || !p->twin))
