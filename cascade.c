@@ -47,7 +47,8 @@
 #include "peer_serve.h"
 
 static const char usage_text[] =
-	"usage: cascade [options] FILE.cascade[:FILE.cascade...] TRACKER_IP TRACKER_PORT MY_IP MY_PORT\n"
+	"usage: cascade [options] FILE.cascade[:FILE.cascade...]\n"
+	"               TRACKER_IP TRACKER_PORT MY_IP MY_PORT\n"
 	"       cascade [options] FILE.cascade[:FILE.cascade...] TRACKER:PORT MY_IP:PORT\n";
 
 static const char help_text[] =
@@ -55,11 +56,11 @@ static const char help_text[] =
 	"for none.\n"
 	"\n"
 	"  -c, --client-only        don't serve; exit when everything is complete\n"
-	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order; with -c and one\n"
-	"                           metafile, - for standard output\n"
+	"  -o, --output OUT[:OUT...]  data files, one for each metafile, in order; with\n"
+	"                           -c and one metafile, - for standard output\n"
 	"  -f, --force              use a local file that would be refused\n"
-	"      --from OLD           copy what matches at the same place in OLD, a file that is never\n"
-	"                           changed, and fetch the rest; may be given several times\n"
+	"      --from OLD           copy what matches at the same place in OLD, which is\n"
+	"                           never changed, and fetch the rest; may be repeated\n"
 	"      --peer HOST:PORT     fetch from this peer too; may be given several times\n"
 	"  -m, --max-clients N      serve at most N clients at a time (default 256)\n"
 	"      --max-upload RATE    send at most RATE bytes a second; K, M, G as in 10M\n"
@@ -68,26 +69,26 @@ static const char help_text[] =
 	"      --fsync              put a file onto the disk before it is called complete\n"
 	"      --verify-on-send     hash each chunk again before it is sent\n"
 	"  -u, --user NAME          become this user when the files and the port are open\n"
-	"  -j, --jobs N             check chunks with N processes (default: one for each CPU)\n"
+	"  -j, --jobs N             check chunks with N processes (default: one per CPU)\n"
 	"      --order=ascending    fetch in the file's order, from its first chunk on\n"
 	"      --timeout SECONDS    how long a peer may be silent (default 10)\n"
-	"      --give-up SECONDS    exit when nothing has arrived for so long, even if this\n"
-	"                           peer serves (default: never)\n"
-	"      --linger SECONDS     serve until the download has ended and nobody has asked for\n"
-	"                           so long, then exit (default: serve for ever)\n"
-	"      --status FILE        write the state to FILE each second, - for standard output\n"
+	"      --give-up SECONDS    exit when nothing has arrived for so long, even if\n"
+	"                           this peer serves (default: never)\n"
+	"      --linger SECONDS     serve until the download has ended and nobody has\n"
+	"                           asked for so long, then exit (default: for ever)\n"
+	"      --status FILE        write the state to FILE each second, - for stdout\n"
 	"      --timestamps         begin each message with the time\n"
 	"  -q, --quiet              print only errors and \"listening on\"\n"
 	"  -v, --verbose            print what becomes of each peer\n"
 	"  -h, --help               print this and exit\n"
 	"  -V, --version            print the version and exit\n"
 	"\n"
-	"The signs of the progress bar: # verified, > arriving, + verified in part, . missing.\n"
+	"In the progress bar, # is verified, > arriving, + verified in part, . missing.\n"
 	"\n"
-	"Exit status: 0, all files are complete; 1, a file can't be read or written; 2, wrong\n"
-	"usage; 3, the disk is full; 4, given up; 5, ended by a signal before all files were\n"
-	"complete; 6, a bad metafile. SIGTERM and SIGINT end a peer; SIGUSR1 makes it print\n"
-	"what it does.\n";
+	"Exit status: 0, all files are complete; 1, a file can't be read or written;\n"
+	"2, wrong usage; 3, the disk is full; 4, given up; 5, ended by a signal before\n"
+	"all files were complete; 6, a bad metafile. SIGTERM and SIGINT end a peer;\n"
+	"SIGUSR1 makes it print what it does.\n";
 
 #define PEERS_MAX 64
 #define OLDERS_MAX 64

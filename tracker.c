@@ -39,7 +39,8 @@
 #define PAUSE_MS 100		/* after accept or poll failed: the system is short of something */
 
 static const char usage_text[] =
-	"usage: tracker [-a ADDR] [-p PORT] [-g GOOD_IP]... [--ban-private] [FILE.cascade | HASH]...\n"
+	"usage: tracker [-a ADDR] [-p PORT] [-g GOOD_IP]... [--ban-private]\n"
+	"               [FILE.cascade | HASH]...\n"
 	"       tracker --list HOST:PORT {FILE.cascade | HASH}...\n";
 
 static const char help_text[] =
@@ -49,7 +50,7 @@ static const char help_text[] =
 	"  -p, --port PORT     listen on this port, 0 for any that is free (default 8888)\n"
 	"  -g, --good GOOD_IP  vouch for peers at this address\n"
 	"      --ban-private   refuse peers with a private address\n"
-	"      --list HOST:PORT  print the peers that the tracker there names for FILE, and exit\n"
+	"      --list HOST:PORT  print the peers that the tracker there names, and exit\n"
 	"      --timestamps    begin each message with the time\n"
 	"  -q, --quiet         print only errors and \"listening on\"\n"
 	"  -v, --verbose       print every request\n"

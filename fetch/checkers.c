@@ -15,7 +15,6 @@ void checkers_begin(struct datafile of_files[], unsigned at_most, void (*when_ta
 	checkers_most = at_most < CHECKERS_MAX ? at_most : CHECKERS_MAX;
 	taken = when_taken;
 	died = when_died;
-	checker_count = 0;
 }
 
 void checkers_end(void)
@@ -60,10 +59,10 @@ static struct checker *choose(void)
 	return &checkers[checker_count++];
 }
 
-/* Returns 0, or -1 if the checker is gone. */
+/* To one that has not as much as it can take. Returns 0, or -1 if the checker is gone. */
 static int send_to(struct checker *c, const struct run *run)
 {
-	if (c->waiting < CHECKER_WAITING_MAX && checker_send(c, run) == 0)
+	if (checker_send(c, run) == 0)
 		return 0;
 	lose(c);
 	return -1;

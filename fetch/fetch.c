@@ -13,12 +13,14 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/exits.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/retry.h"
 #include "fetch/checkers.h"
 #include "fetch/download.h"
@@ -472,7 +474,7 @@ static void begin_all(struct datafile files[], const struct fetch_options *optio
 
 int fetch_files(struct datafile files[], size_t count, const struct fetch_options *options)
 {
-	downloads = calloc(count, sizeof *downloads);
+	downloads = memory_unforked(count * sizeof *downloads);	/* of many files, they are large */
 	entries = calloc(count, sizeof *entries);
 	due_ms = calloc(count, sizeof *due_ms);
 	shown = calloc(count, sizeof *shown);
@@ -488,7 +490,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 	if (running > 0)
 		fetch_all(options);
 	checkers_end();
-	free(downloads);
+	munmap(downloads, count * sizeof *downloads);
 	free(entries);
 	free(due_ms);
 	free(shown);

@@ -213,11 +213,16 @@ static uint64_t window_end(const struct outlet *o)
 /* Forks the writer. The fetcher never waits for it. Returns 0, or -1 with errno. */
 static int start_writer(struct outlet *o, struct datafile *d, const uint8_t *zeros)
 {
-	o->writer = process_fork_piped("writer", &o->from, &o->to);
-	if (o->writer == 0) {
+	int from = -1, to = -1;
+	pid_t writer = process_fork_piped("writer", &from, &to);
+
+	if (writer == 0) {
 		datafile_map_read_only(d);
-		run_writer(&(struct writer){.file = d, .zeros = zeros, .from = o->from, .to = o->to});
+		run_writer(&(struct writer){.file = d, .zeros = zeros, .from = from, .to = to});
 	}
+	o->writer = writer;	/* the writer has no *o: it isn't forked */
+	o->from = from;
+	o->to = to;
 	if (o->writer > 0 && fcntl(o->to, F_SETFL, O_NONBLOCK) == 0 &&
 	    fcntl(o->from, F_SETFL, O_NONBLOCK) == 0)
 		return 0;

@@ -4,9 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/memory.h"
 
 #define REST_MS 1000		/* after a failure; twice as long after each more, up to */
 #define REST_MAX_MS 60000
@@ -18,6 +20,7 @@
 #define REFUSALS_MAX 64		/* in a row: it is of no use now */
 
 #define CLOSINGS_ALWAYS 2	/* one may have been by chance */
+#define PEERS_SIZE (PEERS_MAX * sizeof(struct peer))
 #define OVERDUE_S 660		/* not heard of by the tracker; every 600 s a peer subscribes again */
 
 static struct peer *find_peer(const struct swarm *s, struct address a)
@@ -424,9 +427,11 @@ int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uin
 
 	*s = (struct swarm){.options = *options, .length = length, .chunk_size = chunk_size,
 		.cascade_hash = cascade_hash, .connected_max = SWARM_CONNECTED_MAX, .lottery = (uint64_t)random()};
-	s->peers = calloc(PEERS_MAX, sizeof s->peers[0]);
-	if (s->peers == NULL || choice_begin(&s->choice, (length - 1) / chunk_size + 1, options->self, order) < 0) {
-		free(s->peers);
+	s->peers = memory_unforked(PEERS_SIZE);
+	if (s->peers == NULL)
+		return -1;
+	if (choice_begin(&s->choice, (length - 1) / chunk_size + 1, options->self, order) < 0) {
+		munmap(s->peers, PEERS_SIZE);
 		return -1;
 	}
 	for (size_t i = 0; i < options->peer_count; i++) {
@@ -443,7 +448,7 @@ void swarm_end(struct swarm *s, int64_t now_ms)
 	for (size_t i = 0; i < s->count; i++)
 		swarm_disconnect(s, &s->peers[i], now_ms);
 	choice_end(&s->choice);
-	free(s->peers);
+	munmap(s->peers, PEERS_SIZE);
 }
 
 /* ---- connections ---------------------------------------------------------------- */

@@ -54,17 +54,31 @@ static double seconds_left(const struct swarm *s, const struct peer *p, int64_t 
 	return rate > 0 ? ((double)c->asked_count * (double)s->chunk_size - came) / rate : 1e9;
 }
 
+/* How fast the peer is thought to deliver. */
+static double expected_rate(const struct peer *p)
+{
+	return p->rate > 0 ? p->rate : UNKNOWN_RATE;
+}
+
 /* Whether the peer has nothing to do, and can be asked for a chunk that another has. One
  * that has refused a chunk since it last had one may do so again; one that has no
- * connection must have delivered something. */
+ * connection must have delivered something, or been too slow only once: it may have had no
+ * more than a moment to begin. */
 static bool can_take_over(const struct swarm *s, const struct peer *p, uint64_t chunk, int64_t now_ms)
 {
 	size_t region = wanted_region(&s->choice.wanted, chunk);
 
-	return (peer_is_connected(p) || p->rate > 0) && !p->connection.connecting && !p->banned &&
-	       p->connection.asked_count == 0 && p->unchecked == 0 && p->rest_until_ms <= now_ms &&
+	return (peer_is_connected(p) || p->rate > 0 || (p->slow && p->failures == 1)) &&
+	       !p->connection.connecting && !p->banned && p->connection.asked_count == 0 &&
+	       p->unchecked == 0 && p->rest_until_ms <= now_ms &&
 	       choice_may_have(&s->choice, &p->holding, chunk) &&
 	       (p->refusals == 0 || region_set_has(&p->holding.has, region));
+}
+
+/* Of two idle peers. */
+static bool would_be_sooner(const struct peer *p, const struct peer *q)
+{
+	return p->slow != q->slow ? q->slow : expected_rate(p) > expected_rate(q);
 }
 
 /* The best idle peer that can take over the chunk; NULL: there is none. */
@@ -74,7 +88,7 @@ static struct peer *find_idle(const struct swarm *s, uint64_t chunk, int64_t now
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		if (can_take_over(s, p, chunk, now_ms) && (idle == NULL || peer_is_better(p, idle)))
+		if (can_take_over(s, p, chunk, now_ms) && (idle == NULL || would_be_sooner(p, idle)))
 			idle = p;
 	}
 	return idle;
@@ -110,9 +124,8 @@ static void take_from_slow(struct swarm *s, int64_t now_ms)
 		/* Those that were slow before don't take turns that fast. */
 		if ((idle == NULL || idle->slow) && now_ms - c->due_ms < swarm_scaled(s, PEER_SLOW_MS))
 			continue;
-		double rate = idle == NULL || idle->rate <= 0 ? UNKNOWN_RATE : idle->rate;
-		double by_idle = (double)c->asked_count * (double)s->chunk_size / rate;
-		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * by_idle) || is_hopeless(s, p, now_ms)) {
+		double size = (double)c->asked_count * (double)s->chunk_size;
+		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * size / expected_rate(idle)) || is_hopeless(s, p, now_ms)) {
 			swarm_too_slow(s, p, now_ms);
 			took = true;
 		}

@@ -27,7 +27,8 @@ static bool has_quicker_peer(const struct swarm *s, const struct peer *slow)
 /* Whether the peer has no connection, and may have one. */
 static bool may_be_connected(const struct peer *p, int64_t now_ms)
 {
-	return !peer_is_connected(p) && !p->banned && p->rest_until_ms <= now_ms && !peer_is_spare(p) && (p->proven || p->unchecked == 0);
+	return !peer_is_connected(p) && !p->banned && p->rest_until_ms <= now_ms && !peer_is_spare(p) &&
+	       (p->proven || p->unchecked == 0);
 }
 
 /* The best of the peers that may be connected to; among equals, any. A slow one is better

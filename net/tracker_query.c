@@ -28,19 +28,19 @@ int tracker_query_start(struct tracker_query *q, const char *host, const char *p
 
 	if (pipe(fds) < 0)
 		return -1;
-	q->process = process_fork("tracker query");
-	if (q->process == 0) {
+	pid_t process = process_fork("tracker query");
+	if (process == 0) {
 		close(fds[0]);
 		ask(host, port, request, timeout_ms, fds[1]);
 	}
 	close(fds[1]);
-	if (q->process < 0) {
+	if (process < 0) {
 		int saved = errno;
 		close(fds[0]);
-		q->process = 0;
 		errno = saved;
 		return -1;
 	}
+	q->process = process;
 	q->fd = fds[0];
 	q->got = 0;
 	return 0;

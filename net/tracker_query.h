@@ -24,8 +24,9 @@ struct tracker_query {
 	struct tracker_answer answer;
 };
 
-/* Starts a query. *q is {.fd = -1} before the first one, and no query is running. The
- * other parameters are those of tracker_exchange. Returns 0, or -1 with errno. */
+/* Starts a query. *q is {.fd = -1} before the first one, and no query is running; it may
+ * lie in memory that isn't forked. The other parameters are those of tracker_exchange.
+ * Returns 0, or -1 with errno. */
 int tracker_query_start(struct tracker_query *q, const char *host, const char *port,
 			const struct tracker_request *request, int timeout_ms);
 

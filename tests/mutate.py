@@ -36,6 +36,8 @@ TESTS = {
     "fetch/wanted.c": (["choice"], ["test_choice", "test_sim"]),
     "fetch/choice.c": (["choice"], ["test_choice", "test_sim"]),
     "fetch/arrival.c": (["arrival"], ["test_hostile", "test_choice", "test_fetch."]),
+    "fetch/checkers.c": (["checkers", "arrival"], ["test_faults", "test_files"]),
+    "fetch/share.c": (["share"], ["test_files"]),
     "serve/serve_client.c": (["serve", "serve_slow"], ["Sessions", "test_serve"]),
     "track/subscriptions.c": (["subscriptions"], ["test_tracker"]),
 }
@@ -94,7 +96,7 @@ def commands_for(name):
 def fails(command, limit):
     """Whether a test fails, or takes longer than that."""
     test = subprocess.Popen(command, cwd=COPY, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                            stderr=subprocess.DEVNULL, start_new_session=True)
+                            stderr=subprocess.DEVNULL, start_new_session=True, env={**os.environ, "UNIT_STOP": "1"})
     try:
         return test.wait(timeout=limit) != 0
     except subprocess.TimeoutExpired:

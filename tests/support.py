@@ -10,7 +10,6 @@ import atexit
 import ctypes
 import hashlib
 import os
-import random
 import re
 import shutil
 import signal
@@ -29,7 +28,7 @@ PROGRAMS = Path(os.environ.get("CASCADE_PROGRAMS", HERE.parent)).resolve()
 IS_PORTABLE = "-DPORTABLE" in (PROGRAMS / "build/flags").read_text()  # how they are built
 REFERENCE = HERE / "reference"
 LOOPBACK = "127.0.0.1"
-WAIT = 30  # seconds until something that should happen soon counts as failed
+WAIT = 60  # seconds until something that should happen soon counts as failed, on a machine with much else to do
 
 # What a program needs to its end it does not free then: that is no leak.
 os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
@@ -212,7 +211,7 @@ def make_metafile(data, chunk_size):
 
 def random_bytes(size, seed=0):
     """Return bytes that are the same each time."""
-    return random.Random(f"{seed} {size}").randbytes(size)
+    return hashlib.shake_128(f"{seed} {size}".encode()).digest(size)
 
 
 class SharedFile:

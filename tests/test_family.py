@@ -729,7 +729,7 @@ class User(Parent):
         if os.geteuid() != 0:
             program = self.start_as("root")
             self.assertEqual(program.wait(), 1)
-            self.assertIn("can't become root", program.stderr)
+            self.assertIn("can't become user root", program.stderr)
             return
         import pwd
         user = pwd.getpwnam(NOBODY)

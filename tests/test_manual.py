@@ -13,13 +13,21 @@ COMMANDS = ("cascade", "tracker", "mkcascade", "cascade-push")
 PAGES = sorted((TOP / "man").iterdir())
 
 
+def help_of(name):
+    return subprocess.run([PROGRAMS / name, "--help"], capture_output=True, text=True, check=True).stdout
+
+
 def long_options(name):
     """The long options that --help names where it lists them."""
-    shown = subprocess.run([PROGRAMS / name, "--help"], capture_output=True, text=True, check=True).stdout
+    shown = help_of(name)
     return set(re.findall(r"^ +(?:-\w, )?--([a-z-]+)", shown, re.M))
 
 
 class Manual(Case):
+    def test_help_fits_a_terminal_of_80_columns(self):
+        for name in COMMANDS:
+            self.assertEqual([line for line in help_of(name).splitlines() if len(line) > 80], [], name)
+
     def test_every_option_is_in_the_manual_and_in_the_completions(self):
         bash, zsh = ((TOP / "completion" / name).read_text() for name in ("cascade.bash", "_cascade"))
         for name in COMMANDS:

@@ -19,6 +19,7 @@ from test_space import Disk
 KIB, MIB = 1 << 10, 1 << 20
 WINDOW = 64 * MIB  # what may be asked for ahead of what is written
 WINDOW_CHUNKS = 4  # or so many chunks
+LIMIT = 4  # seconds: a time limit that is to pass; a good peer on a machine with much else to do keeps it
 
 
 class Pipe:
@@ -123,10 +124,10 @@ class Bytes(PipeCase):
 
     def test_more_than_the_window(self):
         """Chunks of different sizes, in files that are larger than what may come early."""
-        for size, chunk_size in ((2 * WINDOW + 12345, 700_000), (6 * 20 * MIB - 1, 20 * MIB),
-                                 (WINDOW + 3 * MIB, 50_001)):
+        data = random_bytes(2 * WINDOW + 12345)
+        for size, chunk_size in ((len(data), 700_000), (5 * 20 * MIB - 1, 20 * MIB), (WINDOW + 3 * MIB, 50_001)):
             with self.subTest(chunk_size=chunk_size):
-                file = self.describe_file(f"data-{chunk_size}", size, chunk_size)
+                file = SharedFile(self.scratch / f"data-{chunk_size}", data[:size], chunk_size)
                 self.fetch_through(file, peers=[Peer(self, file) for _ in range(3)])
 
     def test_peers_that_hold_parts(self):
@@ -153,7 +154,7 @@ class Bytes(PipeCase):
         def answer(connection, number):
             data = file.chunk(number) if number < 10 else bytes(len(file.chunk(number)))
             connection.sendall(chunk_response(OK, data))
-        program, pipe = self.start_pipe(file, "--give-up", 1, peers=[Peer(self, file, answer)])
+        program, pipe = self.start_pipe(file, "--give-up", LIMIT, peers=[Peer(self, file, answer)])
         self.assert_data(pipe.read_all(), file.data[:10_000])
         self.assertEqual(program.wait(), 4, program.stderr)
 
@@ -184,8 +185,8 @@ class Bytes(PipeCase):
     def test_zeros_are_not_fetched(self):
         """At the beginning, at the end, more of them than the window, and nothing else."""
         zeros, some = bytes(MIB), random_bytes(MIB)
-        for name, data in (("around", zeros * 3 + some + zeros * 100 + some + zeros * 2 + b"\0"),
-                           ("only", zeros * 90), ("middle", some * 2 + zeros * 70 + some)):
+        for name, data in (("around", zeros * 3 + some + zeros * 70 + some + zeros * 2 + b"\0"),
+                           ("only", zeros * 70), ("middle", some * 2 + zeros * 66 + some)):
             with self.subTest(name):
                 file = SharedFile(self.scratch / name, data, MIB)
                 peer = Peer(self, file)
@@ -292,26 +293,25 @@ class Reader(PipeCase):
 
     def setUp(self):
         super().setUp()
-        self.file = self.describe_file("data", 150 * MIB + 5, MIB)
+        self.file = self.describe_file("data", WINDOW + 40 * MIB + 5, MIB)
         self.window = WINDOW // MIB
 
     def test_it_stops_and_goes_on(self):
         """Meanwhile the window is all that is asked for and all that the disk has; time limits pass; then
         each chunk comes once."""
         peers = [Peer(self, self.file)]  # with a second one, the slower one of them might lose a chunk to it
-        program, pipe = self.start_pipe(self.file, "--timeout", 1, "--give-up", 1, "-v", peers=peers)
+        program, pipe = self.start_pipe(self.file, "--timeout", LIMIT, "--give-up", LIMIT, "-v", peers=peers)
         self.wait_for_window(peers, self.file, self.window)
         self.assertLessEqual(self.blocks(program), WINDOW + MIB)
         self.assertGreater(self.blocks(program), WINDOW // 2)
-        pause(3)
+        pause(LIMIT + 1)
         self.wait_for_window(peers, self.file, self.window)
         data = pipe.read(10 * MIB)
         self.wait_for_window(peers, self.file, self.window + 10)
         self.assertLessEqual(self.blocks(program), WINDOW + MIB)
-        pause(1.5)
-        data += pipe.read(70 * MIB)
+        data += pipe.read(20 * MIB)
         self.assertLessEqual(self.blocks(program), WINDOW + MIB)
-        pause(1.5)
+        pause(LIMIT + 1)
         self.assertFalse(program.has_ended(), program.stderr)
         self.assert_data(data + pipe.read_all(), self.file.data)
         self.assertEqual(program.wait(), 0, program.stderr)
@@ -322,9 +322,9 @@ class Reader(PipeCase):
     def test_a_silent_tracker_changes_nothing(self):
         """It is being asked while the reader has stopped."""
         peer, tracker = Peer(self, self.file), silent_tracker(self)
-        program, pipe = self.start_pipe(self.file, "--give-up", 1, peers=[peer], tracker=tracker.address)
+        program, pipe = self.start_pipe(self.file, "--give-up", LIMIT, peers=[peer], tracker=tracker.address)
         self.wait_for_window([peer], self.file, self.window)
-        pause(2.5)
+        pause(LIMIT + 1)
         self.assertFalse(program.has_ended(), program.stderr)
         self.assert_data(pipe.read_all(), self.file.data)
         self.assertEqual(program.wait(), 0, program.stderr)
@@ -333,9 +333,9 @@ class Reader(PipeCase):
         """All is held, and not yet read."""
         file = self.describe_file("short", 500_000, 1000)
         peer = Peer(self, file)
-        program, pipe = self.start_pipe(file, "--timeout", 1, "--give-up", 1, peers=[peer])
+        program, pipe = self.start_pipe(file, "--timeout", LIMIT, "--give-up", LIMIT, peers=[peer])
         wait_until(lambda: len(peer.requests) == file.count, "all is asked for")
-        pause(2.5)
+        pause(LIMIT + 1)
         peer.close()
         self.assertFalse(program.has_ended(), program.stderr)
         self.assert_data(pipe.read_all(), file.data)
@@ -343,7 +343,7 @@ class Reader(PipeCase):
         self.assertNotIn("no peer", program.stderr)
 
     def test_large_chunks(self):
-        file = self.describe_file("large", 6 * 17 * MIB, 17 * MIB)
+        file = self.describe_file("large", 5 * 17 * MIB, 17 * MIB)
         peers = [Peer(self, file) for _ in range(2)]
         program, pipe = self.start_pipe(file, peers=peers)
         self.wait_for_window(peers, file, WINDOW_CHUNKS)

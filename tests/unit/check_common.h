@@ -1,5 +1,5 @@
-/* check_common.h - what test_arrival.c, test_check.c, test_checker.c, test_holes.c, test_scan.c and
- * test_whole.c need: a data file with a metafile, forks that fail, and runs of chunks. */
+/* check_common.h - what the tests of arrival, checks, checkers, filling, holes, scans and whole
+ * files need: a data file with a metafile, forks that fail, and runs of chunks. */
 #ifndef CHECK_COMMON_H
 #define CHECK_COMMON_H
 
@@ -33,7 +33,17 @@ static pid_t fork_for_test(void);
 /* ---- Faults on demand ---- */
 
 static int forks_that_work = INT_MAX;	/* until none does any more */
-static int doomed_fork = -1;		/* this one's child is killed before it does anything */
+static int doomed_fork = -1;		/* this one's child is killed before it does anything, */
+static bool all_are_doomed;		/* or each one's; then that is over when fork returns */
+
+/* The child is not reaped. */
+static inline void wait_for_death(pid_t pid)
+{
+	siginfo_t info;
+
+	while (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
+		;
+}
 
 static pid_t fork_for_test(void)
 {
@@ -45,8 +55,10 @@ static pid_t fork_for_test(void)
 	}
 	forks_that_work--;
 	pid = fork();
-	if (pid == 0 && doomed_fork == 0)
+	if (pid == 0 && (doomed_fork == 0 || all_are_doomed))
 		kill(getpid(), SIGKILL);
+	if (pid > 0 && all_are_doomed)
+		wait_for_death(pid);
 	doomed_fork--;
 	return pid;
 }
@@ -55,6 +67,7 @@ static inline void forks_work_again(void)
 {
 	forks_that_work = INT_MAX;
 	doomed_fork = -1;
+	all_are_doomed = false;
 }
 
 static inline bool has_children(void)

@@ -628,11 +628,8 @@ static void stop_checker(void)
 
 static void kill_checker(void)
 {
-	siginfo_t info;
-
 	kill(checkers[0].pid, SIGKILL);
-	while (waitid(P_PID, (id_t)checkers[0].pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
-		;
+	wait_for_death(checkers[0].pid);
 }
 
 /* One that has nothing to do is replaced; with one that has, the file fails. */
@@ -648,10 +645,11 @@ static void test_dead_checker(void)
 	stop_checker();
 	deliver(one, 2);
 	arrival_flush(&a);
+	deliver(one, 3);
 	kill_checker();
 	take_from(&checkers[0]);
 	CHECK(a.failed && a.held == 2 && !one->banned);
-	CHECK(!arrival_flush(&a));	/* does nothing more */
+	CHECK(!arrival_flush(&a) && checker_count == 0);	/* does nothing more */
 	end();
 }
 

@@ -108,9 +108,7 @@ static void test_checker_gone(void)
 	open_full(MIB, KIB);
 	CHECK(start(&c) == 0);
 	kill(c.pid, SIGKILL);
-	siginfo_t info;
-	while (waitid(P_PID, (id_t)c.pid, &info, WEXITED | WNOWAIT) < 0 && errno == EINTR)
-		;
+	wait_for_death(c.pid);
 	CHECK(checker_receive(&c, runs) == -1);
 	CHECK(checker_send(&c, &run) == -1 && errno == EPIPE && c.waiting == 0);
 	checker_stop(&c);

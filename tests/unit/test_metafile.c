@@ -88,6 +88,8 @@ static void write_meta(void)
 
 static const char *const no_reason = "-";
 
+static int verdict_error;		/* which failure of the system metafile_open last named; 0: none */
+
 /* What metafile_open says of that file, or no_reason if it takes it. It is closed again. */
 static const char *verdict_on(const char *name)
 {
@@ -97,6 +99,7 @@ static const char *verdict_on(const char *name)
 
 	memset(&m, 0x5a, sizeof m);
 	result = metafile_open(&m, name, &why);
+	verdict_error = m.error;
 	if (result == 0)
 		metafile_close(&m);
 	CHECK(unit_open_fds() == before);
@@ -250,12 +253,12 @@ static void test_not_a_file(void)
 	char other[UNIT_PATH_SIZE];
 
 	unit_path(other, "other.cascade");
-	CHECK(says(verdict_on(other), strerror(ENOENT)));
+	CHECK(says(verdict_on(other), strerror(ENOENT)) && verdict_error == ENOENT);
 	CHECK(mkdir(other, 0777) == 0);
-	CHECK(says(verdict_on(other), "not a regular file"));
+	CHECK(says(verdict_on(other), "not a regular file") && verdict_error == 0);
 	rmdir(other);
 	CHECK(mkfifo(other, 0666) == 0);
-	CHECK(says(verdict_on(other), "not a regular file"));	/* and it doesn't wait for a writer */
+	CHECK(says(verdict_on(other), "not a regular file") && verdict_error == 0);	/* and it doesn't wait for a writer */
 	unlink(other);
 }
 
@@ -358,7 +361,7 @@ static void test_changed_meanwhile(void)
 	before_read = lengthen;
 	CHECK(says(verdict(), "changed while it was read"));
 	read_error = EIO;
-	CHECK(says(verdict(), strerror(EIO)));
+	CHECK(says(verdict(), strerror(EIO)) && verdict_error == EIO);
 	read_error = 0;
 	CHECK(is_taken());
 }
@@ -580,7 +583,7 @@ static void test_hashes_that_cannot_be_read(void)
 
 	make_meta(1000, 1000, 1);
 	pread_error = ENXIO;
-	CHECK(says(verdict(), strerror(ENXIO)));
+	CHECK(says(verdict(), strerror(ENXIO)) && verdict_error == ENXIO);
 	pread_error = 0;
 	CHECK(is_taken());
 	open_many(&m);

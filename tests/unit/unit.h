@@ -4,7 +4,8 @@
  * "ok NAME" or "FAIL NAME", to standard output; each CHECK that failed has
  * said so before, on standard error. A test that can't be done here calls
  * unit_skip() and returns; its line is "skipped NAME: WHY". main returns unit_result(), or leaves
- * that to unit_in_scratch(). A CHECK in a child is lost: its exit status has
+ * that to unit_in_scratch(). With UNIT_STOP in the environment the first test that fails is
+ * the last. A CHECK in a child is lost: its exit status has
  * to tell. What fails without being tested aborts the program. */
 #ifndef UNIT_H
 #define UNIT_H
@@ -26,7 +27,7 @@
 
 #define LENGTH(array) (sizeof (array) / sizeof (array)[0])
 
-#define UNIT_TIME_LIMIT 60	/* seconds, for each process that unit_fork() makes */
+#define UNIT_TIME_LIMIT 180	/* seconds, for each process that unit_fork() makes */
 #define UNIT_PORT_SIZE 8	/* a port's number as text */
 #define UNIT_PATH_SIZE 64	/* more than any path in the scratch directory needs */
 
@@ -62,6 +63,8 @@ static inline void unit_run(void (*test)(void), const char *name)
 	else
 		printf("%s %s\n", unit_failed_checks > 0 ? "FAIL" : "ok", name);
 	fflush(stdout);
+	if (unit_failed_checks > 0 && getenv("UNIT_STOP") != NULL)
+		exit(EXIT_FAILURE);
 }
 
 static inline int unit_result(void)
