@@ -5,7 +5,8 @@ import signal
 import unittest
 
 from scripted import Scripted, keep_silent, send
-from support import LOOPBACK, OK, PROGRAMS, Case, ask_peer, chunk_request, connect, pause, receive_response, wait_until
+from support import (LOOPBACK, OK, PROGRAMS, Case, ask_peer, chunk_request, connect, pause, receive_response,
+                     wait_for_chunks, wait_until)
 
 DONE, UNABLE, USAGE, FULL, GAVE_UP, INTERRUPTED, BAD_METAFILE = range(7)
 
@@ -28,6 +29,7 @@ class Linger(Case):
     def test_it_stays_while_somebody_asks(self):
         peer = self.start_peer(self.file, "--linger", "4")
         address = peer.address()
+        wait_for_chunks(address, self.file, [1])
         with connect(address) as client:
             for _ in range(10):  # for longer than it lingers
                 client.sendall(chunk_request(self.file.hash, 1))
