@@ -30,7 +30,7 @@ static size_t share_out(struct swarm *s)
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
 		bool fetches = p->holding.partial && !p->banned && p->failures == 0;
-		swarm_set_fetches(s, p, fetches);
+		swarm_set_fetches(s, p, fetches && p->refusals < PEER_REFUSALS_MAX);
 		choice_share(&s->choice, &p->holding, p->address, fetches && p->tells);
 		count += fetches;
 	}

@@ -17,7 +17,6 @@
 #define REFUSED_REST_MAX_MS 200	/* up to this, */
 #define SILENT_REST_MAX_MS 5000	/* or this, if it doesn't say what it has */
 #define PROBES 4		/* of a peer that doesn't say what it has, between two rests */
-#define REFUSALS_MAX 64		/* in a row: it is of no use now */
 
 #define CLOSINGS_ALWAYS 2	/* one may have been by chance */
 #define PEERS_SIZE (PEERS_MAX * sizeof(struct peer))
@@ -261,19 +260,13 @@ void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes)
 	s->wasted += bytes;
 }
 
-void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms)
-{
-	for (size_t i = 0; i < s->count; i++)
-		connection_excuse(&s->peers[i].connection, ms, now_ms);
-}
-
 /* ---- who is known ------------------------------------------------------------ */
 
 /* Who has the highest goes first when the table is full; 0: the peer stays. A banned one
  * goes last: should it come back, it has a chunk to waste. */
 static unsigned badness(const struct peer *p)
 {
-	return p->banned ? 1 : p->failures > 0 ? 2 * p->failures : p->refusals >= REFUSALS_MAX;
+	return p->banned ? 1 : p->failures > 0 ? 2 * p->failures : p->refusals >= PEER_REFUSALS_MAX;
 }
 
 struct peer *swarm_find_room(struct swarm *s)
@@ -405,7 +398,7 @@ bool swarm_has_usable_peer(const struct swarm *s)
 {
 	for (size_t i = 0; i < s->count; i++) {
 		const struct peer *p = &s->peers[i];
-		if (!p->banned && p->failures == 0 && p->refusals < REFUSALS_MAX)
+		if (!p->banned && p->failures == 0 && p->refusals < PEER_REFUSALS_MAX)
 			return true;
 	}
 	return false;

@@ -35,7 +35,7 @@ struct peer {
 	bool slow;		/* it lost what it was asked for to a faster one */
 	bool one_at_a_time;	/* can't take requests ahead */
 	bool single;		/* gets no twins: it closed or refused a connection, or they gained nothing */
-	bool fetches;		/* it holds parts, as we do, and does not fail */
+	bool fetches;		/* it holds parts, as we do, and is of use */
 	unsigned rank;		/* how many of those that fetch have a greater lot */
 	bool tells;		/* with a refusal it said what it holds: it fetches by shares */
 	unsigned closings;	/* connections in a row that it closed after one response, asked for more */
@@ -105,10 +105,6 @@ bool swarm_has_reachable_peer(const struct swarm *s);
 size_t swarm_connected(const struct swarm *s);
 bool swarm_is_idle(const struct swarm *s);
 
-/* This process was busy for ms milliseconds, and read nothing: the peers' time limits move
- * on by that much. */
-void swarm_excuse(struct swarm *s, int64_t ms, int64_t now_ms);
-
 /* ---- what becomes of a peer ------------------------------------------------ */
 
 /* Its address, as text in static memory. */
@@ -161,7 +157,8 @@ void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes);
 /* ---- for swarm.c, ahead.c, slow.c and twins.c ------------------------------- */
 
 #define PEERS_MAX 192		/* known at a time, of a file */
-#define SHARERS_MAX 32		/* connected to, of those that fetch as we do */
+#define SHARERS_MAX 48		/* connected to, of those that fetch as we do */
+#define PEER_REFUSALS_MAX 64	/* in a row: it is of no use now */
 #define PEER_SLOW_MS 1000	/* a response may take, before its peer can be found too slow; --timeout scales it */
 
 /* That many ms, as --timeout scales them. */

@@ -11,7 +11,7 @@
  * after whatever has happened, and when swarm_next_event_ms has passed. */
 void swarm_manage(struct swarm *s, int64_t now_ms);
 
-/* How many connections it has, and could have at once if it might. */
+/* How many connections there are, and would be now if there could be any number. */
 size_t swarm_wanted_connections(const struct swarm *s, int64_t now_ms);
 
 /* When swarm_manage will have something to do even if nothing comes: next_ms, or a time

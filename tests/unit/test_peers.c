@@ -140,6 +140,99 @@ static void test_a_full_table(void)
 	CHECK(add(2000) && find(11) == NULL);
 }
 
+static bool holds_parts(size_t i)
+{
+	struct peer *p = find(i);
+
+	if (p == NULL)
+		return false;
+	p->holding.partial = true;
+	swarm_set_fetches(&s, p, true);
+	return true;
+}
+
+/* Where more peers hold parts than there is room for, who is known doesn't follow from who
+ * was heard of first. */
+static void test_a_crowd_that_holds_parts(void)
+{
+	enum {CROWD = 3 * PEERS_MAX};
+	static bool known[CROWD];
+	size_t late = 0;
+
+	srandom(1);
+	begin();
+	for (size_t i = 0; i < CROWD; i++) {
+		CHECK(add(i) == (i < PEERS_MAX));	/* who takes another's place is no news */
+		holds_parts(i);
+	}
+	for (size_t i = 0; i < CROWD; i++) {
+		known[i] = find(i) != NULL;
+		late += known[i] && i >= PEERS_MAX;
+	}
+	CHECK(s.count == PEERS_MAX && late > PEERS_MAX / 2 && late < PEERS_MAX * 5 / 6);
+
+	srandom(1);
+	begin();
+	for (size_t i = CROWD; i-- > 0; ) {
+		add(i);
+		holds_parts(i);
+	}
+	for (size_t i = 0; i < CROWD; i++)
+		CHECK(known[i] == (find(i) != NULL));
+}
+
+/* Who holds everything, was named on the command line, is connected or owes something stays. */
+static void test_who_stays_in_a_crowd(void)
+{
+	struct address named = at(3);
+
+	begin_at((struct address){0}, &named, 1);
+	for (size_t i = 4; s.count < PEERS_MAX; i++)
+		add(i);
+	for (size_t i = 3; i < 40; i++)
+		holds_parts(i);
+	for (size_t i = 10; i < 20; i++)
+		connect_to(find(i));
+	for (size_t i = 20; i < 30; i++)
+		find(i)->unchecked = 1;
+	for (size_t i = 1000; i < 9000; i++)
+		add(i);
+	CHECK(s.count == PEERS_MAX);
+	for (size_t i = 3; i < PEERS_MAX; i++)
+		CHECK(find(i) != NULL || (i > 3 && i < 10) || (i >= 30 && i < 40));
+	CHECK(find(4) == NULL);
+}
+
+static size_t count_spare(size_t count)
+{
+	size_t spare = 0;
+
+	for (size_t i = 0; i < count; i++)
+		spare += peer_is_spare(find(i));
+	return spare;
+}
+
+/* Enough of those that fetch are to be connected to; who fails makes room for another. */
+static void test_who_is_spare(void)
+{
+	enum {CROWD = SHARERS_MAX + 8};
+
+	begin();
+	for (size_t i = 0; i < CROWD; i++) {
+		add(i);
+		CHECK(count_spare(i) == (i > SHARERS_MAX ? i - SHARERS_MAX : 0));
+		holds_parts(i);
+	}
+	for (size_t i = 0; i < CROWD; i++)
+		for (size_t j = 0; j < CROWD; j++)
+			CHECK(find(i)->lot < find(j)->lot || !peer_is_spare(find(i)) || peer_is_spare(find(j)) || i == j);
+	swarm_set_fetches(&s, find(0), false);
+	swarm_set_fetches(&s, find(0), false);
+	CHECK(!peer_is_spare(find(0)) && count_spare(CROWD) == 7);
+	swarm_set_fetches(&s, find(0), true);
+	CHECK(count_spare(CROWD) == 8);
+}
+
 static void test_where_there_can_be_a_peer(void)
 {
 	static const uint32_t ours = 0x0a000009, loopback = 0x7f000001;
@@ -278,6 +371,9 @@ int main(void)
 	begin();
 	RUN(test_more_are_named_than_there_is_room_for);
 	RUN(test_a_full_table);
+	RUN(test_a_crowd_that_holds_parts);
+	RUN(test_who_stays_in_a_crowd);
+	RUN(test_who_is_spare);
 	RUN(test_where_there_can_be_a_peer);
 	RUN(test_who_is_overdue);
 	RUN(test_who_is_better);
