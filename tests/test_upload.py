@@ -122,6 +122,7 @@ class Reports(Parent):
             with self.subTest(quiet=quiet):
                 peer = self.start_peer([self.small, absent], *quiet, peers=[self.vacant_address()])
                 wait_for_chunks(peer.address(), absent, [0, 1, 2, 6, 7, 8, 9])
+                wait_for_chunks(peer.address(), self.small, range(11))
                 said = peer.stderr.splitlines()
                 self.assertEqual(report_of(peer)[0], {str(self.small.path): "11 of 11", str(absent.path): "7 of 10"})
                 if quiet:  # but for the peer that can't be reached, if 3 s have passed
