@@ -297,7 +297,8 @@ static struct peer *find_lesser(const struct swarm *s, uint64_t lot)
 
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
-		if (p->holding.partial && !p->direct && !peer_is_connected(p) && p->unchecked == 0 && p->lot < lot) {
+		if (p->holding.partial && !p->direct && !peer_is_connected(p) && p->unchecked == 0 &&
+		    p->lot < lot) {
 			lot = p->lot;
 			least = p;
 		}
@@ -384,7 +385,9 @@ unsigned swarm_add_entries(struct swarm *s, const struct tracker_entry entries[]
 		const struct tracker_entry *entry = &entries[i];
 		struct peer *p = find_peer(s, entry->address);
 		bool had_room = false;
-		if (!is_usable(s, entry->address) || (p == NULL && (p = add_peer(s, entry->address, &had_room)) == NULL))
+		if (!is_usable(s, entry->address))
+			continue;
+		if (p == NULL && (p = add_peer(s, entry->address, &had_room)) == NULL)
 			continue;
 		*news = *news || had_room;
 		p->good = entry->good;
@@ -418,8 +421,10 @@ int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uin
 	enum choice_order order = options->ascending ? ORDER_ASCENDING
 		: options->serves && options->self.ip != 0 ? ORDER_BY_CLAIM : ORDER_FROM_ANYWHERE;
 
-	*s = (struct swarm){.options = *options, .length = length, .chunk_size = chunk_size,
-		.cascade_hash = cascade_hash, .connected_max = SWARM_CONNECTED_MAX, .lottery = (uint64_t)random()};
+	*s = (struct swarm){
+		.options = *options, .length = length, .chunk_size = chunk_size, .cascade_hash = cascade_hash,
+		.connected_max = SWARM_CONNECTED_MAX, .lottery = (uint64_t)random(),
+	};
 	s->peers = memory_unforked(PEERS_SIZE);
 	if (s->peers == NULL)
 		return -1;

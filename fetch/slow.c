@@ -125,7 +125,8 @@ static void take_from_slow(struct swarm *s, int64_t now_ms)
 		if ((idle == NULL || idle->slow) && now_ms - c->due_ms < swarm_scaled(s, PEER_SLOW_MS))
 			continue;
 		double size = (double)c->asked_count * (double)s->chunk_size;
-		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * size / expected_rate(idle)) || is_hopeless(s, p, now_ms)) {
+		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * size / expected_rate(idle)) ||
+		    is_hopeless(s, p, now_ms)) {
 			swarm_too_slow(s, p, now_ms);
 			took = true;
 		}

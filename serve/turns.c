@@ -51,7 +51,8 @@ struct turns *turns_new(unsigned children, size_t files)
 		free(t);
 		return NULL;
 	}
-	*t = (struct turns){.children = children, .regions = (uint32_t)(files * REGIONS_MAX), .shared = shared, .turn = (struct turn *)(void *)(shared + 1)};
+	*t = (struct turns){.children = children, .regions = (uint32_t)(files * REGIONS_MAX), .shared = shared};
+	t->turn = (struct turn *)(void *)(shared + 1);
 	t->sent = (_Atomic uint32_t *)(void *)(t->turn + children);
 	trial_begin(&shared->trial, TURNS_LEAST);
 	return t;
