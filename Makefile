@@ -183,7 +183,8 @@ CROSS = $(shell command -v aarch64-linux-gnu-gcc)
 CROSS_CC = $(or $(shell command -v aarch64-linux-musl-gcc),$(CROSS))
 MACHINE := $(shell uname -m)
 SOURCES = $(patsubst build/%.o,%.c,$(MODULES))
-SMALL = -fno-inline-functions -fno-align-functions -fno-align-loops -fno-align-jumps -fno-reorder-blocks
+SMALL = -fno-inline-functions -fno-align-functions -fno-align-loops -fno-align-jumps -fno-reorder-blocks \
+	-fno-tree-ch
 SMALL := $(call known,$(SMALL))
 STATIC_FLAGS = $(FLAGS) -O2 $(SMALL) -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables \
 	-static -s -Wl,--gc-sections,--build-id=none,--no-warnings,-z,now,-z,noseparate-code
