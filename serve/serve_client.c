@@ -353,12 +353,11 @@ static int send_large_chunk(const struct datafile *file, uint64_t chunk, struct 
 	int result = has_to_wait ? wait_for_turn(&rest) : 0;
 	if (result == 0)
 		result = flush_out(MSG_MORE) < 0 ? -1 : send_some(&rest, rest.length);
-	if (result < 0)
-		return -1;
 	if (has_to_wait)
-		turns_end(client.context->turns, client.context->child);
-	pace_chunks_sent(&client.pace, 1);
-	return 0;
+		(result == 0 ? turns_end : turns_leave)(client.context->turns, client.context->child);
+	if (result == 0)
+		pace_chunks_sent(&client.pace, 1);
+	return result;
 }
 
 static int answer_chunk(const struct datafile *file, uint64_t chunk)

@@ -28,7 +28,9 @@ struct turns;
 /* A table for so many children and files. NULL with errno if there is no memory. */
 struct turns *turns_new(unsigned children, size_t files);
 
-/* A child begins; has ended. For the parent: a child may have been killed. */
+/* A child begins; sends nothing more. The parent calls both, since a child may be killed; but a
+ * child that fails leaves at once: it may be a while until it is reaped. What it was sending
+ * in its turn doesn't count. */
 void turns_join(struct turns *t, unsigned child);
 void turns_leave(struct turns *t, unsigned child);
 
@@ -44,8 +46,7 @@ void turns_ask(struct turns *t, unsigned child, size_t file, size_t region, uint
  * up. */
 bool turns_wait(struct turns *t, unsigned child, int fd, int ms);
 
-/* The turn is over: the chunk was sent, or will be without one. A child that ends in its turn
- * has not sent it. */
+/* The turn is over: the chunk was sent, or is sent on without one. */
 void turns_end(struct turns *t, unsigned child);
 
 /* The child has sent that many bytes. */

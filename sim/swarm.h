@@ -52,7 +52,7 @@ struct node {
 	/* server.c: */
 	struct region_set whole;
 	uint64_t *missing;	/* chunks, in each region */
-	uint32_t *copies;	/* asked for, of each chunk */
+	uint32_t *copies;	/* sent, or being sent, of each chunk */
 	uint64_t asked, sent;	/* chunks; sent: to fetchers of ours */
 	bool sending, accepting;
 	struct flow *client[CLIENTS_MAX];	/* accepted */

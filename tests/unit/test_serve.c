@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/process.h"
+#include "serve/turns.h"
 #include "unit.h"
 
 /* ---- Data files ---- */
@@ -95,10 +96,12 @@ static void renew_file(size_t f)
 
 /* ---- A server and its client ---- */
 
+static struct turns *turns;	/* for large chunks; NULL: all are sent at the same time */
+
 /* What a child does with its end of the connection. */
 static void serve(int fd)
 {
-	struct client_context context = {.files = files, .count = FILES};
+	struct client_context context = {.files = files, .count = FILES, .turns = turns};
 
 	fcntl(fd, F_SETFL, O_NONBLOCK);
 	serve_client(fd, &context);
@@ -231,6 +234,39 @@ static bool ends(int fd)
 	uint8_t byte;
 
 	return recv(fd, &byte, 1, 0) == 0;
+}
+
+/* ---- Turns ---- */
+
+static bool gets_turn(unsigned child)
+{
+	turns_ask(turns, child, 0, child, 1);
+	return turns_wait(turns, child, -1, 0);
+}
+
+/* The server's client hangs up in its turn. The next one needn't wait until its parent has
+ * reaped it. */
+static void test_a_turn_ends_with_the_connection(void)
+{
+	uint8_t byte;
+
+	turns = turns_new(TURNS_LEAST + 2, FILES);
+	if (turns == NULL)
+		abort();
+	for (unsigned child = 0; child <= TURNS_LEAST + 1; child++)
+		turns_join(turns, child);
+	int fd = start_server_with_little_room();
+	for (unsigned child = 1; child < TURNS_LEAST; child++)
+		CHECK(gets_turn(child));
+	ask(fd, BIG, 0);
+	for (size_t i = 0; i < 100000; i++)	/* more than it sends before its turn */
+		CHECK(unit_read(fd, &byte, 1) == 1);
+	CHECK(!gets_turn(TURNS_LEAST));
+	close(fd);
+	unit_wait(server);
+	CHECK(turns_wait(turns, TURNS_LEAST, -1, 0));
+	free(turns);
+	turns = NULL;
 }
 
 /* ---- Answers ---- */
@@ -783,6 +819,7 @@ static int run_all(void)
 		make_file(f);
 		renew_file(f);
 	}
+	RUN(test_a_turn_ends_with_the_connection);
 	RUN(test_every_chunk);
 	RUN(test_from_file_to_file);
 	RUN(test_silent_client);
