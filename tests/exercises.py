@@ -141,9 +141,11 @@ class ForkPeer(SmallPeer):
         wait_until(lambda: not self.peer.children(), "all are reaped")
 
     def test_a_child_that_is_killed_is_one_client_less(self):
-        wait_until(lambda: not self.peer.children(), "nobody else is served")
         with connect(self.address) as client:
-            child, = wait_until(self.peer.children, "it has its process")
+            client.sendall(chunk_request(self.file.hash, 6))
+            self.assertEqual(receive_response(client), (OK, self.file.chunk(6)))
+            wait_until(lambda: len(self.peer.children()) == 1, "those that came before it have gone")
+            child, = self.peer.children()
             os.kill(child.pid, signal.SIGKILL)
             self.assertEqual(receive_all(client), b"")
         self.assert_serves(7)

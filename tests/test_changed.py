@@ -317,6 +317,7 @@ class DataFile(Case):
         peer.address()
         fetcher, = wait_until(peer.children, "the fetcher runs")
         wait_for_chunks(peer.address(), file, range(10))
+        wait_until(lambda: file.path.stat().st_size == len(file.data), "the fetcher may write")
         with connect(peer.address()) as before:
             before.sendall(chunk_request(file.hash, 1))
             self.assertEqual(receive_response(before), (OK, file.chunk(1)))
