@@ -15,7 +15,6 @@
 #include "fetch/checkers.h"
 #include "fetch/progress.h"
 #include "file/space.h"
-#include "file/whole.h"
 
 #define HAND_OVER_MS 2		/* without anything more */
 #define NOTHING_MS 3000		/* without a peer that can be reached, before that is said */
@@ -52,26 +51,6 @@ void download_check(struct datafile *d, const struct fetch_options *options)
 	}
 	datafile_set_checked(d);
 	give_news(options);
-}
-
-/* With --verify-whole, hashes the complete file once more, as a whole. Returns an exit
- * status; unless that is EXIT_DONE, it isn't what the metafile says, or can't be read. */
-static int verify_whole(struct datafile *d, const struct fetch_options *options)
-{
-	if (!options->verify_whole)
-		return EXIT_DONE;
-	progress_begin_one("verifying", d, 0);
-	int right = whole_check(&d->meta, d->fd, progress_checked, NULL);
-	progress_end();
-	if (right == 1)
-		return EXIT_DONE;
-	if (right < 0) {
-		log_warn("%s: can't be read back", d->path);
-		return EXIT_UNABLE;
-	}
-	log_warnx("%s: every chunk is right, but the whole isn't what %s says: "
-		  "that metafile contradicts itself", d->path, d->meta.path);
-	return EXIT_METAFILE;
 }
 
 /* Fills in what needn't be fetched. Returns an exit status, after a message unless it is
@@ -162,22 +141,11 @@ static int begin_to_ask(struct download *d, uint32_t number)
 	}, &d->swarm);
 	arrival_begin(&d->arrival, file, number, &d->swarm);
 	d->start_bytes = download_held_bytes(d);
+	d->asked = true;
 	d->seen_held = d->arrival.held;
 	d->running = true;
 	say_begin(d);
 	return EXIT_DONE;
-}
-
-static int say_all_there(struct datafile *d, const struct fetch_options *options)
-{
-	int status = verify_whole(d, options);
-
-	if (status == EXIT_DONE && d->meta.chunks == 1)
-		log_info("%s: complete: its one chunk is verified", d->path);
-	else if (status == EXIT_DONE)
-		log_info("%s: complete: all %llu chunks are verified", d->path,
-			 (unsigned long long)d->meta.chunks);
-	return status;
 }
 
 /* download_begin, but for closing a file that isn't fetched. */
@@ -194,8 +162,9 @@ static int begin(struct download all[], size_t i)
 		return EXIT_UNABLE;
 	if (!complete && (status = take_local(file, options)) != EXIT_DONE)
 		return status;
-	if (datafile_missing_bytes(file) == 0 && !(file->temporary && file->meta.length > 0))
-		return say_all_there(file, options);
+	all[i].stopped = datafile_missing_bytes(file) == 0 && !(file->temporary && file->meta.length > 0);
+	if (all[i].stopped)
+		return EXIT_DONE;
 	return fits(all, i) ? begin_to_ask(&all[i], (uint32_t)i) : EXIT_FULL;
 }
 
@@ -204,8 +173,8 @@ int download_begin(struct download all[], size_t i, struct datafile files[],
 {
 	all[i] = (struct download){.file = &files[i], .options = options, .outlet = {.to = -1, .from = -1}};
 	int status = begin(all, i);
-	if (!all[i].running && datafile_close(&files[i]) < 0 && status == EXIT_DONE)
-		status = EXIT_UNABLE;
+	if (status != EXIT_DONE)
+		datafile_close(&files[i]);	/* it has failed already */
 	return status;
 }
 
@@ -392,7 +361,17 @@ static void tell_senders(struct swarm *s, char *text, size_t size)
 		snprintf(text + used, size - used, ", %llu from others", (unsigned long long)others);
 }
 
-static void say_complete(struct download *d, double seconds)
+/* Says that all was there. */
+static void say_all_there(const struct datafile *d)
+{
+	if (d->meta.chunks == 1)
+		log_info("%s: complete: its one chunk is verified", d->path);
+	else
+		log_info("%s: complete: all %llu chunks are verified", d->path,
+			 (unsigned long long)d->meta.chunks);
+}
+
+static void say_complete(struct download *d)
 {
 	char bytes[FORMAT_BYTES_SIZE], per_second[FORMAT_BYTES_SIZE];
 	char wasted[FORMAT_BYTES_SIZE], senders[SENDERS_TOLD * (ADDRESS_TEXT_SIZE + 32) + 64];
@@ -400,34 +379,45 @@ static void say_complete(struct download *d, double seconds)
 
 	tell_senders(&d->swarm, senders, sizeof senders);
 	log_info("%s: complete and verified: %s in %.1f s (%s/s), chunks: %s; %s wasted", d->file->path,
-		 format_bytes(fetched, bytes), seconds,
-		 format_bytes(seconds > 0 ? fetched / seconds : 0, per_second), senders,
+		 format_bytes(fetched, bytes), d->seconds,
+		 format_bytes(d->seconds > 0 ? fetched / d->seconds : 0, per_second), senders,
 		 format_bytes((double)d->swarm.wasted, wasted));
 }
 
-/* How the download has ended, as an exit status. */
-static int find_status(struct download *d)
+/* How the download has gone, as an exit status. */
+static int find_status(const struct download *d)
 {
 	if (d->given_up)
 		return EXIT_GAVE_UP;
 	if (!is_complete(d) || d->arrival.failed || !datafile_is_intact(d->file))
 		return exits_for(d->arrival.error);
-	return verify_whole(d->file, d->options);
+	return EXIT_DONE;
 }
 
-int download_end(struct download *d, int64_t now_ms)
+void download_stop(struct download *d, int64_t now_ms)
 {
-	double seconds = (double)(now_ms - d->begun_ms) / 1000;
-	int status = find_status(d);
-
+	d->seconds = (double)(now_ms - d->begun_ms) / 1000;
+	d->status = find_status(d);
 	checkers_close(d->arrival.number);
 	outlet_end(&d->outlet);
+	asking_end(&d->asking);
+	swarm_leave(&d->swarm, now_ms);
+	d->running = false;
+	d->stopped = true;
+}
+
+int download_end(struct download *d, int64_t now_ms, int finished)
+{
+	int status = d->status == EXIT_DONE ? finished : d->status;
+
 	if (datafile_close(d->file) < 0 && status == EXIT_DONE)
 		status = EXIT_UNABLE;
-	if (status == EXIT_DONE)
-		say_complete(d, seconds);
-	swarm_end(&d->swarm, now_ms);
-	asking_end(&d->asking);
-	d->running = false;
+	if (status == EXIT_DONE && d->asked)
+		say_complete(d);
+	else if (status == EXIT_DONE)
+		say_all_there(d->file);
+	if (d->asked)
+		swarm_end(&d->swarm, now_ms);
+	d->stopped = false;
 	return status;
 }

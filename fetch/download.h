@@ -20,7 +20,9 @@ struct download {
 	struct asking asking;
 	struct arrival arrival;
 	struct outlet outlet;
-	bool running;			/* begun, and not yet ended */
+	bool running;			/* something is to come */
+	bool stopped;			/* nothing is to come any more, and it is not yet ended */
+	int status;			/* of one that has stopped, as an exit status */
 	int64_t good_ms;		/* when a chunk was last verified, or it began */
 
 	/* Only download.c uses these. */
@@ -29,6 +31,8 @@ struct download {
 	int64_t begun_ms;
 	int64_t came_ms;		/* when something last came for it */
 	bool given_up;			/* because nothing came */
+	bool asked;			/* not all was there when it began */
+	double seconds;			/* that it took */
 	uint64_t seen_held;		/* chunks that were held when it was last looked after */
 	int64_t refused_ms;		/* since when all peers have nothing for us; 0: one has */
 	int64_t said_nothing_ms;	/* when it was said that nothing comes, and why; 0: never */
@@ -38,8 +42,8 @@ struct download {
 void download_check(struct datafile *d, const struct fetch_options *options);
 
 /* Makes all[i] ready to fetch what is missing of files[i], after those before it. Returns an exit
- * status. After EXIT_DONE, all[i].running tells whether anything is missing; otherwise it can't be
- * fetched, and a message has said why. */
+ * status. After EXIT_DONE, all[i].running tells that something is missing, or all[i].stopped that
+ * nothing is; otherwise it can't be fetched, and a message has said why. */
 int download_begin(struct download all[], size_t i, struct datafile files[],
 		   const struct fetch_options *options);
 
@@ -69,7 +73,12 @@ void download_give_up(struct download *d);
 /* Bytes that are held. */
 uint64_t download_held_bytes(const struct download *d);
 
-/* Ends a download that is over, well or not, and says how. Returns an exit status. */
-int download_end(struct download *d, int64_t now_ms);
+/* Stops a download that is over, well or not: nobody is connected to any more. If d->status is
+ * EXIT_DONE, all is there. */
+void download_stop(struct download *d, int64_t now_ms);
+
+/* Ends one that has stopped, and says how it has gone: if all is there, what the finisher has
+ * found counts too. Returns an exit status. */
+int download_end(struct download *d, int64_t now_ms, int finished);
 
 #endif

@@ -3,7 +3,8 @@
  *   fetcher ─┬─ checkers, for what a data file holds at the start
  *            ├─ checkers, up to four: hash what has arrived
  *            ├─ writer, with -o -: writes the file to standard output (outlet.h)
- *            └─ tracker queries, up to sixteen: one exchange, then it exits
+ *            ├─ tracker queries, up to sixteen: one exchange, then it exits
+ *            └─ finisher, one at a time: hashes a file as a whole, puts it onto the disk
  *
  * One loop around poll, for all files: what becomes of one file is in download.c, which
  * chunk is asked of whom in swarm.c and its neighbours (peers.h), and what becomes of what
@@ -24,6 +25,7 @@
 #include "base/retry.h"
 #include "fetch/checkers.h"
 #include "fetch/download.h"
+#include "fetch/finisher.h"
 #include "fetch/intake.h"
 #include "fetch/progress.h"
 #include "fetch/share.h"
@@ -48,11 +50,32 @@ static struct download *downloads;	/* of all files; and in the same places: */
 static struct entry *entries;
 static int64_t *due_ms;			/* when it is to be looked after; NEVER if it isn't running. An
 					 * array of its own: it is gone through in each round. */
-static size_t file_count, running;
+static size_t file_count;
+static size_t running;			/* so many of them */
 
 static int exit_status;			/* what the first failure makes it */
 static int64_t good_ms;			/* when a chunk of any file was last verified, or all began */
 static int64_t busy_since_ms;		/* when poll last returned */
+
+/* Files that wait for their turn. */
+struct queue {
+	size_t file[FILES_MAX];		/* a ring */
+	size_t first, count;
+};
+
+static void queue_put(struct queue *q, size_t file)
+{
+	q->file[(q->first + q->count++) % FILES_MAX] = file;
+}
+
+static size_t queue_take(struct queue *q)
+{
+	size_t file = q->file[q->first];
+
+	q->first = (q->first + 1) % FILES_MAX;
+	q->count--;
+	return file;
+}
 
 static void fail_with(int status)
 {
@@ -136,21 +159,19 @@ static void divide_connections(void)
 
 static struct download *askers[QUERIES_MAX];
 static size_t asker_count;
-static size_t queue[FILES_MAX];		/* of files that wait: a ring */
-static size_t queue_first, queue_count;
+static struct queue to_ask;
 
 static void wait_to_ask(size_t i)
 {
-	queue[(queue_first + queue_count++) % FILES_MAX] = i;
+	queue_put(&to_ask, i);
 	entries[i].queued = true;
 }
 
 /* Those that wait longest ask first. */
 static void let_ask(void)
 {
-	for (; queue_count > 0 && asker_count < QUERIES_MAX; queue_count--) {
-		size_t i = queue[queue_first];
-		queue_first = (queue_first + 1) % FILES_MAX;
+	while (to_ask.count > 0 && asker_count < QUERIES_MAX) {
+		size_t i = queue_take(&to_ask);
 		entries[i].queued = false;
 		if (!downloads[i].running)
 			continue;
@@ -211,11 +232,6 @@ static size_t shown_count;
 static uint64_t shown_bytes;		/* that are held, and */
 static size_t shown_peers;		/* connected to, of all of these */
 
-static void show_downloads(void)
-{
-	progress_begin("downloading", shown, shown_count, shown_bytes);
-}
-
 /* Counts what the file has now. */
 static void count_in(const struct download *d)
 {
@@ -229,6 +245,68 @@ static void count_in(const struct download *d)
 	entry->peers_shown = peers;
 }
 
+/* ---- what has stopped ---------------------------------------------------------------- */
+
+static struct queue to_finish;
+static struct download *finishing;	/* what the finisher is at, or NULL */
+static struct finisher finisher = {.from = -1};
+
+static void end(struct download *d, int finished)
+{
+	progress_end();
+	fail_with(download_end(d, clock_ms(), finished));
+}
+
+/* What the finisher does is shown once nothing else is. */
+static void show_finishing(void)
+{
+	if (running == 0)
+		progress_begin_one(finisher.whole ? "verifying" : "syncing", finishing->file, finisher.hashed);
+}
+
+/* One is finished after the other: together, they would read the disk in turns. */
+static void finish(void)
+{
+	while (finishing != NULL || to_finish.count > 0) {
+		if (finishing == NULL) {
+			finishing = &downloads[queue_take(&to_finish)];
+			bool whole = finishing->options->verify_whole && finishing->status == EXIT_DONE;
+			finisher_begin(&finisher, finishing->file, whole);
+			show_finishing();
+		}
+		if (finisher.from >= 0)
+			return;
+		end(finishing, finisher.status);
+		finisher_end(&finisher);
+		finishing = NULL;
+	}
+}
+
+/* Nothing more is to come for this file. */
+static void stop(struct download *d)
+{
+	size_t i = (size_t)(d - downloads);
+
+	download_stop(d, clock_ms());
+	due_ms[i] = NEVER;
+	entries[i].shown->wanted = NULL;
+	share_soon = true;
+	forget_askers();
+	list_links(d);
+	count_in(d);
+	queue_put(&to_finish, i);
+	if (--running == 0 && finishing != NULL)
+		show_finishing();
+}
+
+static void show(void)
+{
+	if (running > 0)
+		progress_show(shown_bytes, (int)shown_peers);
+	else
+		progress_checked(NULL, finisher.hashed);
+}
+
 /* With -o - there is one file. */
 static struct outlet *outlet_of_first(void)
 {
@@ -239,7 +317,7 @@ static struct outlet *outlet_of_first(void)
 
 /* What is polled for. A place that isn't used has the descriptor -1, which poll passes
  * over. */
-enum {NEWS, OUTLET, CHECKERS, QUERIES = CHECKERS + CHECKERS_MAX,
+enum {NEWS, OUTLET, FINISHER, CHECKERS, QUERIES = CHECKERS + CHECKERS_MAX,
       PLACES = QUERIES + QUERIES_MAX + SWARM_CONNECTED_MAX};
 
 struct polled {
@@ -265,6 +343,7 @@ static void poll_for_all(struct polled *polled, int news)
 
 	place[NEWS] = (struct pollfd){.fd = news, .events = POLLIN};
 	place[OUTLET] = (struct pollfd){.fd = outlet_of_first()->from, .events = POLLIN};
+	place[FINISHER] = (struct pollfd){.fd = finisher.from, .events = POLLIN};
 	checkers_poll(&place[CHECKERS]);
 	polled->count = QUERIES;
 	for (size_t i = 0; i < asker_count; i++)
@@ -313,7 +392,7 @@ static int64_t next_event_ms(const struct fetch_options *options)
 	next = progress_next_ms(next);
 	next = intake_next_ms(now, next);
 	next = clock_earlier(next, share_due_ms());
-	if (options->give_up_s > 0)
+	if (options->give_up_s > 0 && running > 0)
 		next = clock_earlier(next, good_ms + (int64_t)options->give_up_s * 1000);
 	for (size_t i = 0; i < file_count; i++)
 		next = clock_earlier(next, due_ms[i]);
@@ -358,6 +437,8 @@ static void wait_and_handle(const struct fetch_options *options)
 			download_read_outlet(&downloads[0]);
 			touch(&downloads[0]);
 		}
+		if (polled.place[FINISHER].revents != 0)
+			finisher_read(&finisher);
 		checkers_take(&polled.place[CHECKERS]);
 		for (size_t i = 0; i < asker_count; i++)
 			if (polled.place[QUERIES + i].revents != 0) {
@@ -371,20 +452,6 @@ static void wait_and_handle(const struct fetch_options *options)
 	excuse_peers();
 }
 
-static void end(struct download *d)
-{
-	progress_end();
-	fail_with(download_end(d, clock_ms()));
-	due_ms[d - downloads] = NEVER;
-	entries[d - downloads].shown->wanted = NULL;
-	share_soon = true;
-	forget_askers();
-	list_links(d);
-	count_in(d);
-	if (--running > 0 && d->options->verify_whole)
-		show_downloads();	/* again */
-}
-
 static void look_after(size_t i)
 {
 	struct download *d = &downloads[i];
@@ -394,7 +461,7 @@ static void look_after(size_t i)
 	if (d->good_ms > good_ms)
 		good_ms = d->good_ms;
 	if (download_is_over(d)) {
-		end(d);
+		stop(d);
 		return;
 	}
 	count_in(d);
@@ -428,8 +495,9 @@ static void look_after_all(const struct fetch_options *options)
 	for (size_t i = 0; i < file_count; i++)
 		if (due_ms[i] <= now)
 			look_after(i);
-	if (gives_up(options))
+	if (running > 0 && gives_up(options))
 		give_up_all();
+	finish();
 	let_ask();
 	if (now >= share_due_ms())
 		divide_connections();
@@ -438,11 +506,12 @@ static void look_after_all(const struct fetch_options *options)
 static void fetch_all(const struct fetch_options *options)
 {
 	good_ms = busy_since_ms = clock_ms();
-	show_downloads();
+	if (running > 0)
+		progress_begin("downloading", shown, shown_count, shown_bytes);
 	divide_connections();
 	look_after_all(options);
-	while (running > 0) {
-		progress_show(shown_bytes, (int)shown_peers);
+	while (running > 0 || finishing != NULL) {
+		show();
 		wait_and_handle(options);
 		look_after_all(options);
 	}
@@ -457,6 +526,8 @@ static void begin_all(struct datafile files[], const struct fetch_options *optio
 		fail_with(download_begin(downloads, i, files, options));
 		due_ms[i] = downloads[i].running ? 0 : NEVER;
 		running += downloads[i].running;
+		if (downloads[i].stopped)
+			queue_put(&to_finish, i);
 	}
 	for (size_t i = 0; i < file_count; i++) {
 		struct download *d = &downloads[i];
@@ -487,8 +558,7 @@ int fetch_files(struct datafile files[], size_t count, const struct fetch_option
 		download_check(&files[i], options);
 	begin_all(files, options);
 	checkers_begin(files, options->check_workers, take_checked, lose_checker);
-	if (running > 0)
-		fetch_all(options);
+	fetch_all(options);
 	checkers_end();
 	munmap(downloads, count * sizeof *downloads);
 	free(entries);

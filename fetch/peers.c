@@ -441,10 +441,15 @@ int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uin
 	return 0;
 }
 
-void swarm_end(struct swarm *s, int64_t now_ms)
+void swarm_leave(struct swarm *s, int64_t now_ms)
 {
 	for (size_t i = 0; i < s->count; i++)
 		swarm_disconnect(s, &s->peers[i], now_ms);
+}
+
+void swarm_end(struct swarm *s, int64_t now_ms)
+{
+	swarm_leave(s, now_ms);
 	choice_end(&s->choice);
 	munmap(s->peers, PEERS_SIZE);
 }

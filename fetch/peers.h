@@ -90,6 +90,9 @@ int swarm_begin(struct swarm *s, uint64_t length, uint64_t chunk_size, const uin
 		const struct swarm_options *options);
 void swarm_end(struct swarm *s, int64_t now_ms);
 
+/* Disconnects from all, for good. */
+void swarm_leave(struct swarm *s, int64_t now_ms);
+
 /* Adds the peers that the tracker names, as far as there can be any at their addresses
  * and there is room, or somebody with a lesser lot to forget. Returns how many of them can be
  * used; *news tells whether there was room for one that was not known before. */

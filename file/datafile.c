@@ -484,12 +484,29 @@ bool datafile_is_intact(const struct datafile *d)
 	return false;
 }
 
+bool datafile_is_to_sync(const struct datafile *d)
+{
+	return !d->was_synced && (d->sync || (d->is_device && d->written));
+}
+
+int datafile_sync(const struct datafile *d)
+{
+	if (!datafile_is_to_sync(d))
+		return 0;
+	return sync_file(d->fd) < 0 || (!d->is_device && sync_folder(d->path) < 0) ? -1 : 0;
+}
+
+void datafile_set_synced(struct datafile *d, int error)
+{
+	d->was_synced = true;
+	d->sync_error = error;
+}
+
 /* The stamp is taken after close(2): a file on another machine gets its time of writing
  * when the last bytes go there. */
 int datafile_close(struct datafile *d)
 {
-	bool sync = d->sync || (d->is_device && d->written);
-	int why = sync && (sync_file(d->fd) < 0 || (!d->is_device && sync_folder(d->path) < 0)) ? errno : 0;
+	int why = datafile_sync(d) < 0 ? errno : d->sync_error;
 	struct stat st;
 
 	/* A checker or a query to the tracker may have a copy of it, and keep the lock for a while. */

@@ -39,6 +39,8 @@ struct datafile {
 	bool is_device;		/* a block device: it has its length, and nothing is known of its zeros */
 	bool sync;		/* the caller's wish: what is called complete is on the disk */
 	bool written;		/* by this process */
+	bool was_synced;	/* by another process, and */
+	int sync_error;		/* what came of that (an errno), or 0 */
 	bool empty;		/* held no byte when it was opened: there is nothing to check */
 	bool too_long;		/* longer than it should be, when it was opened */
 	bool marked;		/* it ends in the mark of a file that may hold bytes of ours alone */
@@ -123,10 +125,19 @@ bool datafile_is_new_from(const struct datafile *d, uint64_t offset);
  * else may have cut or removed it. Says so. */
 bool datafile_is_intact(const struct datafile *d);
 
-/* Closes d->fd, with d->sync when its bytes and its name are on the disk: what the file
- * holds then is what others find. From now on changes by
- * others are noticed. Returns 0; or -1 after a message: bytes that were written may be
- * lost, and the file is. */
+/* With d->sync, and for a device that was written to, waits until its bytes and its name are on
+ * the disk; unless that was done. Returns 0; or -1 with errno: some may be lost. */
+int datafile_sync(const struct datafile *d);
+
+/* Whether datafile_sync has something to do. */
+bool datafile_is_to_sync(const struct datafile *d);
+
+/* Another process has called datafile_sync, with this errno, or 0. */
+void datafile_set_synced(struct datafile *d, int error);
+
+/* Closes d->fd, after datafile_sync: what the file holds then is what others find. From now on
+ * changes by others are noticed. Returns 0; or -1 after a message: bytes that were written may
+ * be lost, and the file is. */
 int datafile_close(struct datafile *d);
 
 /* ---- serving ---- */

@@ -4,13 +4,16 @@ strace delays the calls, or has them fail. Where it can't, these tests are skipp
 """
 
 import functools
+import os
 import shutil
+import signal
 import subprocess
 import time
 import unittest
 
 from scripted import FetchCase, Scripted, send, send_and_hang_up
-from support import IS_PORTABLE, LOOPBACK, PROGRAMS, Peer, operands, pause
+from support import IS_PORTABLE, LOOPBACK, PROGRAMS, WAIT, Peer, operands, pause, wait_until
+from test_files import Directory
 
 POLL = "/^p?poll(_time64)?$"  # whatever the C library calls it here
 FORK = "/^(clone3?|v?fork)$"
@@ -37,14 +40,14 @@ class Faulty(FetchCase):
         if not can_inject():
             self.skipTest("there is no strace here that has system calls fail")
 
-    def start_faulty(self, calls, what, *options, peers=(), only_at=None):
+    def start_faulty(self, calls, what, *options, peers=(), tracker=None, only_at=None):
         """Start to fetch the file from these peers; what is done to these calls, in each process by itself."""
         for peer in peers:
             options += ("-p", peer.name)
         trace = ["strace", "-f", "-qq", "-o", self.scratch / "trace", "-e", f"trace={calls}",
                  "-e", f"inject={calls}:{what}", *(["-P", only_at] if only_at else [])]
         return self.start([*trace, PROGRAMS / "cascade", "-c", *options,
-                           *operands(self.file, None, (LOOPBACK, 0))])
+                           *operands(self.file, tracker, (LOOPBACK, 0))])
 
     def assert_completed(self, program):
         self.assertEqual(program.wait(), 0, program.stderr)
@@ -76,6 +79,26 @@ class OwnDisk(Faulty):
 
     def test_a_write_of_large_chunks_takes_long(self):
         self.assert_nobody_is_blamed(*(("pwrite64", "5") if IS_PORTABLE else ("splice", "10")), 100_000)
+
+
+class Finishing(Faulty):
+    def test_the_others_are_fetched_while_one_goes_onto_the_disk(self):
+        slow, other = self.file = [self.describe_file(name, 30_500, 1000) for name in ("slow", "other")]
+        slow.path.write_bytes(slow.data[:1000])  # a new one goes there also when its first chunk is verified
+
+        def send_later(peer, connection, number):
+            wait_until(lambda: slow.path.read_bytes() == slow.data, "the first file is there")
+            pause(0.05)
+            peer.send_chunk(connection, number)
+        peers = Scripted(self, slow), Scripted(self, other, send, *[send_later] * 30)
+        program = self.start_faulty("fsync", f"delay_enter={WAIT}000000", "--fsync",
+                                    tracker=Directory(self, *peers).address, only_at=slow.path)
+        wait_until(lambda: other.path.exists() and other.path.read_bytes() == other.data, "the other is there")
+        self.assertNotIn("complete", program.stderr)
+        cascade, = program.children()
+        for pid in cascade.pid, program.pid:  # the delay is long, and strace would wait
+            os.kill(pid, signal.SIGKILL)
+        program.wait()
 
 
 class Liveliness(Faulty):
