@@ -160,7 +160,7 @@ void swarm_chunk_wasted(struct swarm *s, uint64_t chunk, uint64_t bytes);
 /* ---- for swarm.c, ahead.c, slow.c and twins.c ------------------------------- */
 
 #define PEERS_MAX 192		/* known at a time, of a file */
-#define SHARERS_MAX 64		/* connected to, of those that fetch as we do */
+#define SHARERS_MAX 16		/* connected to, of those that fetch as we do */
 #define PEER_REFUSALS_MAX 64	/* in a row: it is of no use now */
 #define PEER_SLOW_MS 1000	/* a response may take, before its peer can be found too slow; --timeout scales it */
 
