@@ -265,7 +265,7 @@ static void show_finishing(void)
 }
 
 /* One is finished after the other: together, they would read the disk in turns. */
-static void finish(void)
+static void finish_stopped(void)
 {
 	while (finishing != NULL || to_finish.count > 0) {
 		if (finishing == NULL) {
@@ -497,7 +497,7 @@ static void look_after_all(const struct fetch_options *options)
 			look_after(i);
 	if (running > 0 && gives_up(options))
 		give_up_all();
-	finish();
+	finish_stopped();
 	let_ask();
 	if (now >= share_due_ms())
 		divide_connections();

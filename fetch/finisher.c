@@ -21,7 +21,7 @@ struct report {
 	int sync_error;		/* why it may not be on the disk, or 0 */
 };
 
-static struct report finish(struct datafile *d, bool whole, void (*progress)(void *arg, uint64_t bytes), void *arg)
+static struct report finish_file(struct datafile *d, bool whole, void (*progress)(void *arg, uint64_t bytes), void *arg)
 {
 	struct report r = {.over = true, .right = 1};
 
@@ -32,7 +32,7 @@ static struct report finish(struct datafile *d, bool whole, void (*progress)(voi
 	return r;
 }
 
-static void take(struct finisher *f, const struct report *r)
+static void take_report(struct finisher *f, const struct report *r)
 {
 	datafile_set_synced(f->file, r->sync_error);
 	f->status = r->right == 1 ? EXIT_DONE : r->right == 0 ? EXIT_METAFILE : EXIT_UNABLE;
@@ -56,7 +56,7 @@ static void tell(void *to, uint64_t hashed)
 
 static _Noreturn void run_finisher(struct datafile *d, bool whole, int to)
 {
-	struct report r = finish(d, whole, tell, &to);
+	struct report r = finish_file(d, whole, tell, &to);
 
 	_exit(io_write(to, &r, sizeof r) < 0 ? EXIT_FAILURE : EXIT_SUCCESS);
 }
@@ -84,8 +84,8 @@ void finisher_begin(struct finisher *f, struct datafile *d, bool whole)
 		return;
 	}
 	f->from = -1;	/* then the other files have to wait */
-	struct report r = finish(d, whole, show_nothing, NULL);
-	take(f, &r);
+	struct report r = finish_file(d, whole, show_nothing, NULL);
+	take_report(f, &r);
 }
 
 void finisher_end(struct finisher *f)
@@ -110,7 +110,7 @@ void finisher_read(struct finisher *f)
 		r = (struct report){.over = true};
 		f->status = EXIT_UNABLE;
 	} else if (r.over) {
-		take(f, &r);
+		take_report(f, &r);
 	}
 	f->hashed = r.hashed;
 	if (r.over) {
