@@ -43,14 +43,15 @@ ALARMING = re.compile(r"Sanitizer|runtime error:|killed by signal (?!9 |15 )|has
 
 def wait_until(condition, what, timeout=WAIT):
     """Wait until condition() is true, and return its value."""
-    deadline = time.monotonic() + timeout
+    begun = time.monotonic()
     while True:
         value = condition()
         if value:
             return value
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - begun
+        if waited > timeout:
             raise AssertionError(f"waited {timeout} s in vain: {what}")
-        time.sleep(0.005)
+        time.sleep(min(max(0.005, waited / 20), 0.05))
 
 
 def pause(seconds):
