@@ -69,11 +69,19 @@ static void show_nothing(void *unused, uint64_t hashed)
 	(void)hashed;
 }
 
+/* Without a process; the other files have to wait. */
+static void finish_here(struct finisher *f)
+{
+	struct report r = finish_file(f->file, f->whole, show_nothing, NULL);
+
+	take_report(f, &r);
+}
+
 void finisher_begin(struct finisher *f, struct datafile *d, bool whole)
 {
 	int to;
 
-	*f = (struct finisher){.file = d, .from = -1, .whole = whole, .hashed = whole ? 0 : d->meta.length};
+	*f = (struct finisher){.file = d, .whole = whole, .from = -1, .hashed = whole ? 0 : d->meta.length};
 	if (!whole && !datafile_is_to_sync(d))
 		return;
 	f->pid = process_fork_piped("finisher", &f->from, &to);
@@ -83,9 +91,8 @@ void finisher_begin(struct finisher *f, struct datafile *d, bool whole)
 		close(to);
 		return;
 	}
-	f->from = -1;	/* then the other files have to wait */
-	struct report r = finish_file(d, whole, show_nothing, NULL);
-	take_report(f, &r);
+	f->from = -1;
+	finish_here(f);
 }
 
 void finisher_end(struct finisher *f)
@@ -103,18 +110,16 @@ void finisher_end(struct finisher *f)
 void finisher_read(struct finisher *f)
 {
 	struct report r;
+	bool lives = io_read(f->from, &r, sizeof r) == sizeof r;
 
-	if (io_read(f->from, &r, sizeof r) != sizeof r) {
-		log_warnx("%s: the finisher has died; the file's chunks are verified, and no more is known",
-			  f->file->path);
-		r = (struct report){.over = true};
-		f->status = EXIT_UNABLE;
-	} else if (r.over) {
+	if (lives && !r.over) {
+		f->hashed = r.hashed;
+		return;
+	}
+	close(f->from);
+	f->from = -1;
+	if (lives)
 		take_report(f, &r);
-	}
-	f->hashed = r.hashed;
-	if (r.over) {
-		close(f->from);
-		f->from = -1;
-	}
+	else
+		finish_here(f);
 }

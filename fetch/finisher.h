@@ -23,13 +23,14 @@ struct finisher {
 };
 
 /* Begins with that file; hashes it if `whole`. Where nothing is to be done, or no process can be
- * started for it, all is done at once, and f->from is -1. finisher_end ends the process, at
- * work or not. */
+ * started for it, all is done at once, and f->from is -1. finisher_end ends the process, if it
+ * lives. */
 void finisher_begin(struct finisher *f, struct datafile *d, bool whole);
 void finisher_end(struct finisher *f);
 
-/* Takes what it has said, when poll tells of it. When that was all, f->from is -1, f->status is
- * EXIT_DONE or another one, after a message, and datafile_close knows what became of --fsync. */
+/* Takes what it has said, when poll tells of it; if it has died, does its work. When that was all,
+ * f->from is -1, f->status is EXIT_DONE or another one, after a message, and datafile_close knows
+ * what became of --fsync. */
 void finisher_read(struct finisher *f);
 
 #endif

@@ -149,8 +149,11 @@ static void test_it_dies(void)
 {
 	begin();
 	all_are_doomed = true;
-	CHECK(finish(true) == EXIT_UNABLE);
+	CHECK(finish(true) == EXIT_DONE);
 	CHECK(datafile_close(&d) == 0 && !atomic_load(d.lost));
+	begin();
+	put_at(0, want + 1, 1);
+	CHECK(finish(true) == EXIT_METAFILE && datafile_close(&d) == 0);
 	end();
 }
 
