@@ -271,7 +271,8 @@ void outlet_end(struct outlet *o)
 		if (!o->done)
 			kill(o->writer, SIGKILL);
 		process_wait(o->writer);
-		close(o->to);
+		if (o->to >= 0)
+			close(o->to);
 		if (o->from >= 0)
 			close(o->from);
 	}
@@ -280,15 +281,21 @@ void outlet_end(struct outlet *o)
 
 /* ---- while it arrives ---------------------------------------------------------------- */
 
-/* If the pipe is full, the writer will look. If it has ended, outlet_read learns why. */
-int outlet_wake(const struct outlet *o)
+/* If the pipe is full, the writer will look. If it has ended, or ends now because nobody will
+ * write to it, outlet_read learns why. */
+int outlet_wake(struct outlet *o)
 {
 	ssize_t n = 1;
 
 	while (o->to >= 0 && (n = write(o->to, "", 1)) < 0 && errno == EINTR)
 		;
-	if (n == 1 || errno == EAGAIN || errno == EWOULDBLOCK || errno == EPIPE)
+	if (n == 1 || errno == EAGAIN || errno == EWOULDBLOCK)
 		return 0;
+	if (errno == EPIPE) {
+		close(o->to);
+		o->to = -1;
+		return 0;
+	}
 	log_warn("%s: the writer can't be told that there is more", o->file->path);
 	return -1;
 }
