@@ -260,7 +260,7 @@ static void end(struct download *d, int finished)
 /* What the finisher does is shown once nothing else is. */
 static void show_finishing(void)
 {
-	if (running == 0)
+	if (running == 0 && finisher.from >= 0)
 		progress_begin_one(finisher.whole ? "verifying" : "syncing", finishing->file, finisher.hashed);
 }
 
@@ -295,7 +295,7 @@ static void stop(struct download *d)
 	list_links(d);
 	count_in(d);
 	queue_put(&to_finish, i);
-	if (--running == 0 && finishing != NULL)
+	if (--running == 0)
 		show_finishing();
 }
 

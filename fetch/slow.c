@@ -16,6 +16,7 @@
 #define HOPELESS_S 60		/* and so long to go, and it is left though nobody is known to have the chunk */
 #define QUIET_MS 500		/* without a byte: from then on poll tells of any, not only of many at a time */
 #define TWIN_SILENCE_MS 1000	/* for a twin: the peer may have no room for it */
+#define SLOW_TRIES 6		/* of a peer that has not delivered in time yet, each after a longer rest */
 #define REST_MS 1000		/* after it made us wait */
 #define UNKNOWN_RATE (1u << 20)	/* bytes a second that a peer is thought to deliver that has not delivered yet */
 
@@ -62,13 +63,13 @@ static double expected_rate(const struct peer *p)
 
 /* Whether the peer has nothing to do, and can be asked for a chunk that another has. One
  * that has refused a chunk since it last had one may do so again; one that has no
- * connection must have delivered something, or been too slow only once: it may have had no
- * more than a moment to begin. */
+ * connection must have delivered something, or been too slow only a few times: it may have had
+ * no more than a moment to begin, or be on a busy machine. */
 static bool can_take_over(const struct swarm *s, const struct peer *p, uint64_t chunk, int64_t now_ms)
 {
 	size_t region = wanted_region(&s->choice.wanted, chunk);
 
-	return (peer_is_connected(p) || p->rate > 0 || (p->slow && p->failures == 1)) &&
+	return (peer_is_connected(p) || p->rate > 0 || (p->slow && p->failures <= SLOW_TRIES)) &&
 	       !p->connection.connecting && !p->banned && p->connection.asked_count == 0 &&
 	       p->unchecked == 0 && p->rest_until_ms <= now_ms &&
 	       choice_may_have(&s->choice, &p->holding, chunk) &&

@@ -91,6 +91,16 @@ class SlowPeers(FetchCase):
                 self.file = self.describe_file(name.replace(" ", "-"), 4 << 20, 64 << 10)
                 self.assert_not_held_up(send, way, of=8)
 
+    def test_a_good_one_that_was_too_slow_twice(self):
+        """Each time it had a second or more, and the others drip."""
+        def too_late(peer, connection, number):
+            self.over.wait(5)
+            return HANG_UP
+        self.file = self.describe_file("data", 1 << 20, 1 << 20)
+        good = Scripted(self, self.file, too_late, too_late, send)
+        self.fetch_from(*[Scripted(self, self.file, self.drip(256, 0.25)) for _ in range(3)], good, options=["-q"])
+        self.assertGreater(len(good.requests), 2)
+
     def test_one_that_takes_its_time_to_begin(self):
         """It is left for another after a moment, as long as there is one; then it is asked again.
         Who is asked first is a matter of chance, so there are several downloads at a time."""
