@@ -19,6 +19,17 @@ from support import CHUNK_RESPONSE, chunk_request, receive
 LOAD = Path(os.environ.get("CASCADE_LOAD", ROOT / "build" / "bench" / "load"))
 
 
+def wait_until_accepted(address, seconds=60):
+    """Wait until who listens there has accepted all connections, as far as the system tells."""
+    deadline = time.monotonic() + seconds
+    listening = re.compile(rf":{address[1]:04X} \S+ 0A \S+:([0-9A-F]+) ")
+    while time.monotonic() < deadline:
+        waiting = listening.search(Path("/proc/net/tcp").read_text())
+        if waiting is None or int(waiting[1], 16) == 0:
+            return
+        time.sleep(0.05)
+
+
 class Result:
     """One line of build/bench/load. Times are in milliseconds."""
 
@@ -125,7 +136,7 @@ class Crawling(Crowd):
 
     def run(self):
         crawlers = [self.connect(receive_buffer=2048) for _ in range(self.count)]
-        time.sleep(0.5)
+        wait_until_accepted(self.address)
         for number, connection in enumerate(crawlers):
             self.attempt(connection.send, chunk_request(self.file.hash, number % self.file.count))
         self.ready.set()

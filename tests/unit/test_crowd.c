@@ -127,5 +127,6 @@ int main(void)
 	RUN(test_of_those_that_hold_parts_some_stay);
 	RUN(test_who_holds_everything_stays);
 	RUN(test_who_refuses_again_and_again_makes_room);
+	swarm_end(&swarm, now);
 	return unit_result();
 }
