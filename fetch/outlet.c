@@ -271,8 +271,7 @@ void outlet_end(struct outlet *o)
 		if (!o->done)
 			kill(o->writer, SIGKILL);
 		process_wait(o->writer);
-		if (o->to >= 0)
-			close(o->to);
+		close(o->to);
 		if (o->from >= 0)
 			close(o->from);
 	}
@@ -281,9 +280,9 @@ void outlet_end(struct outlet *o)
 
 /* ---- while it arrives ---------------------------------------------------------------- */
 
-/* If the pipe is full, the writer will look. If it has ended, or ends now because nobody will
- * write to it, outlet_read learns why. */
-int outlet_wake(struct outlet *o)
+/* If the pipe is full, the writer will look. If it has ended, outlet_read learns why; and if it
+ * can't be told, it is ended. */
+int outlet_wake(const struct outlet *o)
 {
 	ssize_t n = 1;
 
@@ -292,8 +291,7 @@ int outlet_wake(struct outlet *o)
 	if (n == 1 || errno == EAGAIN || errno == EWOULDBLOCK)
 		return 0;
 	if (errno == EPIPE) {
-		close(o->to);
-		o->to = -1;
+		kill(o->writer, SIGKILL);
 		return 0;
 	}
 	log_warn("%s: the writer can't be told that there is more", o->file->path);

@@ -42,7 +42,7 @@ int outlet_begin(struct outlet *o, struct datafile *d, struct choice *c);
 void outlet_end(struct outlet *o);
 
 /* Tells the writer that more chunks are held than before. Returns 0; or -1 after a message. */
-int outlet_wake(struct outlet *o);
+int outlet_wake(const struct outlet *o);
 
 /* Whether all that may be asked for is held, so that nothing comes until the reader has taken some. */
 bool outlet_waits(struct outlet *o);
