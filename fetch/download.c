@@ -162,8 +162,7 @@ static int begin(struct download all[], size_t i)
 		return EXIT_UNABLE;
 	if (!complete && (status = take_local(file, options)) != EXIT_DONE)
 		return status;
-	all[i].stopped = datafile_missing_bytes(file) == 0 && !(file->temporary && file->meta.length > 0);
-	if (all[i].stopped)
+	if (datafile_missing_bytes(file) == 0 && !(file->temporary && file->meta.length > 0))
 		return EXIT_DONE;
 	return fits(all, i) ? begin_to_ask(&all[i], (uint32_t)i) : EXIT_FULL;
 }
@@ -403,7 +402,6 @@ void download_stop(struct download *d, int64_t now_ms)
 	asking_end(&d->asking);
 	swarm_leave(&d->swarm, now_ms);
 	d->running = false;
-	d->stopped = true;
 }
 
 int download_end(struct download *d, int64_t now_ms, int finished)
@@ -418,6 +416,5 @@ int download_end(struct download *d, int64_t now_ms, int finished)
 		say_all_there(d->file);
 	if (d->asked)
 		swarm_end(&d->swarm, now_ms);
-	d->stopped = false;
 	return status;
 }

@@ -21,8 +21,7 @@ struct download {
 	struct arrival arrival;
 	struct outlet outlet;
 	bool running;			/* something is to come */
-	bool stopped;			/* nothing is to come any more, and it is not yet ended */
-	int status;			/* of one that has stopped, as an exit status */
+	int status;			/* how it has gone, as an exit status, when nothing is to come any more */
 	int64_t good_ms;		/* when a chunk was last verified, or it began */
 
 	/* Only download.c uses these. */
@@ -42,8 +41,8 @@ struct download {
 void download_check(struct datafile *d, const struct fetch_options *options);
 
 /* Makes all[i] ready to fetch what is missing of files[i], after those before it. Returns an exit
- * status. After EXIT_DONE, all[i].running tells that something is missing, or all[i].stopped that
- * nothing is; otherwise it can't be fetched, and a message has said why. */
+ * status. After EXIT_DONE, all[i].running tells whether anything is missing: if not, download_end
+ * is next. Otherwise it can't be fetched, and a message has said why. */
 int download_begin(struct download all[], size_t i, struct datafile files[],
 		   const struct fetch_options *options);
 
@@ -77,7 +76,7 @@ uint64_t download_held_bytes(const struct download *d);
  * EXIT_DONE, all is there. */
 void download_stop(struct download *d, int64_t now_ms);
 
-/* Ends one that has stopped, and says how it has gone: if all is there, what the finisher has
+/* Ends one to which nothing is to come, and says how it has gone: if all is there, what the finisher has
  * found counts too. Returns an exit status. */
 int download_end(struct download *d, int64_t now_ms, int finished);
 

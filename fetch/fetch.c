@@ -50,8 +50,7 @@ static struct download *downloads;	/* of all files; and in the same places: */
 static struct entry *entries;
 static int64_t *due_ms;			/* when it is to be looked after; NEVER if it isn't running. An
 					 * array of its own: it is gone through in each round. */
-static size_t file_count;
-static size_t running;			/* so many of them */
+static size_t file_count, running;
 
 static int exit_status;			/* what the first failure makes it */
 static int64_t good_ms;			/* when a chunk of any file was last verified, or all began */
@@ -523,10 +522,11 @@ static void fetch_all(const struct fetch_options *options)
 static void begin_all(struct datafile files[], const struct fetch_options *options)
 {
 	for (size_t i = 0; i < file_count; i++) {
-		fail_with(download_begin(downloads, i, files, options));
+		int status = download_begin(downloads, i, files, options);
+		fail_with(status);
 		due_ms[i] = downloads[i].running ? 0 : NEVER;
 		running += downloads[i].running;
-		if (downloads[i].stopped)
+		if (status == EXIT_DONE && !downloads[i].running)
 			queue_put(&to_finish, i);
 	}
 	for (size_t i = 0; i < file_count; i++) {

@@ -21,7 +21,8 @@ struct report {
 	int sync_error;		/* why it may not be on the disk, or 0 */
 };
 
-static struct report finish_file(struct datafile *d, bool whole, void (*progress)(void *arg, uint64_t bytes), void *arg)
+static struct report finish_file(struct datafile *d, bool whole, void (*progress)(void *arg, uint64_t bytes),
+				 void *arg)
 {
 	struct report r = {.over = true, .right = 1};
 

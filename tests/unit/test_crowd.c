@@ -4,6 +4,7 @@
 
 #include <stdlib.h>
 
+#include "dial_common.h"
 #include "unit.h"
 
 enum { CHUNK = 1000, CHUNKS = 100, CROWD = SHARERS_MAX + 20, TICK_MS = 50 };
@@ -20,29 +21,6 @@ int connection_open(struct connection *c, struct address to, int64_t now_ms)
 	connection_begin(c, (int)to.port, now_ms);
 	c->connecting = true;
 	return 0;
-}
-
-int connection_made(struct connection *c, int64_t now_ms)
-{
-	(void)now_ms;
-	c->connecting = false;
-	return 0;
-}
-
-void connection_close(struct connection *c)
-{
-	connection_free(c);
-}
-
-int connection_send(struct connection *c)
-{
-	c->out_used = c->out_sent = 0;
-	return 0;
-}
-
-void connection_wake_at(struct connection *c, size_t bytes)
-{
-	c->wake_bytes = bytes;
 }
 
 /* ---- what happens -------------------------------------------------------------- */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "dial_common.h"
 #include "unit.h"
 
 enum { CHUNK = 1000, CHUNKS = 100 };
@@ -13,20 +14,6 @@ enum { NOW = 1000000 };
 
 static const uint8_t hash[SHA256_HASH_SIZE];
 static struct swarm s;
-
-/* ---- in place of fetch/dial.c -------------------------------------------------- */
-
-int connection_made(struct connection *c, int64_t now_ms)
-{
-	(void)now_ms;
-	c->connecting = false;
-	return 0;
-}
-
-void connection_close(struct connection *c)
-{
-	connection_free(c);
-}
 
 /* ---- a swarm ------------------------------------------------------------------- */
 

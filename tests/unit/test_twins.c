@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "dial_common.h"
 #include "unit.h"
 
 #define TICK_MS 5
@@ -43,29 +44,6 @@ int connection_open(struct connection *c, struct address to, int64_t now_ms)
 	connection_begin(c, ++fd, now_ms);
 	c->connecting = true;
 	return 0;
-}
-
-int connection_made(struct connection *c, int64_t now_ms)
-{
-	c->connecting = false;
-	c->round_trip_ms = now_ms - c->heard_ms;
-	return 0;
-}
-
-void connection_close(struct connection *c)
-{
-	connection_free(c);
-}
-
-int connection_send(struct connection *c)
-{
-	c->out_used = c->out_sent = 0;
-	return 0;
-}
-
-void connection_wake_at(struct connection *c, size_t bytes)
-{
-	c->wake_bytes = bytes;
 }
 
 /* ---- what happens -------------------------------------------------------------- */
