@@ -58,8 +58,10 @@ int report_end(const struct datafile files[], size_t count)
 {
 	for (size_t i = 0; i < count; i++) {
 		uint64_t held = held_count(files[i].held);
-		if (atomic_load(files[i].lost))
+		if (atomic_load(files[i].lost)) {
+			log_warnx("%s: ended; it was given up before", files[i].path);
 			return EXIT_UNABLE;
+		}
 		if (held == files[i].meta.chunks)
 			continue;
 		log_warnx("%s: ended with %llu of %llu chunk%s held; the same command goes on", files[i].path,

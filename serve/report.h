@@ -16,8 +16,7 @@ void report_status(const struct datafile files[], size_t count);
 void report_counts(void);
 
 /* Returns the exit status of a peer that is told to end (base/exits.h): EXIT_DONE if all
- * files are complete. Prints which one isn't, unless that was printed when it was lost
- * (file/datafile.h). */
+ * files are complete. Prints which one isn't. */
 int report_end(const struct datafile files[], size_t count);
 
 #endif

@@ -213,6 +213,7 @@ class DataFile(Case):
         self.assert_stopped(seeder, self.small)
         seeder.signal(signal.SIGTERM)
         self.assertEqual(seeder.wait(), 1)
+        self.assertIn(f"{self.small.path}: ended; it was given up before", seeder.stderr)
 
     def test_replaced_or_removed_it_is_said_once(self):
         def replace(path):
