@@ -10,7 +10,7 @@
 
 #define FLOOR_MS 30000		/* in each such period a client must take */
 #define FLOOR_BYTES (30 << 10)	/* so many bytes */
-#define LOOK_MS 250		/* between two looks at how many bytes it took */
+#define LOOK_MS 100		/* between two looks at how many bytes it took */
 #define SINCE_MAX_MS 86400000	/* the parent is told of times this far away at most */
 
 void pace_begin(struct pace *p, int fd, struct client_slot *slot)
@@ -111,7 +111,7 @@ void pace_chunks_sent(struct pace *p, unsigned chunks)
 	p->chunks += chunks;
 }
 
-int pace_wait_to_send(struct pace *p)
+enum pace_wait pace_wait_to_send(struct pace *p)
 {
 	int64_t now = clock_ms();
 	uint64_t taken = bytes_taken(p);
@@ -124,7 +124,7 @@ int pace_wait_to_send(struct pace *p)
 	skip_own_time(p, now);
 	if (now - p->floor_start_ms >= FLOOR_MS) {
 		if (taken - p->floor_start < FLOOR_BYTES)
-			return -1;
+			return PACE_FAILED;
 		p->floor_start_ms = now;
 		p->floor_start = taken;
 	}
@@ -137,7 +137,9 @@ int pace_wait_to_send(struct pace *p)
 	p->waited_ms = clock_ms();
 	if (!again && p->new_chunks > 0)
 		set_state(p, CLIENT_WORKING);
-	return again ? 1 : result;
+	if (again)
+		return bytes_taken(p) > taken ? PACE_TAKES : PACE_TAKES_NOTHING;
+	return result < 0 ? PACE_FAILED : PACE_READY;
 }
 
 void pace_answers_sent(struct pace *p)

@@ -47,10 +47,13 @@ void pace_delayed(struct pace *p);
 void pace_sent(struct pace *p, size_t bytes);
 void pace_chunks_sent(struct pace *p, unsigned chunks);
 
-/* Waits until the client takes more. Returns 0; 1 if it has taken nothing for a quarter of
- * a second, and is to be waited for again; or -1 if the connection has failed, or if the
- * client has taken less than 30 KiB in 30 s. */
-int pace_wait_to_send(struct pace *p);
+/* What came of waiting: more can be sent; after a tenth of a second not yet, but the client
+ * has taken something; it has taken nothing; or the connection has failed, or the client has
+ * taken less than 30 KiB in 30 s. */
+enum pace_wait {PACE_READY, PACE_TAKES, PACE_TAKES_NOTHING, PACE_FAILED};
+
+/* Waits until the client takes more. */
+enum pace_wait pace_wait_to_send(struct pace *p);
 
 /* All present answers were sent. */
 void pace_answers_sent(struct pace *p);

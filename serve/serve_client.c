@@ -46,7 +46,6 @@
 
 #define LIFE_MS 4000		/* a client that waits for its turn gets, in every such time, */
 #define LIFE_BYTES 4096		/* so many bytes: else it would take this peer for dead */
-#define STALL_WAITS 4		/* quarters of a second without progress; then a client loses its turn */
 #define UNSENT_MAX (64 << 10)	/* bytes that the system may hold back for a client, where others wait */
 
 /* The child's only client. Each page that a new child writes to costs a page fault,
@@ -80,11 +79,15 @@ static int after_refused_send(void)
 		return 0;
 	if (errno != EAGAIN && errno != EWOULDBLOCK)
 		return -1;
-	int result, waits = 0;
-	while ((result = pace_wait_to_send(&client.pace)) > 0)
-		if (++waits == STALL_WAITS && client.context->turns != NULL)
-			turns_end(client.context->turns, client.context->child);
-	return result;
+	for (;;)
+		switch (pace_wait_to_send(&client.pace)) {
+		case PACE_READY: return 0;
+		case PACE_FAILED: return -1;
+		case PACE_TAKES: break;
+		case PACE_TAKES_NOTHING:
+			if (client.context->turns != NULL)
+				turns_end(client.context->turns, client.context->child);
+		}
 }
 
 /* Returns how many of size bytes may be sent now; waits until some may. 0: none, ever. */

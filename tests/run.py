@@ -80,10 +80,15 @@ def run_module(name, arguments):
     """Run one module's tests here, print what failed, and last the counts."""
     keep_freed_memory()
     signal.signal(signal.SIGALRM, stop_test)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     sys.path.insert(0, str(HERE))
     tests = select(unittest.defaultTestLoader.loadTestsFromName(name), arguments.word)
     result = Result(arguments.verbose, arguments.failfast)
+
+    def stop(signal_number, frame):
+        result.stop()
+        sys.exit(1)  # the test fails with this, and tidies up
+
+    signal.signal(signal.SIGTERM, stop)
     tests.run(result)
     for test, log in result.failures + result.errors:
         print(f"FAIL {test.id()}\n{log}")

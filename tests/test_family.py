@@ -292,6 +292,15 @@ class AtTheBound(Parent):
                 continue
         self.assertTrue(0.9 < time.monotonic() - start < 6, time.monotonic() - start)
 
+    def test_clients_that_take_nothing_lose_their_turns(self):
+        """Those who have a turn are sent to first, and only a few have one."""
+        large = self.make_file("large", 4 << 20, 2 << 20)
+        peer = self.serve(large)
+        for _ in range(100):
+            self.connect_as_crawler(peer).sendall(chunk_request(large.hash, 1))
+        wait_until(lambda: len(peer.children()) == 100, "all are served")
+        self.assertLess(self.ask_anew(peer, large, 1), 11)
+
     def test_newcomers_wait_while_all_are_busy(self):
         large = self.make_file("large", 192 << 10, 96 << 10)
         peer = self.start_peer([large, self.small], "-m", "2", "--max-upload", "128K")

@@ -17,13 +17,13 @@ static int64_t test_clock_ms(void)
 	return test_ms;
 }
 
-/* Waits a quarter of a second, or until the deadline. */
+/* Waits a moment, or until the deadline: a tenth of a second to send, a quarter to receive. */
 static int test_wait_ready(int fd, short events, int64_t deadline_ms)
 {
 	struct pollfd p = {.fd = fd, .events = events};
 
 	if (test_ms < deadline_ms && client_acts(events) == 0)
-		test_ms = clock_earlier(test_ms + 250, deadline_ms);
+		test_ms = clock_earlier(test_ms + (events & POLLOUT ? 100 : 250), deadline_ms);
 	if (poll(&p, 1, 0) == 1)
 		return 0;
 	if (test_ms < deadline_ms)
@@ -267,7 +267,7 @@ static void test_answers_without_a_chunk_are_no_use_but_may_be_asked_for(void)
 	CHECK(ended_ms >= start_ms + 45000);
 }
 
-/* Takes chunk 0 at once, and then of many refusals some bytes each quarter of a second. */
+/* Takes chunk 0 at once, and then of many refusals some bytes each tenth of a second. */
 static int take_refusals_slowly(short events)
 {
 	if (events & POLLIN) {
@@ -304,7 +304,7 @@ static void test_taking_answers_without_a_chunk_slowly_is_no_use(void)
 	CHECK(turn > 20);
 }
 
-/* Takes so many bytes each quarter of a second. */
+/* Takes so many bytes each tenth of a second. */
 static size_t spoon;
 static int64_t latest_ms, longest_behind_ms;
 
@@ -325,7 +325,7 @@ static int take_slowly(short events)
 static void test_a_client_is_slow_by_what_it_takes(void)
 {
 	static const uint64_t chunks[] = {0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5, 6};
-	static const size_t spoons[] = {CLIENT_RATE / 4 / 2, CLIENT_RATE / 4 * 2};
+	static const size_t spoons[] = {CLIENT_RATE / 10 / 2, CLIENT_RATE / 10 * 2};
 
 	for (size_t s = 0; s < LENGTH(spoons); s++) {
 		int end[2];
