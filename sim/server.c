@@ -160,11 +160,19 @@ static void give_way(struct node *s)
 		push_flow(now_us + delay_us(), CLOSED, most, 0);
 }
 
+static void leave_backlog(struct flow *f)
+{
+	struct node *s = f->server;
+
+	*(f->before == NULL ? &s->backlog : &f->before->behind) = f->behind;
+	*(f->behind == NULL ? &s->backlog_end : &f->behind->before) = f->before;
+}
+
 static void accept_clients(struct node *s)
 {
 	while (!s->dead && s->backlog != NULL && s->client_count < CLIENTS_MAX) {
 		struct flow *f = s->backlog;
-		s->backlog = f->behind;
+		leave_backlog(f);
 		accept_client(s, f);
 	}
 }
@@ -176,6 +184,7 @@ void server_meet(struct flow *f)
 	if (!s->accepting)
 		push_node(now_us, ACCEPT, s);
 	s->accepting = true;
+	f->before = s->backlog_end;
 	*(s->backlog == NULL ? &s->backlog : &s->backlog_end->behind) = f;
 	s->backlog_end = f;
 }
@@ -187,12 +196,7 @@ void server_part(struct flow *f)
 
 	leave_queue(f);
 	if (!f->accepted) {
-		struct flow **link = &s->backlog, *before = NULL;
-		for (; *link != f; link = &(*link)->behind)
-			before = *link;
-		*link = f->behind;
-		if (s->backlog_end == f)
-			s->backlog_end = before;
+		leave_backlog(f);
 		return;
 	}
 	while (s->client[at] != f)

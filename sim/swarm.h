@@ -68,7 +68,7 @@ struct flow {
 	unsigned generation;	/* of those that used this number */
 	bool open, accepted;
 	struct node *client, *server;
-	struct flow *behind;	/* in the server's backlog */
+	struct flow *before, *behind;	/* in the server's backlog */
 	size_t peer;		/* in the client's table */
 	uint64_t queue[QUEUE_MAX];
 	unsigned first, count;
