@@ -317,7 +317,7 @@ class Local(Case):
                 self.make_tool("awk", f"""exec {" ".join(words)} "$@"\n""")
                 push = self.start_push(copy="echo this is a reason >&2; exit 1; :")
                 self.assertEqual(push.wait(), 1, push.stderr)
-                self.assertRegex(push.stderr, r"\A.* making its metafile\n(host: (connecting|copying)  \n)*"
+                self.assertRegex(push.stderr, r"\A.* making its metafile\n(host: (connecting|copying)\n)*"
                                               r"host: failed  this is a reason\n\Z")
                 self.assertEqual(push.stdout, "host: failed: this is a reason\n0 of 1 hosts have film\n")
 
