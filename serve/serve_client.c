@@ -86,7 +86,7 @@ static int after_refused_send(void)
 		case PACE_TAKES: break;
 		case PACE_TAKES_NOTHING:
 			if (client.context->turns != NULL)
-				turns_end(client.context->turns, client.context->child);
+				turns_lose(client.context->turns, client.context->child);
 		}
 }
 

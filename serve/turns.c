@@ -15,7 +15,7 @@
 #define LOOK_MS 10		/* between two looks at who is first; for each that is before us as much again, */
 #define LOOK_MAX_MS 100		/* up to this */
 
-enum turn_state {ABSENT, IDLE, WAITING, SENDING};
+enum turn_state {ABSENT, IDLE, WAITING, SENDING, SENDING_WITHOUT};	/* the last: a turn, which it lost */
 
 struct turn {
 	_Atomic uint32_t state;		/* an enum turn_state */
@@ -74,7 +74,9 @@ void turns_join(struct turns *t, unsigned child)
 
 void turns_leave(struct turns *t, unsigned child)
 {
-	if (t->turn[child].state == SENDING)
+	uint32_t state = t->turn[child].state;
+
+	if (state == SENDING || state == SENDING_WITHOUT)
 		--*sent(t, child);
 	t->turn[child].state = ABSENT;
 }
@@ -82,6 +84,12 @@ void turns_leave(struct turns *t, unsigned child)
 void turns_end(struct turns *t, unsigned child)
 {
 	t->turn[child].state = IDLE;
+}
+
+void turns_lose(struct turns *t, unsigned child)
+{
+	if (t->turn[child].state == SENDING)
+		t->turn[child].state = SENDING_WITHOUT;
 }
 
 bool turns_are_scarce(const struct turns *t)

@@ -46,8 +46,12 @@ void turns_ask(struct turns *t, unsigned child, size_t file, size_t region, uint
  * up. */
 bool turns_wait(struct turns *t, unsigned child, int fd, int ms);
 
-/* The turn is over: the chunk was sent, or is sent on without one. */
+/* The turn is over: the chunk was sent. */
 void turns_end(struct turns *t, unsigned child);
+
+/* The client takes nothing: if it has a turn, another may have that. What is left of the chunk is
+ * sent without one. */
+void turns_lose(struct turns *t, unsigned child);
 
 /* The child has sent that many bytes. */
 void turns_count(struct turns *t, size_t bytes);

@@ -175,6 +175,24 @@ static void who_hung_up_is_not_waited_for(void)
 	close(ends[0]);
 }
 
+static void who_takes_nothing_loses_its_turn(void)
+{
+	begin_busy();
+	CHECK(!ask(5, 9));
+	CHECK(!ask(6, 8));
+	turns_end(turns, 0);
+	CHECK(turns_wait(turns, 5, -1, 0));
+	turns_lose(turns, 5);
+	CHECK(turns_wait(turns, 6, -1, 0));
+	turns_leave(turns, 5);	/* it hangs up after all: its chunk doesn't count */
+	CHECK(!ask(0, 9));
+	CHECK(!ask(3, 10));
+	turns_lose(turns, 0);	/* who waits has no turn to lose */
+	turns_end(turns, 6);
+	CHECK(!turns_wait(turns, 3, -1, 0));
+	CHECK(turns_wait(turns, 0, -1, 0));
+}
+
 int main(void)
 {
 	RUN(few_children_need_not_wait);
@@ -188,5 +206,6 @@ int main(void)
 	RUN(a_child_that_ended_has_no_turn);
 	RUN(a_turn_is_waited_for);
 	RUN(who_hung_up_is_not_waited_for);
+	RUN(who_takes_nothing_loses_its_turn);
 	return unit_result();
 }
