@@ -40,6 +40,8 @@ MODULES = $(patsubst %.c,build/%.o,csapp.c sha256.c peer_serve.c $(wildcard base
 UNITS = $(patsubst tests/%.c,build/%,$(wildcard tests/unit/*.c tests/exercises/*.c))
 BENCHES = $(patsubst %.c,build/%,$(wildcard bench/*.c))
 
+FOLDERS = $(addprefix build/,base net file fetch serve track sim unit exercises bench torture)
+
 all: $(PROGRAMS)
 
 $(PROGRAMS): %: build/%.o build/modules.a
@@ -51,14 +53,12 @@ build/modules.a: $(MODULES)
 
 # -MMD writes down which headers each object is made from.
 build/%.o: %.c build/flags
-	@mkdir -p $(@D)
 	$(COMPILE) -MMD -MP -c -o $@ $<
 
 units: $(UNITS)
 
 # A unit test that includes a module's source has its own copy of that module.
 build/unit/%: tests/unit/%.c build/modules.a
-	@mkdir -p $(@D)
 	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -pthread $(LDLIBS)
 
 # The simulation has its own connections in place of those of fetch/dial.c.
@@ -66,26 +66,28 @@ build/sim/sim: $(patsubst %.c,build/%.o,$(wildcard sim/*.c)) build/modules.a
 	$(CC) $(CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^) -lm $(LDLIBS)
 
 build/exercises/%: tests/exercises/%.c build/modules.a
-	@mkdir -p $(@D)
 	$(COMPILE) $(LDFLAGS) -MMD -MP -o $@ $< build/modules.a -pthread $(LDLIBS)
 
 # The floors are linked as the programs are: they should need no more pages than they.
 build/bench/%: bench/%.c build/modules.a
-	@mkdir -p $(@D)
 	$(COMPILE) $(LINK) -MMD -MP -o $@ $< build/modules.a $(LDLIBS)
 
-# Written anew only when the flags have changed.
+# Written anew only when the flags have changed. All is made after it, so it makes the folders.
 build/flags: always
-	@mkdir -p $(@D)
+	@mkdir -p $(FOLDERS)
 	@echo '$(COMPILE) $(LDFLAGS) $(LDLIBS)' | cmp -s - $@ || echo '$(COMPILE) $(LDFLAGS) $(LDLIBS)' > $@
 
--include $(wildcard build/*.d build/*/*.d build/fuzz/*/*.d)
+-include $(wildcard build/*.d build/*/*.d build/*/*/*.d build/*/*/*/*.d)
 
 demo: all
 	sh tests/demo.sh
 
 test: all units build/sim/sim
 	$(PYTHON) tests/run.py
+
+# cascade-push onto machines that are network namespaces: with root, ip and sshd.
+lab: all
+	$(PYTHON) tests/run.py tests/lab.py
 
 # As in make sim SIM=-l, which adds the swarms that take minutes.
 sim: build/sim/sim
@@ -98,7 +100,6 @@ soak: all units benches
 
 # Linux with glibc only: it stands before the C library's functions.
 build/torture/fail.so: tests/torture/fail.c build/flags
-	@mkdir -p $(@D)
 	$(CC) -std=c11 -O2 -g -fPIC -shared -Wall -Wextra -o $@ $< -ldl
 
 # As in make torture TORTURE="--part 20", or TORTURE="fetch/pwrite.3=EIO".
@@ -177,37 +178,35 @@ uninstall:
 # Programs that need no library, in static/: for this kind of machine, and for aarch64 if
 # there is a compiler for it; with musl if it is there, which makes them small. The same
 # sources and compiler make the same bytes.
-MUSL = $(shell command -v musl-gcc)
-STATIC_CC = $(if $(MUSL),musl-gcc,$(CC))
-CROSS = $(shell command -v aarch64-linux-gnu-gcc)
-CROSS_CC = $(or $(shell command -v aarch64-linux-musl-gcc),$(CROSS))
 MACHINE := $(shell uname -m)
-SOURCES = $(patsubst build/%.o,%.c,$(MODULES))
+MUSL := $(shell command -v musl-gcc)
+CROSS := $(shell command -v aarch64-linux-gnu-gcc)
+CROSS_MACHINE = $(if $(CROSS),$(filter-out $(MACHINE),aarch64))
+STATIC_CC = $(if $(MUSL),musl-gcc,$(CC))
+CROSS_CC = $(or $(shell command -v aarch64-linux-musl-gcc),$(CROSS))
+STATIC = $(foreach machine,$(MACHINE) $(CROSS_MACHINE),$(PROGRAMS:%=static/%-$(machine)))
 STATIC_FLAGS = $(FLAGS) -ffunction-sections -fdata-sections -fno-asynchronous-unwind-tables -fno-unwind-tables
 STATIC_LINK = -static -s -Wl,--gc-sections,--build-id=none,--no-warnings,-z,now,-z,noseparate-code
-STATIC = $(PROGRAMS:%=static/%-$(MACHINE)) \
-	$(if $(CROSS),$(if $(filter-out aarch64,$(MACHINE)),$(PROGRAMS:%=static/%-aarch64)))
+SMALL = -Os
 
-# $(call make_static,COMPILER). Small, but for the hash: with -Os it takes a third longer. In
-# a static program musl makes nothing read-only after the start, so what relro would pad, to
-# 64 KiB on aarch64, is left out.
-define make_static
-	$(1) $(STATIC_FLAGS) -O2 -c -o $@.o sha256.c
-	$(1) $(STATIC_FLAGS) -Os $(STATIC_LINK) $(if $(findstring musl,$(1)),-z norelro) \
-		-o $@ $< $@.o $(filter-out sha256.c,$(SOURCES))
-	rm $@.o
+# $(call static_rules,MACHINE,COMPILER). Small, but for the hash: with -Os it takes a third
+# longer. In a static program musl makes nothing read-only after the start, so what relro
+# would pad, to 64 KiB on aarch64, is left out.
+define static_rules
+build/static/$(1)/sha256.o: SMALL = -O2
+build/static/$(1)/%.o: %.c build/flags
+	@mkdir -p $$(@D)
+	$(2) $(STATIC_FLAGS) $$(SMALL) -MMD -MP -c -o $$@ $$<
+
+static/%-$(1): build/static/$(1)/%.o $(MODULES:build/%=build/static/$(1)/%)
+	@mkdir -p $$(@D)
+	$(2) $(STATIC_LINK) $(if $(findstring musl,$(2)),-z norelro) -o $$@ $$^
 endef
+$(foreach machine,$(MACHINE) $(CROSS_MACHINE),$(eval \
+	$(call static_rules,$(machine),$(if $(filter $(MACHINE),$(machine)),$(STATIC_CC),$(CROSS_CC)))))
 
 static: $(STATIC)
 	cd static && sha256sum $(STATIC:static/%=%) > SHA256SUMS
-
-static/%-$(MACHINE): %.c $(SOURCES) $(wildcard *.h */*.h)
-	@mkdir -p static
-	$(call make_static,$(STATIC_CC))
-
-static/%-aarch64: %.c $(SOURCES) $(wildcard *.h */*.h)
-	@mkdir -p static
-	$(call make_static,$(CROSS_CC))
 
 dist:
 	git archive --prefix=cascade-$(VERSION)/ -o cascade-$(VERSION).tar.gz HEAD
@@ -215,6 +214,6 @@ dist:
 clean:
 	rm -rf $(PROGRAMS) build static cascade-*.tar.gz
 
-.PHONY: all always units benches demo demo-push test sim soak torture powerloss coverage mutants fuzzers fuzz \
+.PHONY: all always units benches demo demo-push test lab sim soak torture powerloss coverage mutants fuzzers fuzz \
 	bench bench-serve install uninstall static dist clean
 .SECONDARY:
