@@ -6,8 +6,8 @@ import shlex
 import subprocess
 import unittest
 
+from lab import PUSH, Lab
 from support import random_bytes
-from test_push import PUSH, Lab
 
 
 class Demo(Lab):

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Run all tests: C programs that test units, and the modules test_*.py here.
+"""Run tests: C programs that test units, and modules in Python.
 
 A unit program prints a line "ok NAME", "FAIL NAME" or "skipped NAME: WHY" for
-each test. Without UNIT, all programs in build/unit are run. Each test of a module
-has a time limit. The last line counts them all; exit status 1 if any failed.
+each test. Without NAME, all programs in build/unit and all modules test_*.py here
+are run. Each test of a module has a time limit. The last line counts them all; exit
+status 1 if any failed.
 """
 
 import argparse
@@ -174,7 +175,7 @@ def start_module(name, arguments):
 def find_units(names, word):
     """Return the paths of the unit programs to run."""
     if names:
-        paths = [Path(name) for name in names]
+        paths = [Path(name) for name in names if not name.endswith(".py")]
     else:
         paths = [path for path in sorted((HERE.parent / "build" / "unit").glob("*"))
                  if path.is_file() and not path.suffix and os.access(path, os.X_OK)]
@@ -184,7 +185,7 @@ def find_units(names, word):
 def find_modules(names):
     """Return the names of the modules, the longest first: it takes longest."""
     if names:
-        return []
+        return [Path(name).stem for name in names if name.endswith(".py")]
     paths = sorted(HERE.glob("test_*.py"), key=lambda path: -path.stat().st_size)
     return [path.stem for path in paths]
 
@@ -203,11 +204,11 @@ def run_all(arguments):
     signal.signal(signal.SIGINT, stop_all)
     signal.signal(signal.SIGTERM, stop_all)
     passed = failed = skipped = 0
-    with concurrent.futures.ThreadPoolExecutor(3 * (os.cpu_count() or 1)) as pool:
+    with concurrent.futures.ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:
         jobs = [pool.submit(start_module, name, arguments)
-                for name in find_modules(arguments.units)]
+                for name in find_modules(arguments.names)]
         jobs += [pool.submit(run_unit, path)
-                 for path in find_units(arguments.units, arguments.word)]
+                 for path in find_units(arguments.names, arguments.word)]
         for job in concurrent.futures.as_completed(jobs):
             outcome = job.result()
             if outcome.passed + outcome.failed + outcome.skipped > 0:
@@ -223,8 +224,8 @@ def run_all(arguments):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("units", metavar="UNIT", nargs="*",
-                        help="run this unit program; no modules then")
+    parser.add_argument("names", metavar="NAME", nargs="*",
+                        help="run this unit program, or this module of tests (NAME.py)")
     parser.add_argument("-k", dest="word", metavar="WORD", default="",
                         help="run only tests with WORD in their name")
     parser.add_argument("-v", dest="verbose", action="store_true",

@@ -10,6 +10,7 @@ import atexit
 import ctypes
 import hashlib
 import os
+import random
 import re
 import shutil
 import signal
@@ -211,8 +212,13 @@ def make_metafile(data, chunk_size):
 
 
 def random_bytes(size, seed=0):
-    """Return bytes that are the same each time."""
-    return hashlib.shake_128(f"{seed} {size}".encode()).digest(size)
+    """Return bytes that are the same each time, and nowhere the same as at another place or with another seed."""
+    name = f"{seed} {size}"
+    first = hashlib.shake_128(name.encode()).digest(min(size, 1 << 20))
+    # Each further MiB is the first with other values for its bytes: that is far faster than more of the former.
+    values = random.Random(name)
+    return b"".join([first, *(first[:size - begun].translate(bytes(values.sample(range(256), 256)))
+                              for begun in range(1 << 20, size, 1 << 20))])
 
 
 class SharedFile:

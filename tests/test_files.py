@@ -235,6 +235,7 @@ class Limits(Several):
                 descriptors = max(descriptors, len(os.listdir(f"/proc/{fetcher.pid}/fd")))
             except OSError:
                 pass  # it has ended
+            pause(0.01)
         self.assertEqual(fetcher.wait(), 0, fetcher.stderr)
         for file, output in zip(files, outputs):
             self.assert_same(output, file.data)

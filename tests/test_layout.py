@@ -111,14 +111,15 @@ def circles(files):
 
 def headers_not_alone(tree, files):
     compiler = os.environ.get("CC", "cc").split()
-    for name in files:
-        if not name.endswith(".h"):
-            continue
-        made = subprocess.run([*compiler, "-std=c11", "-D_DEFAULT_SOURCE", "-I.", "-fsyntax-only",
-                               "-Werror=implicit-function-declaration", "-x", "c", name],
-                              cwd=tree, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if made.returncode != 0:
-            yield f"{name}: does not compile alone"
+
+    def compile_alone(*names):
+        return subprocess.run([*compiler, "-std=c11", "-D_DEFAULT_SOURCE", "-I.", "-fsyntax-only",
+                               "-Werror=implicit-function-declaration", "-x", "c", *names],
+                              cwd=tree, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0
+
+    headers = [name for name in files if name.endswith(".h")]
+    if not compile_alone(*headers):
+        yield from (f"{name}: does not compile alone" for name in headers if not compile_alone(name))
 
 
 def own_header_not_first(files):
