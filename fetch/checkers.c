@@ -54,7 +54,7 @@ static struct checker *choose(void)
 			least = &checkers[i];
 	if (least != NULL && (least->waiting == 0 || checker_count == checkers_most))
 		return least;
-	if (checker_start(&checkers[checker_count], files, checkers_most) < 0)
+	if (checker_start(&checkers[checker_count], files) < 0)
 		return least;
 	return &checkers[checker_count++];
 }

@@ -19,7 +19,6 @@ struct check {
 	struct metafile *m;
 	int fd;			/* the data file */
 	struct held *held;
-	unsigned look;		/* LANES_MAP or LANES_READ */
 };
 
 /* Chunks of the same length that are hashed at the same time, each with the run that it
@@ -54,18 +53,17 @@ static void judge(const struct check *c, struct run *run, uint64_t chunk, const 
 }
 
 /* Hashes chunks of the group from that lane on. 0, or an errno. */
-static int hash(const struct check *c, struct group *g, size_t lane, size_t count, unsigned look)
+static int hash(const struct check *c, struct group *g, size_t lane, size_t count)
 {
-	if (!atomic_load(&c->held->proven))
-		look |= LANES_FIND_VARIED;
-	return lanes_hash(&g->lane[lane], count, metafile_chunk_length(c->m, g->chunk[lane]), c->fd, look);
+	return lanes_hash(&g->lane[lane], count, metafile_chunk_length(c->m, g->chunk[lane]), c->fd,
+			  !atomic_load(&c->held->proven));
 }
 
-/* One chunk may be readable where another is not, and reading it tells why it isn't. */
+/* One chunk may be readable where another is not. */
 static void check_one_by_one(const struct check *c, struct group *g)
 {
 	for (size_t l = 0; l < g->count; l++) {
-		int error = hash(c, g, l, 1, LANES_READ);
+		int error = hash(c, g, l, 1);
 		if (error == 0) {
 			judge(c, g->run[l], g->chunk[l], &g->lane[l]);
 		} else {
@@ -78,7 +76,7 @@ static void check_one_by_one(const struct check *c, struct group *g)
 /* Checks the group's chunks, and empties it. */
 static void check_group(const struct check *c, struct group *g)
 {
-	if (g->count > 0 && hash(c, g, 0, g->count, c->look) == 0)
+	if (g->count > 0 && hash(c, g, 0, g->count) == 0)
 		for (size_t l = 0; l < g->count; l++)
 			judge(c, g->run[l], g->chunk[l], &g->lane[l]);
 	else
@@ -102,8 +100,9 @@ static void add_to_group(const struct check *c, struct group *g, struct run *run
 		check_group(c, g);
 }
 
-static void check_all(const struct check *c, struct run runs[], size_t count)
+void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held)
 {
+	const struct check c = {m, fd, held};
 	struct group group = {0};
 
 	for (size_t r = 0; r < count; r++) {
@@ -111,18 +110,8 @@ static void check_all(const struct check *c, struct run runs[], size_t count)
 		run->bad = 0;
 		run->error = run->metafile_error = 0;
 		for (uint64_t i = 0; i < run->count; i++)
-			add_to_group(c, &group, run, run->first + i);
+			add_to_group(&c, &group, run, run->first + i);
 	}
-	check_group(c, &group);
+	check_group(&c, &group);
 	lanes_forget();
-}
-
-void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held)
-{
-	check_all(&(struct check){m, fd, held, LANES_MAP}, runs, count);
-}
-
-void check_runs_by_reading(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held)
-{
-	check_all(&(struct check){m, fd, held, LANES_READ}, runs, count);
 }

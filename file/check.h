@@ -27,8 +27,4 @@ struct run {
  * The runs' chunks exist in m. */
 void check_runs(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held);
 
-/* The same for chunks that may lie in holes of the file, which a tmpfs would fill if
- * they were looked at through a mapping: the file is read instead. */
-void check_runs_by_reading(struct metafile *m, int fd, struct run runs[], size_t count, struct held *held);
-
 #endif

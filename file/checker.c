@@ -8,7 +8,6 @@
 
 #include "base/io.h"
 #include "base/process.h"
-#include "file/lanes.h"
 
 #define CHECKER_NICE 10		/* fetching goes first: a checker takes the CPU time that is left */
 
@@ -47,12 +46,11 @@ static _Noreturn void run_checker(int from_fetcher, int to_fetcher, struct dataf
 	_exit(EXIT_SUCCESS);
 }
 
-int checker_start(struct checker *c, struct datafile files[], unsigned checkers)
+int checker_start(struct checker *c, struct datafile files[])
 {
 	c->pid = process_fork_piped("checker", &c->from, &c->to);
 	if (c->pid == 0) {
 		(void)!nice(CHECKER_NICE);
-		lanes_share_memory(checkers);
 		run_checker(c->from, c->to, files);
 	}
 	c->waiting = 0;

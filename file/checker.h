@@ -16,10 +16,10 @@ struct checker {
 
 #define CHECKER_WAITING_MAX 80	/* so many runs fit into any pipe: 4096 bytes */
 
-/* Starts one of so many checkers, for the chunks of these files: a run's file is its place
+/* Starts a checker, for the chunks of these files: a run's file is its place
  * among them. They must last until checker_stop, which ends and reaps the process. Returns 0,
  * or -1 with errno. */
-int checker_start(struct checker *c, struct datafile files[], unsigned checkers);
+int checker_start(struct checker *c, struct datafile files[]);
 
 /* Ends the checker, at work or not, and reaps it. What it has not checked is not held. */
 void checker_stop(struct checker *c);

@@ -20,25 +20,14 @@ struct lane {
 /* How many chunks at a time are hashed fastest: from 1 to LANES_MAX. */
 size_t lanes_best_count(void);
 
-/* How the chunks are looked at. */
-enum lanes_look {
-	LANES_READ = 0,
-	LANES_MAP = 1,		/* through a mapping, where the system has one: not for holes */
-	LANES_FIND_VARIED = 2	/* set lane.varied */
-};
-
 /* Hashes the chunks in `count` lanes (0 to LANES_MAX), which have all the same length
- * in bytes. look: any of enum lanes_look.
+ * in bytes. find_varied: set lane.varied.
  * Returns 0; or an errno, EIO if the file ends before a chunk does: the results are
  * not set then. */
-int lanes_hash(struct lane lanes[], size_t count, uint64_t length, int fd, unsigned look);
+int lanes_hash(struct lane lanes[], size_t count, uint64_t length, int fd, bool find_varied);
 
 /* Forgets what was read of the file. To be called before the file may change, or another
  * one is looked at. */
 void lanes_forget(void);
-
-/* Tells this process that it is one of so many that hash at the same time: together
- * they are to map no more than a few MiB. */
-void lanes_share_memory(unsigned processes);
 
 #endif

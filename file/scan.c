@@ -99,19 +99,6 @@ static void check_hole(const struct scan *s, struct run *run)
 	}
 }
 
-/* Checks chunks that lie in that data, and maybe beyond its ends. */
-static void check_data(const struct scan *s, struct run *run, const struct extent *data)
-{
-	uint64_t last = run->first + run->count - 1;
-	uint64_t begin = metafile_chunk_offset(s->m, run->first);
-	uint64_t end = metafile_chunk_offset(s->m, last) + metafile_chunk_length(s->m, last);
-
-	if (data->begin <= begin && end <= data->end)
-		check_runs(s->m, s->fd, run, 1, s->held);
-	else
-		check_runs_by_reading(s->m, s->fd, run, 1, s->held);
-}
-
 static void warn_unreadable(const struct scan *s, const struct run *run)
 {
 	errno = run->error;
@@ -139,7 +126,7 @@ static int check_batch(const struct scan *s, uint64_t first, uint64_t end, struc
 			run.count = metafile_chunk_count(smaller(data->end, end_byte), m->chunk_size) - first;
 			if (run.count == 0)
 				run.count = 1;
-			check_data(s, &run, data);
+			check_runs(m, s->fd, &run, 1, s->held);
 		}
 		if (run.metafile_error != 0)
 			return run.metafile_error;

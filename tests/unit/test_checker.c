@@ -26,7 +26,7 @@ static int start(struct checker *c)
 	static struct datafile file;
 
 	file = (struct datafile){.meta = m, .fd = fd, .held = held};
-	return checker_start(c, &file, 1);
+	return checker_start(c, &file);
 }
 
 static void test_checker(void)

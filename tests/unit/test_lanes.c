@@ -1,4 +1,4 @@
-/* test_lanes.c - hashing several chunks of a file at the same time, however they are looked at. */
+/* test_lanes.c - hashing several chunks of a file at the same time. */
 #include "file/lanes.h"
 
 #include <errno.h>
@@ -12,9 +12,6 @@
 
 static uint8_t bytes[SIZE];
 static int fd;
-
-static const unsigned looks[] = {LANES_READ, LANES_MAP, LANES_READ | LANES_FIND_VARIED,
-				 LANES_MAP | LANES_FIND_VARIED};
 
 static void write_file(void)
 {
@@ -43,17 +40,16 @@ static void test_hashes(void)
 	write_file();
 	CHECK(lanes_best_count() >= 1 && lanes_best_count() <= LANES_MAX);
 	srand(9);
-	for (size_t k = 0; k < LENGTH(looks); k++)
-		for (size_t n = 0; n < LENGTH(length); n++)
-			for (size_t count = 1; count <= LANES_MAX; count += 5) {
-				for (size_t l = 0; l < count; l++)
-					lanes[l].offset = (uint64_t)rand() % (SIZE - length[n] + 1);
-				lanes[0].offset = SIZE - length[n];
-				CHECK(lanes_hash(lanes, count, length[n], fd, looks[k]) == 0);
-				for (size_t l = 0; l < count; l++)
-					CHECK(has_hash(&lanes[l], length[n]));
-			}
-	CHECK(lanes_hash(lanes, 0, 0, fd, LANES_MAP) == 0);
+	for (size_t n = 0; n < LENGTH(length); n++)
+		for (size_t count = 1; count <= LANES_MAX; count += 5) {
+			for (size_t l = 0; l < count; l++)
+				lanes[l].offset = (uint64_t)rand() % (SIZE - length[n] + 1);
+			lanes[0].offset = SIZE - length[n];
+			CHECK(lanes_hash(lanes, count, length[n], fd, n % 2) == 0);
+			for (size_t l = 0; l < count; l++)
+				CHECK(has_hash(&lanes[l], length[n]));
+		}
+	CHECK(lanes_hash(lanes, 0, 0, fd, false) == 0);
 	lanes_forget();
 	close(fd);
 }
@@ -67,36 +63,31 @@ static void test_varied(void)
 	memset(bytes + 14 * 100000, 0xff, 200000);
 	bytes[15 * 100000 + 99999] = 0xfe;
 	write_file();
-	for (size_t k = 0; k < LENGTH(looks); k++) {
+	for (int find = 0; find < 2; find++) {
 		for (size_t l = 0; l < LANES_MAX; l++)
 			lanes[l].offset = l * 100000;
-		CHECK(lanes_hash(lanes, LANES_MAX, 100000, fd, looks[k]) == 0);
+		CHECK(lanes_hash(lanes, LANES_MAX, 100000, fd, find) == 0);
 		for (size_t l = 0; l < LANES_MAX; l++) {
 			CHECK(has_hash(&lanes[l], 100000));
-			if (looks[k] & LANES_FIND_VARIED)
-				CHECK(lanes[l].varied == (l < 3 || l == 15));
+			CHECK(lanes[l].varied == (find && (l < 3 || l == 15)));
 		}
 	}
 	lanes_forget();
 	close(fd);
 }
 
-/* Also where the rest of a page would hide it. */
 static void test_file_ends(void)
 {
 	struct lane lanes[2] = {{.offset = 0}, {.offset = 50000}};
 
 	write_file();
 	CHECK(ftruncate(fd, 99999) == 0);
-	for (size_t k = 0; k < LENGTH(looks); k++) {
-		CHECK(lanes_hash(lanes, 2, 50000, fd, looks[k]) == EIO);
-		CHECK(lanes_hash(lanes, 2, 49999, fd, looks[k]) == 0);
-		CHECK(lanes_hash(lanes, 1, 50000, fd, looks[k]) == 0);
-		lanes_forget();
-	}
+	CHECK(lanes_hash(lanes, 2, 50000, fd, false) == EIO);
+	CHECK(lanes_hash(lanes, 2, 49999, fd, false) == 0);
+	CHECK(lanes_hash(lanes, 1, 50000, fd, false) == 0);
+	lanes_forget();
 	CHECK(ftruncate(fd, 0) == 0);
-	for (size_t k = 0; k < LENGTH(looks); k++)
-		CHECK(lanes_hash(lanes, 1, 1, fd, looks[k]) == EIO);
+	CHECK(lanes_hash(lanes, 1, 1, fd, false) == EIO);
 	lanes_forget();
 	close(fd);
 }
@@ -106,14 +97,11 @@ static void test_what_is_forgotten_is_read_anew(void)
 	struct lane lane = {.offset = 1000};
 
 	write_file();
-	lanes_share_memory(4);
-	for (size_t k = 0; k < LENGTH(looks); k++) {
-		CHECK(lanes_hash(&lane, 1, 100, fd, looks[k]) == 0 && has_hash(&lane, 100));
-		bytes[1050]++;
-		CHECK(pwrite(fd, bytes + 1050, 1, 1050) == 1);
-		lanes_forget();
-		CHECK(lanes_hash(&lane, 1, 100, fd, looks[k]) == 0 && has_hash(&lane, 100));
-	}
+	CHECK(lanes_hash(&lane, 1, 100, fd, false) == 0 && has_hash(&lane, 100));
+	bytes[1050]++;
+	CHECK(pwrite(fd, bytes + 1050, 1, 1050) == 1);
+	lanes_forget();
+	CHECK(lanes_hash(&lane, 1, 100, fd, false) == 0 && has_hash(&lane, 100));
 	lanes_forget();
 	close(fd);
 }
