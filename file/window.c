@@ -30,6 +30,8 @@ static int open_window(struct window *w, int fd, uint64_t offset, size_t size)
 {
 	ssize_t n = io_read_at(fd, w->bytes, sizeof w->bytes, offset);
 
+	if (n < 0)	/* maybe only what lies behind is unreadable */
+		n = io_read_at(fd, w->bytes, size, offset);
 	w->offset = offset;
 	w->size = n < 0 ? 0 : (size_t)n;
 	return n < 0 ? errno : w->size < size ? EIO : 0;

@@ -1,9 +1,11 @@
 /* test_window.c - looking at the bytes of a file at any place, and at bytes that are not there. */
+#define _DEFAULT_SOURCE 1	/* MAP_ANONYMOUS */
 #include "file/window.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "unit.h"
@@ -91,12 +93,36 @@ static void test_end_of_file(void)
 	close_file();
 }
 
+/* What can't be read, behind the bytes that are wanted, is not wanted. */
+static void test_unreadable_behind(void)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	uint8_t *memory = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int self = open("/proc/self/mem", O_RDONLY);	/* a file with holes that can't be read */
+
+	if (memory == MAP_FAILED || munmap(memory + page, page) != 0)
+		abort();
+	if (self < 0) {
+		unit_skip("no /proc/self/mem");
+		return;
+	}
+	uint64_t end = (uintptr_t)memory + page;
+	memset(memory, 7, page);
+	const uint8_t *found = window_look(self, end - 1000, 1000);
+	CHECK(found != NULL && memcmp(found, memory, 1000) == 0);
+	CHECK(window_look(self, end - 999, 1000) == NULL && errno == EIO);
+	close(self);
+	munmap(memory, page);
+	window_close_all();
+}
+
 static int run_all(void)
 {
 	RUN(test_looks);
 	RUN(test_looks_last);
 	RUN(test_closed);
 	RUN(test_end_of_file);
+	RUN(test_unreadable_behind);
 	return unit_result();
 }
 
