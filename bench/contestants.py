@@ -219,7 +219,7 @@ def description(site):
 
 
 def wait_for_seeder(site, swarm, program):
-    seeders = site.once(bittorrent_tracker).seeders
+    seeders = site.once(bittorrent_tracker).named
     wait_until(lambda: seeders.get(swarm) or program.has_ended(), f"{program} seeds", START_SECONDS)
     if program.has_ended():
         raise Failure(f"{program} has ended: {program.stdout} {program.stderr}")
