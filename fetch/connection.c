@@ -8,7 +8,7 @@
 #include "base/clock.h"
 
 #define RATE_MS 1000		/* a period of measuring */
-#define RATE_LEAST_MS 250	/* the first says nothing before */
+#define RATE_LEAST_MS 250	/* from its first byte on: before, the rate says nothing */
 
 void connection_begin(struct connection *c, int fd, int64_t now_ms)
 {
@@ -113,6 +113,8 @@ void connection_heard(struct connection *c, size_t bytes, int64_t now_ms)
 	int64_t ms = now_ms - c->rate_since_ms;
 
 	c->heard_ms = now_ms;
+	if (c->begun_ms == 0)
+		c->begun_ms = now_ms;
 	if (ms >= RATE_MS) {
 		bool next = ms < 2 * RATE_MS;	/* or it was silent for longer than a period */
 		c->rate_bytes_before = next ? c->rate_bytes : 0;
@@ -143,6 +145,11 @@ double connection_rate(const struct connection *c, int64_t now_ms)
 	 *         |<--------- RATE_MS --------->|now	last RATE_MS counts */
 	double before = (double)c->rate_bytes_before * (double)(RATE_MS - ms) / RATE_MS;
 	return ((double)c->rate_bytes + before) * 1000 / RATE_MS;
+}
+
+bool connection_is_measured(const struct connection *c)
+{
+	return c->begun_ms != 0 && c->heard_ms - c->begun_ms >= RATE_LEAST_MS;
 }
 
 uint64_t connection_carries(const struct connection *c)

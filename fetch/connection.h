@@ -23,6 +23,7 @@ struct connection {
 	bool connecting;
 	int64_t heard_ms;	/* when it began, was asked while idle, or last sent a byte */
 	int64_t due_ms;		/* when it began to owe the response that comes next */
+	int64_t begun_ms;	/* when its first byte came; 0: none has */
 	int64_t round_trip_ms;	/* as long as connecting took */
 	unsigned answers;	/* responses so far */
 	size_t wake_bytes;	/* to come before poll tells of any */
@@ -110,6 +111,10 @@ void connection_excuse(struct connection *c, int64_t ms, int64_t now_ms);
 /* What it delivers now, in bytes a second: over the last second or two in which
  * something was asked of it, so after two seconds without a byte it is 0. */
 double connection_rate(const struct connection *c, int64_t now_ms);
+
+/* Whether it has delivered for long enough to tell how fast it is. Before, the rate is only
+ * the least that it can be. */
+bool connection_is_measured(const struct connection *c);
 
 /* How many bytes it carries in each round trip: the lesser figure of the last two, since
  * bytes that waited for us may come all at once. */

@@ -200,7 +200,11 @@ void swarm_cannot_parse(struct swarm *s, struct peer *p, int64_t now_ms)
 void swarm_heard(struct peer *p, size_t bytes, int64_t now_ms)
 {
 	connection_heard(&p->connection, bytes, now_ms);
-	p->rate = connection_rate(&p->connection, now_ms);
+	double rate = connection_rate(&p->connection, now_ms);
+
+	p->measured = p->measured || connection_is_measured(&p->connection);
+	if (connection_is_measured(&p->connection) || rate > p->rate)
+		p->rate = rate;
 }
 
 void swarm_chunk_begins(const struct swarm *s, struct peer *p)

@@ -44,7 +44,8 @@ struct peer {
 	int64_t rest_until_ms;	/* not connected to before, nor asked while connected */
 	bool rests;		/* it did, and was not asked since */
 	uint64_t chunks;	/* good ones that it delivered */
-	double rate;		/* bytes a second, when it last delivered; 0: not known */
+	double rate;		/* bytes a second, when it last delivered; 0: not known, */
+	bool measured;		/* and until it is, it may be more */
 	int64_t answer_ms;	/* its chunks take, from when they are due; 0: not known */
 	struct holding holding;
 	struct connection connection;

@@ -38,13 +38,13 @@ static int64_t patience_ms(const struct swarm *s, const struct peer *p)
 	return swarm_scaled(s, ms < PEER_SLOW_MS ? (int)ms : PEER_SLOW_MS);
 }
 
-/* How long the peer needs for all that it was asked for at its present rate, in seconds.
- * A byte now and then is a rate like any other: it takes very long. */
-static double seconds_left(const struct swarm *s, const struct peer *p, int64_t now_ms)
+/* How long the peer needs for all that it was asked for at its present rate, in seconds; that
+ * is 0 after so many ms of silence. A byte now and then is a rate like any other: it takes very
+ * long. */
+static double seconds_left(const struct swarm *s, const struct peer *p, int64_t silence_ms, int64_t now_ms)
 {
 	const struct connection *c = &p->connection;
-	bool stalls = now_ms - c->heard_ms >= patience_ms(s, p);
-	double rate = stalls ? 0 : connection_rate(c, now_ms);
+	double rate = now_ms - c->heard_ms < silence_ms ? connection_rate(c, now_ms) : 0;
 	double came = connection_missing_of_chunk(c) > 0 ? (double)c->body_got : 0;
 	double since_due = came * 1000 / (double)(now_ms - c->due_ms + 1);
 
@@ -55,10 +55,11 @@ static double seconds_left(const struct swarm *s, const struct peer *p, int64_t 
 	return rate > 0 ? ((double)c->asked_count * (double)s->chunk_size - came) / rate : 1e9;
 }
 
-/* How fast the peer is thought to deliver. */
+/* How fast the peer is thought to deliver. The first bytes of one that was left soon after
+ * don't tell. */
 static double expected_rate(const struct peer *p)
 {
-	return p->rate > 0 ? p->rate : UNKNOWN_RATE;
+	return p->measured || p->rate > UNKNOWN_RATE ? p->rate : UNKNOWN_RATE;
 }
 
 /* Whether the peer has nothing to do, and can be asked for a chunk that another has. One
@@ -69,7 +70,7 @@ static bool can_take_over(const struct swarm *s, const struct peer *p, uint64_t 
 {
 	size_t region = wanted_region(&s->choice.wanted, chunk);
 
-	return (peer_is_connected(p) || p->rate > 0 || (p->slow && p->failures <= SLOW_TRIES)) &&
+	return (peer_is_connected(p) || p->measured || (p->failures <= SLOW_TRIES && (p->slow || p->proven))) &&
 	       !p->connection.connecting && !p->banned && p->connection.asked_count == 0 &&
 	       p->unchecked == 0 && p->rest_until_ms <= now_ms &&
 	       choice_may_have(&s->choice, &p->holding, chunk) &&
@@ -102,7 +103,27 @@ static bool is_hopeless(const struct swarm *s, const struct peer *p, int64_t now
 	const struct connection *c = &p->connection;
 
 	return s->count > 1 && now_ms - c->due_ms >= swarm_scaled(s, SILENCE_MS) &&
-	       connection_rate(c, now_ms) < HOPELESS_RATE && seconds_left(s, p, now_ms) > HOPELESS_S;
+	       connection_rate(c, now_ms) < HOPELESS_RATE && seconds_left(s, p, patience_ms(s, p), now_ms) > HOPELESS_S;
+}
+
+/* How long those that were too slow before leave each other, unscaled: ten times as long each
+ * time that their turn comes again. */
+static int slow_turn_ms(const struct peer *idle)
+{
+	int ms = SLOW_LEAST_MS;
+
+	for (unsigned i = 0; i < idle->failures && ms < PEER_SLOW_MS; i++)
+		ms *= 10;
+	return ms;
+}
+
+/* How long the peer has, before that idle one is asked instead; NULL: before it is left. */
+static int64_t turn_ms(const struct swarm *s, const struct peer *p, const struct peer *idle)
+{
+	int64_t patience = patience_ms(s, p);
+	int64_t ms = swarm_scaled(s, idle == NULL ? PEER_SLOW_MS : idle->slow ? slow_turn_ms(idle) : 0);
+
+	return ms > patience ? ms : patience;
 }
 
 /* When all chunks that are left have been asked for, takes from slow peers what an idle
@@ -111,22 +132,23 @@ static void take_from_slow(struct swarm *s, int64_t now_ms)
 {
 	bool took = false;
 
-	if (s->choice.wanted.count > 0) {
+	if (s->choice.wanted.count > s->count) {	/* more than what was taken from somebody slow */
 		s->takings = 0;
 		s->fruitless = false;
-		return;
 	}
+	if (s->choice.wanted.count > 0)
+		return;
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
 		const struct connection *c = &p->connection;
 		if (c->asked_count == 0 || now_ms - c->due_ms < patience_ms(s, p))
 			continue;
 		const struct peer *idle = find_idle(s, connection_awaited(c), now_ms);
-		/* Those that were slow before don't take turns that fast. */
-		if ((idle == NULL || idle->slow) && now_ms - c->due_ms < swarm_scaled(s, PEER_SLOW_MS))
+		int64_t ms = turn_ms(s, p, idle);
+		if (now_ms - c->due_ms < ms)
 			continue;
 		double size = (double)c->asked_count * (double)s->chunk_size;
-		if ((idle != NULL && seconds_left(s, p, now_ms) > 1 + 2 * size / expected_rate(idle)) ||
+		if ((idle != NULL && seconds_left(s, p, ms, now_ms) > 1 + 2 * size / expected_rate(idle)) ||
 		    is_hopeless(s, p, now_ms)) {
 			swarm_too_slow(s, p, now_ms);
 			took = true;

@@ -40,6 +40,11 @@ class SlowPeers(FetchCase):
         self.over.wait()
         return HANG_UP
 
+    def all_but_its_body(self, peer, connection, number):
+        connection.sendall(chunk_response(OK, peer.file.chunk(number))[:20])
+        self.over.wait()
+        return HANG_UP
+
     def assert_soon(self, seconds, fetch, fetch_alone):
         """fetch() takes less than that; it returns how long it took. So does fetch_alone(), from good
         peers: what that takes shows how busy the machine is."""
@@ -100,6 +105,13 @@ class SlowPeers(FetchCase):
         good = Scripted(self, self.file, too_late, too_late, send)
         self.fetch_from(*[Scripted(self, self.file, self.drip(256, 0.25)) for _ in range(3)], good, options=["-q"])
         self.assertGreater(len(good.requests), 2)
+
+    def test_a_good_one_that_stopped_after_the_beginning(self):
+        """So few bytes say nothing of how fast it is."""
+        self.file = self.describe_file("data", 1 << 20, 1 << 20)
+        good = Scripted(self, self.file, self.all_but_its_body, send)
+        self.fetch_from(*[Scripted(self, self.file, self.drip(256, 0.25)) for _ in range(3)], good, options=["-q"])
+        self.assertEqual(len(good.requests), 2)
 
     def test_one_that_takes_its_time_to_begin(self):
         """It is left for another after a moment, as long as there is one; then it is asked again.
