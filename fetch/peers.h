@@ -77,7 +77,8 @@ struct swarm {
 	uint64_t lottery;		/* lots follow from it, and from addresses */
 	size_t connected_max;		/* connections at a time; SWARM_CONNECTED_MAX, unless the caller sets it */
 	size_t turn;			/* who is asked first of equals, next time */
-	unsigned takings;		/* times that chunks were taken from slow peers, since all are asked for; */
+	uint64_t taken;			/* chunks that were taken from slow peers, the last time; */
+	unsigned takings;		/* times that it was done, since all others are asked for; */
 	bool fruitless;			/* and since it was last done, no chunk has come */
 	uint64_t wasted;		/* bytes that came and were of no use */
 	char trouble[ADDRESS_TEXT_SIZE + 128];	/* the last peer that failed, and why */

@@ -130,14 +130,13 @@ static int64_t turn_ms(const struct swarm *s, const struct peer *p, const struct
  * one would deliver much sooner. */
 static void take_from_slow(struct swarm *s, int64_t now_ms)
 {
-	bool took = false;
-
-	if (s->choice.wanted.count > s->count) {	/* more than what was taken from somebody slow */
+	if (s->choice.wanted.count > s->taken) {	/* others too */
 		s->takings = 0;
 		s->fruitless = false;
 	}
 	if (s->choice.wanted.count > 0)
 		return;
+	s->taken = 0;
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
 		const struct connection *c = &p->connection;
@@ -150,12 +149,12 @@ static void take_from_slow(struct swarm *s, int64_t now_ms)
 		double size = (double)c->asked_count * (double)s->chunk_size;
 		if ((idle != NULL && seconds_left(s, p, ms, now_ms) > 1 + 2 * size / expected_rate(idle)) ||
 		    is_hopeless(s, p, now_ms)) {
+			s->taken += c->asked_count;
 			swarm_too_slow(s, p, now_ms);
-			took = true;
 		}
 	}
-	s->takings += took;
-	s->fruitless = s->fruitless || took;
+	s->takings += s->taken > 0;
+	s->fruitless = s->fruitless || s->taken > 0;
 }
 
 /* Whether somebody who has nothing to do is known to have the chunk. */
