@@ -22,19 +22,17 @@
 #define AHEAD_CHUNKS 6		/* and so many chunks, of all that hold parts together */
 #define SPARED 8			/* times as long as its answers take of late, a peer that holds everything is spared */
 
-/* Counts those among whom the file is shared out, beside us. */
-static size_t share_out(struct swarm *s)
+/* Finds those among whom the file is shared out, beside us. */
+static void share_out(struct swarm *s)
 {
-	size_t count = 0;
-
+	s->others_share = false;
 	for (size_t i = 0; i < s->count; i++) {
 		struct peer *p = &s->peers[i];
 		bool fetches = p->holding.partial && !p->banned && p->failures == 0;
 		swarm_set_fetches(s, p, fetches && p->refusals < PEER_REFUSALS_MAX);
 		choice_share(&s->choice, &p->holding, p->address, fetches && p->tells);
-		count += fetches;
+		s->others_share = s->others_share || fetches;
 	}
-	return count;
 }
 
 static double clamp(double value, double least, double most)
@@ -86,7 +84,7 @@ static uint64_t budget_left(const struct swarm *s, double *rate, int64_t now_ms)
 
 /* How many more chunks the peer may be asked for. Until it has shown that it delivers,
  * one: a liar's chunks are wasted. */
-static uint64_t window_left(const struct swarm *s, const struct peer *p, bool others_share, uint64_t part)
+static uint64_t window_left(const struct swarm *s, const struct peer *p, uint64_t part)
 {
 	uint64_t asked = p->connection.asked_count, chunks;
 
@@ -96,7 +94,7 @@ static uint64_t window_left(const struct swarm *s, const struct peer *p, bool ot
 		return asked + p->unchecked == 0;
 	if (p->one_at_a_time || p->closings > 0)
 		return asked == 0;
-	chunks = p->holding.partial || others_share ? 1 + ahead(s, p->rate) : window_alone(s, p);
+	chunks = p->holding.partial || s->others_share ? 1 + ahead(s, p->rate) : window_alone(s, p);
 	/* Nobody is asked for more than its part of what is left: at the end, those who turn
 	 * out to be slow hold little. */
 	if (chunks > part)
@@ -174,18 +172,18 @@ static size_t put_in_turn(struct swarm *s, struct peer *in_turn[PEERS_MAX], int6
 void ahead_ask_all(struct swarm *s, int64_t now_ms)
 {
 	double others_rate;
-	bool others_share = share_out(s) > 0;
+	struct peer *in_turn[PEERS_MAX];
+
+	share_out(s);
 	uint64_t budget = budget_left(s, &others_rate, now_ms);
 	size_t connected = swarm_connections(s);
 	uint64_t part = s->choice.wanted.count / (connected > 0 ? connected : 1) + 1;
-	struct peer *in_turn[PEERS_MAX];
 	size_t count = put_in_turn(s, in_turn, now_ms);
-
 	for (size_t i = 0; i < count; i++) {
 		struct peer *p = in_turn[i];
 		bool partial = p->holding.partial;
 		swarm_rested(p);
-		uint64_t left = window_left(s, p, others_share, part);
+		uint64_t left = window_left(s, p, part);
 		if (partial && left > budget)
 			left = budget;
 		uint64_t asked = ask_for_chunks(s, p, left, is_spared(s, p, others_rate, now_ms), now_ms);

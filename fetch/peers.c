@@ -327,6 +327,11 @@ void swarm_set_fetches(struct swarm *s, struct peer *p, bool fetches)
 	}
 }
 
+bool swarm_tries_in_turn(const struct swarm *s)
+{
+	return s->fruitless && !s->others_share;
+}
+
 bool peer_is_spare(const struct peer *p)
 {
 	return p->rank >= SHARERS_MAX;

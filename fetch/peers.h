@@ -77,6 +77,7 @@ struct swarm {
 	uint64_t lottery;		/* lots follow from it, and from addresses */
 	size_t connected_max;		/* connections at a time; SWARM_CONNECTED_MAX, unless the caller sets it */
 	size_t turn;			/* who is asked first of equals, next time */
+	bool others_share;		/* some hold parts, and are of use */
 	uint64_t taken;			/* chunks that were taken from slow peers, the last time; */
 	unsigned takings;		/* times that it was done, since all others are asked for; */
 	bool fruitless;			/* and since it was last done, no chunk has come */
@@ -184,6 +185,10 @@ struct peer *swarm_peer_of(const struct swarm *s, struct peer *p);
 
 /* Sets whether the peer is one that fetches. */
 void swarm_set_fetches(struct swarm *s, struct peer *p, bool fetches);
+
+/* Whether peers that were too slow are tried one after the other, since nothing came from
+ * whoever was asked in place of one. Not where others share: they have queues. */
+bool swarm_tries_in_turn(const struct swarm *s);
 
 /* Whether the peer fetches, and others that do have greater lots: enough of them to be
  * connected to. Where each fetcher is connected to some of the others, drawn by chance, all

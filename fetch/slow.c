@@ -59,7 +59,9 @@ static double seconds_left(const struct swarm *s, const struct peer *p, int64_t 
  * don't tell. */
 static double expected_rate(const struct peer *p)
 {
-	return p->measured || p->rate > UNKNOWN_RATE ? p->rate : UNKNOWN_RATE;
+	bool is_known = p->slow && !p->measured ? p->rate > UNKNOWN_RATE : p->rate > 0;
+
+	return is_known ? p->rate : UNKNOWN_RATE;
 }
 
 /* Whether the peer has nothing to do, and can be asked for a chunk that another has. One
@@ -70,7 +72,7 @@ static bool can_take_over(const struct swarm *s, const struct peer *p, uint64_t 
 {
 	size_t region = wanted_region(&s->choice.wanted, chunk);
 
-	return (peer_is_connected(p) || p->measured || (p->failures <= SLOW_TRIES && (p->slow || p->proven))) &&
+	return (peer_is_connected(p) || (p->slow && !p->measured ? p->failures <= SLOW_TRIES : p->rate > 0)) &&
 	       !p->connection.connecting && !p->banned && p->connection.asked_count == 0 &&
 	       p->unchecked == 0 && p->rest_until_ms <= now_ms &&
 	       choice_may_have(&s->choice, &p->holding, chunk) &&
@@ -106,11 +108,11 @@ static bool is_hopeless(const struct swarm *s, const struct peer *p, int64_t now
 	       connection_rate(c, now_ms) < HOPELESS_RATE && seconds_left(s, p, patience_ms(s, p), now_ms) > HOPELESS_S;
 }
 
-/* How long those that were too slow before leave each other, unscaled: ten times as long each
- * time that their turn comes again. */
-static int slow_turn_ms(const struct peer *idle)
+/* How long those that were too slow before leave each other, unscaled: where they are tried in
+ * turn, ten times as long each time that the turn comes to that one. */
+static int slow_turn_ms(const struct swarm *s, const struct peer *idle)
 {
-	int ms = SLOW_LEAST_MS;
+	int ms = swarm_tries_in_turn(s) ? SLOW_LEAST_MS : PEER_SLOW_MS;
 
 	for (unsigned i = 0; i < idle->failures && ms < PEER_SLOW_MS; i++)
 		ms *= 10;
@@ -121,7 +123,7 @@ static int slow_turn_ms(const struct peer *idle)
 static int64_t turn_ms(const struct swarm *s, const struct peer *p, const struct peer *idle)
 {
 	int64_t patience = patience_ms(s, p);
-	int64_t ms = swarm_scaled(s, idle == NULL ? PEER_SLOW_MS : idle->slow ? slow_turn_ms(idle) : 0);
+	int64_t ms = swarm_scaled(s, idle == NULL ? PEER_SLOW_MS : idle->slow ? slow_turn_ms(s, idle) : 0);
 
 	return ms > patience ? ms : patience;
 }
@@ -130,7 +132,7 @@ static int64_t turn_ms(const struct swarm *s, const struct peer *p, const struct
  * one would deliver much sooner. */
 static void take_from_slow(struct swarm *s, int64_t now_ms)
 {
-	if (s->choice.wanted.count > s->taken) {	/* others too */
+	if (s->choice.wanted.count > (swarm_tries_in_turn(s) ? s->taken : 0)) {
 		s->takings = 0;
 		s->fruitless = false;
 	}

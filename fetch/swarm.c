@@ -12,11 +12,14 @@
 
 #define LEAVE_MS 1000		/* that a peer which is to leave may keep us waiting for a response */
 
-/* Whether p is quicker than that slow peer. Who was too slow too is that only if both are
- * measured: a machine that is busy for a moment may be the best of them. */
-static bool is_quicker(const struct peer *p, const struct peer *slow)
+/* Whether p is quicker than that slow peer. Where slow ones are tried in turn, another of them
+ * is that only if this one's rate is known: a machine that is busy for a moment may be the
+ * best of them. */
+static bool is_quicker(const struct swarm *s, const struct peer *p, const struct peer *slow)
 {
-	return p->slow ? slow->measured && p->rate > slow->rate : p->rate == 0 || p->rate > slow->rate;
+	if (p->slow && !slow->measured && swarm_tries_in_turn(s))
+		return false;
+	return p->rate > slow->rate || (p->rate == 0 && !p->slow);
 }
 
 /* Whether somebody is connected to, or about to be, who has something for us, and is
@@ -25,7 +28,7 @@ static bool has_quicker_peer(const struct swarm *s, const struct peer *slow)
 {
 	for (size_t i = 0; i < s->count; i++) {
 		const struct peer *p = &s->peers[i];
-		if (peer_is_connected(p) && p->refusals == 0 && is_quicker(p, slow))
+		if (peer_is_connected(p) && p->refusals == 0 && is_quicker(s, p, slow))
 			return true;
 	}
 	return false;
