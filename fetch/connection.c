@@ -8,7 +8,7 @@
 #include "base/clock.h"
 
 #define RATE_MS 1000		/* a period of measuring */
-#define RATE_LEAST_MS 250	/* from its first byte on: before, the rate says nothing */
+#define RATE_LEAST_MS 250	/* in less time the rate says nothing */
 
 void connection_begin(struct connection *c, int fd, int64_t now_ms)
 {

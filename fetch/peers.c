@@ -201,10 +201,11 @@ void swarm_heard(struct peer *p, size_t bytes, int64_t now_ms)
 {
 	connection_heard(&p->connection, bytes, now_ms);
 	double rate = connection_rate(&p->connection, now_ms);
+	bool is_measured = connection_is_measured(&p->connection);
 
-	p->measured = p->measured || connection_is_measured(&p->connection);
-	if (connection_is_measured(&p->connection) || rate > p->rate)
+	if (is_measured || rate > p->rate)
 		p->rate = rate;
+	p->measured = p->measured || is_measured;
 }
 
 void swarm_chunk_begins(const struct swarm *s, struct peer *p)
@@ -464,6 +465,11 @@ void swarm_end(struct swarm *s, int64_t now_ms)
 }
 
 /* ---- connections ---------------------------------------------------------------- */
+
+bool peer_shows_rate(const struct peer *p)
+{
+	return p->slow ? p->measured : p->rate > 0;
+}
 
 bool peer_is_better(const struct peer *p, const struct peer *q)
 {

@@ -176,6 +176,10 @@ bool peer_is_connected(const struct peer *p);
 /* How many connections there are. Those to twins, and those that are being made, count. */
 size_t swarm_connections(const struct swarm *s);
 
+/* Whether what came from the peer tells its rate. One that was left for being slow may just
+ * have begun. */
+bool peer_shows_rate(const struct peer *p);
+
 /* Whether more is to be hoped for from p than from q: first by what was seen of them,
  * then by what the tracker says. */
 bool peer_is_better(const struct peer *p, const struct peer *q);

@@ -55,13 +55,10 @@ static double seconds_left(const struct swarm *s, const struct peer *p, int64_t 
 	return rate > 0 ? ((double)c->asked_count * (double)s->chunk_size - came) / rate : 1e9;
 }
 
-/* How fast the peer is thought to deliver. The first bytes of one that was left soon after
- * don't tell. */
+/* How fast the peer is thought to deliver. */
 static double expected_rate(const struct peer *p)
 {
-	bool is_known = p->slow && !p->measured ? p->rate > UNKNOWN_RATE : p->rate > 0;
-
-	return is_known ? p->rate : UNKNOWN_RATE;
+	return peer_shows_rate(p) || p->rate > UNKNOWN_RATE ? p->rate : UNKNOWN_RATE;
 }
 
 /* Whether the peer has nothing to do, and can be asked for a chunk that another has. One
@@ -72,7 +69,7 @@ static bool can_take_over(const struct swarm *s, const struct peer *p, uint64_t 
 {
 	size_t region = wanted_region(&s->choice.wanted, chunk);
 
-	return (peer_is_connected(p) || (p->slow && !p->measured ? p->failures <= SLOW_TRIES : p->rate > 0)) &&
+	return (peer_is_connected(p) || peer_shows_rate(p) || (p->slow && p->failures <= SLOW_TRIES)) &&
 	       !p->connection.connecting && !p->banned && p->connection.asked_count == 0 &&
 	       p->unchecked == 0 && p->rest_until_ms <= now_ms &&
 	       choice_may_have(&s->choice, &p->holding, chunk) &&
@@ -132,6 +129,7 @@ static int64_t turn_ms(const struct swarm *s, const struct peer *p, const struct
  * one would deliver much sooner. */
 static void take_from_slow(struct swarm *s, int64_t now_ms)
 {
+	/* What was taken just now is still to be asked of the next one in turn. */
 	if (s->choice.wanted.count > (swarm_tries_in_turn(s) ? s->taken : 0)) {
 		s->takings = 0;
 		s->fruitless = false;

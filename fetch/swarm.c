@@ -17,7 +17,7 @@
  * best of them. */
 static bool is_quicker(const struct swarm *s, const struct peer *p, const struct peer *slow)
 {
-	if (p->slow && !slow->measured && swarm_tries_in_turn(s))
+	if (p->slow && !peer_shows_rate(slow) && swarm_tries_in_turn(s))
 		return false;
 	return p->rate > slow->rate || (p->rate == 0 && !p->slow);
 }
