@@ -1,9 +1,13 @@
 /* pace.c - how fast a client takes what it is sent, and how long it has been idle. */
+#define _GNU_SOURCE	/* struct tcp_info, where the system has it */
 #include "serve/pace.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "base/wait.h"
@@ -11,6 +15,7 @@
 #define FLOOR_MS 30000		/* in each such period a client must take */
 #define FLOOR_BYTES (30 << 10)	/* so many bytes */
 #define LOOK_MS 100		/* between two looks at how many bytes it took */
+#define LOST_MS 1000		/* that what the line may have lost is waited for */
 #define SINCE_MAX_MS 86400000	/* the parent is told of times this far away at most */
 
 void pace_begin(struct pace *p, int fd, struct client_slot *slot)
@@ -52,6 +57,21 @@ static uint64_t bytes_taken(struct pace *p)
 	if (p->sent - left > p->taken)
 		p->taken = p->sent - left;
 	return p->taken;
+}
+
+/* Whether bytes are on their way to the client: if it takes none, the line may have lost
+ * them. False where the system doesn't tell. */
+static bool is_under_way(const struct pace *p)
+{
+#if defined(__linux__) && !defined(PORTABLE)
+	struct tcp_info info;
+	socklen_t size = sizeof info;
+
+	if (getsockopt(p->fd, IPPROTO_TCP, TCP_INFO, &info, &size) == 0)
+		return info.tcpi_unacked > 0;
+#endif
+	(void)p;
+	return false;
 }
 
 /* Until when a client was active that keeps answers waiting. A client with a large
@@ -137,9 +157,14 @@ enum pace_wait pace_wait_to_send(struct pace *p)
 	p->waited_ms = clock_ms();
 	if (!again && p->new_chunks > 0)
 		set_state(p, CLIENT_WORKING);
-	if (again)
-		return bytes_taken(p) > taken ? PACE_TAKES : PACE_TAKES_NOTHING;
-	return result < 0 ? PACE_FAILED : PACE_READY;
+	bool takes = !again || bytes_taken(p) > taken;
+	if (takes)
+		p->still_since_ms = 0;
+	else if (p->still_since_ms == 0)
+		p->still_since_ms = now;
+	if (again && (takes || (p->waited_ms - p->still_since_ms < LOST_MS && is_under_way(p))))
+		return PACE_TAKES;
+	return again ? PACE_TAKES_NOTHING : result < 0 ? PACE_FAILED : PACE_READY;
 }
 
 void pace_answers_sent(struct pace *p)

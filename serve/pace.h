@@ -29,6 +29,7 @@ struct pace {
 	int64_t waited_ms;	/* when the child last waited for the client */
 	int64_t floor_start_ms;	/* when the present period began in which it must take enough */
 	uint64_t floor_start;	/* bytes that the client had taken by then */
+	int64_t still_since_ms;	/* since when it has taken nothing, though more was to be sent; 0: it takes, or isn't waited for */
 };
 
 /* The client of the socket fd has connected now. slot: where the parent reads. */
@@ -47,9 +48,10 @@ void pace_delayed(struct pace *p);
 void pace_sent(struct pace *p, size_t bytes);
 void pace_chunks_sent(struct pace *p, unsigned chunks);
 
-/* What came of waiting: more can be sent; after a tenth of a second not yet, but the client
- * has taken something; it has taken nothing; or the connection has failed, or the client has
- * taken less than 30 KiB in 30 s. */
+/* What came of waiting. PACE_READY: more can be sent. After a tenth of a second in which it
+ * couldn't, PACE_TAKES: the client has taken something, or nothing for less than a second while
+ * bytes are on their way to it, which the line may have lost; PACE_TAKES_NOTHING. PACE_FAILED:
+ * the connection has failed, or the client has taken less than 30 KiB in 30 s. */
 enum pace_wait {PACE_READY, PACE_TAKES, PACE_TAKES_NOTHING, PACE_FAILED};
 
 /* Waits until the client takes more. */

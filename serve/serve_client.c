@@ -63,6 +63,7 @@ static _Alignas(4096) struct {
 	size_t out_used;
 	bool failed;				/* a send has failed: nothing may be sent after it */
 	bool shares_line;			/* others may wait: the system is given little ahead */
+	bool lost_turn;				/* the client took nothing; what is left waits for another turn */
 	unsigned unsent_chunks;			/* in out */
 	size_t allowed;				/* bytes that may be sent before the next token */
 	int64_t begun_ms;			/* when the incomplete request began */
@@ -79,14 +80,16 @@ static int after_refused_send(void)
 		return 0;
 	if (errno != EAGAIN && errno != EWOULDBLOCK)
 		return -1;
+	if (client.context->turns != NULL)
+		turns_step_aside(client.context->turns, client.context->child);
 	for (;;)
 		switch (pace_wait_to_send(&client.pace)) {
 		case PACE_READY: return 0;
 		case PACE_FAILED: return -1;
 		case PACE_TAKES: break;
 		case PACE_TAKES_NOTHING:
-			if (client.context->turns != NULL)
-				turns_lose(client.context->turns, client.context->child);
+			if (client.context->turns != NULL && turns_lose(client.context->turns, client.context->child))
+				client.lost_turn = true;
 		}
 }
 
@@ -162,15 +165,27 @@ static int read_data(uint8_t *to, size_t size, uint64_t offset)
 	return io_read_at(client.data_fd, to, size, offset) == (ssize_t)size ? 0 : -1;
 }
 
-/* Sends size bytes of the data file to the client. */
+/* What is not sent yet of a chunk. */
+struct rest {
+	uint64_t offset, length;	/* in the data file */
+};
+
+static void rest_advance(struct rest *rest, uint64_t size)
+{
+	rest->offset += size;
+	rest->length -= size;
+}
+
+/* Sends that many bytes of the rest to the client; fewer, if it loses its turn and they are many. */
 #ifdef HAVE_SENDFILE
 
-static int send_data(uint64_t offset, uint64_t size)
+static int send_data(struct rest *rest, uint64_t size)
 {
-	off_t at = (off_t)offset;
+	uint64_t end = rest->offset + size;
+	off_t at = (off_t)rest->offset;
 
-	while (size > 0) {
-		size_t now = allowance(size);
+	while (rest->offset < end && !client.lost_turn) {
+		size_t now = allowance(end - rest->offset);
 		ssize_t n = now == 0 ? 0 : sendfile(client.fd, client.data_fd, &at, now);
 		if (n == 0)
 			return sending_failed();	/* the file has shrunk, or no token will come */
@@ -180,21 +195,22 @@ static int send_data(uint64_t offset, uint64_t size)
 			continue;
 		}
 		account(n);
-		size -= (uint64_t)n;
+		rest_advance(rest, (uint64_t)n);
 	}
 	return 0;
 }
 
 #else
 
-static int send_data(uint64_t offset, uint64_t size)
+static int send_data(struct rest *rest, uint64_t size)
 {
-	while (size > 0) {
-		size_t piece = size < OUT_SIZE ? (size_t)size : OUT_SIZE;
-		if (read_data(client.out, piece, offset) < 0 || send_bytes(client.out, piece, 0) < 0)
+	uint64_t end = rest->offset + size;
+
+	while (rest->offset < end && !client.lost_turn) {
+		size_t piece = end - rest->offset < OUT_SIZE ? (size_t)(end - rest->offset) : OUT_SIZE;
+		if (read_data(client.out, piece, rest->offset) < 0 || send_bytes(client.out, piece, 0) < 0)
 			return sending_failed();
-		offset += piece;
-		size -= piece;
+		rest_advance(rest, piece);
 	}
 	return 0;
 }
@@ -315,20 +331,9 @@ static bool ask_for_turn(const struct datafile *file, uint64_t chunk)
 	return scarce;
 }
 
-/* What is not sent yet of a chunk. */
-struct rest {
-	uint64_t offset, length;	/* in the data file */
-};
-
 static int send_some(struct rest *rest, uint64_t most)
 {
-	uint64_t length = rest->length < most ? rest->length : most;
-
-	if (length > 0 && send_data(rest->offset, length) < 0)
-		return -1;
-	rest->offset += length;
-	rest->length -= length;
-	return 0;
+	return send_data(rest, rest->length < most ? rest->length : most);
 }
 
 /* Waits for the client's turn. Meanwhile it gets the header, and a little now and then. */
@@ -346,16 +351,26 @@ static int wait_for_turn(struct rest *rest)
 	return 0;
 }
 
+/* Sends what is in out, and the rest as far as the client's turn goes. */
+static int send_in_turn(struct rest *rest, bool has_to_wait)
+{
+	client.lost_turn = false;
+	if (has_to_wait && wait_for_turn(rest) < 0)
+		return -1;
+	return flush_out(MSG_MORE) < 0 ? -1 : send_some(rest, rest->length);
+}
+
 /* Sends a chunk that is too large to be copied, when it is the client's turn. */
 static int send_large_chunk(const struct datafile *file, uint64_t chunk, struct rest rest)
 {
 	bool has_to_wait = ask_for_turn(file, chunk);
+	int result;
 
 	put_header(PEER_OK, rest.length);
 	pace_add_chunk(&client.pace);
-	int result = has_to_wait ? wait_for_turn(&rest) : 0;
-	if (result == 0)
-		result = flush_out(MSG_MORE) < 0 ? -1 : send_some(&rest, rest.length);
+	do
+		result = send_in_turn(&rest, has_to_wait);
+	while (result == 0 && rest.length > 0);
 	if (has_to_wait)
 		(result == 0 ? turns_end : turns_leave)(client.context->turns, client.context->child);
 	if (result == 0)
@@ -546,7 +561,7 @@ static void begin_client(int fd, const struct client_context *context)
 	client.open_file = NULL;
 	client.data_fd = -1;
 	client.in_used = client.out_used = client.allowed = 0;
-	client.failed = client.shares_line = client.looked = false;
+	client.failed = client.shares_line = client.lost_turn = client.looked = false;
 	client.unsent_chunks = 0;
 }
 

@@ -15,13 +15,15 @@
 #define LOOK_MS 10		/* between two looks at who is first; for each that is before us as much again, */
 #define LOOK_MAX_MS 100		/* up to this */
 
-enum turn_state {ABSENT, IDLE, WAITING, SENDING, SENDING_WITHOUT};	/* the last: a turn, which it lost */
+enum turn_state {ABSENT, IDLE, WAITING, SENDING, AWAY};	/* the last: it asked, but can't be sent to now */
 
 struct turn {
 	_Atomic uint32_t state;		/* an enum turn_state */
 	_Atomic uint32_t order;		/* when it asked, of all requests. It goes around */
 	_Atomic uint32_t region;	/* that it asked for, of all files */
 	_Atomic uint32_t region_size;	/* chunks that this has */
+	_Atomic uint32_t counted;	/* whether its chunk is among those that are being sent */
+	_Atomic uint32_t losses;	/* turns that it lost for this chunk */
 };
 
 /* What all children write to. */
@@ -74,22 +76,36 @@ void turns_join(struct turns *t, unsigned child)
 
 void turns_leave(struct turns *t, unsigned child)
 {
-	uint32_t state = t->turn[child].state;
+	struct turn *turn = &t->turn[child];
 
-	if (state == SENDING || state == SENDING_WITHOUT)
+	if (turn->counted)
 		--*sent(t, child);
-	t->turn[child].state = ABSENT;
+	turn->counted = false;
+	turn->state = ABSENT;
 }
 
 void turns_end(struct turns *t, unsigned child)
 {
+	t->turn[child].counted = false;
 	t->turn[child].state = IDLE;
 }
 
-void turns_lose(struct turns *t, unsigned child)
+void turns_step_aside(struct turns *t, unsigned child)
 {
-	if (t->turn[child].state == SENDING)
-		t->turn[child].state = SENDING_WITHOUT;
+	if (t->turn[child].state == WAITING)
+		t->turn[child].state = AWAY;
+}
+
+bool turns_lose(struct turns *t, unsigned child)
+{
+	struct turn *turn = &t->turn[child];
+
+	if (turn->state != SENDING)
+		return false;
+	turn->state = AWAY;
+	if (++turn->losses > TURN_LOSSES)
+		turn->order = t->shared->asked++;
+	return true;
 }
 
 bool turns_are_scarce(const struct turns *t)
@@ -108,12 +124,16 @@ void turns_ask(struct turns *t, unsigned child, size_t file, size_t region, uint
 	turn->region = (uint32_t)(file * REGIONS_MAX + region);
 	turn->region_size = region_size < UINT32_MAX ? (uint32_t)region_size : UINT32_MAX;
 	turn->order = t->shared->asked++;
+	turn->losses = 0;
 	turn->state = WAITING;
 }
 
-/* The place in the queue of a child that waits: the least is first. */
+/* The place in the queue of a child that waits: the least is first. A chunk that was begun is
+ * not set back by copies. */
 static uint32_t place(const struct turns *t, unsigned child)
 {
+	if (t->turn[child].counted)
+		return t->turn[child].order;
 	uint32_t size = t->turn[child].region_size, copies = size > 0 ? *sent(t, child) / size : 0;
 
 	return t->turn[child].order + (copies < TURN_COPIES ? copies : TURN_COPIES) * t->children;
@@ -145,10 +165,21 @@ static void review(struct shared *shared, unsigned most)
 		trial_broken_off(&shared->trial);
 }
 
+static void begin_turn(struct turns *t, unsigned child)
+{
+	struct turn *turn = &t->turn[child];
+
+	if (!turn->counted)
+		++*sent(t, child);
+	turn->counted = true;
+	turn->state = SENDING;
+}
+
 bool turns_wait(struct turns *t, unsigned child, int fd, int ms)
 {
 	int64_t deadline = clock_ms() + ms, left;
 
+	t->turn[child].state = WAITING;	/* it may have been away */
 	for (;;) {
 		uint32_t ours = place(t, child), sending = 0;
 		int before = 0;
@@ -162,8 +193,7 @@ bool turns_wait(struct turns *t, unsigned child, int fd, int ms)
 		}
 		/* Two at once may take the last turn: no harm. */
 		if (before == 0 && sending < t->shared->trial.turns) {
-			++*sent(t, child);
-			t->turn[child].state = SENDING;
+			begin_turn(t, child);
 			return true;
 		}
 		if ((left = deadline - clock_ms()) <= 0)

@@ -22,6 +22,7 @@
 
 #define TURNS_LEAST 3
 #define TURN_COPIES 8
+#define TURN_LOSSES 2
 
 struct turns;
 
@@ -41,17 +42,22 @@ bool turns_are_scarce(const struct turns *t);
  * many chunks. */
 void turns_ask(struct turns *t, unsigned child, size_t file, size_t region, uint64_t region_size);
 
-/* Waits for the turn, ms milliseconds at most. Returns true if it has come, or if the
- * client over fd is gone (the next send tells; fd -1: there is none); false if the time is
- * up. */
+/* Waits for the turn that was asked for, or for another after one was lost, ms milliseconds at
+ * most. Returns true if it has come, or if the client over fd is gone (the next send tells; fd
+ * -1: there is none); false if the time is up. */
 bool turns_wait(struct turns *t, unsigned child, int fd, int ms);
 
 /* The turn is over: the chunk was sent. */
 void turns_end(struct turns *t, unsigned child);
 
-/* The client takes nothing: if it has a turn, another may have that. What is left of the chunk is
- * sent without one. */
-void turns_lose(struct turns *t, unsigned child);
+/* The child can't send now. If it waits for its turn, nobody waits for it meanwhile; it has its
+ * place again in the next turns_wait. */
+void turns_step_aside(struct turns *t, unsigned child);
+
+/* The client takes nothing: if it has a turn, another may have that. For what is left of the chunk
+ * turns_wait gets it another: before what was not begun, the first TURN_LOSSES times; after that
+ * it has to wait as long as who asks now. Returns whether it had a turn. */
+bool turns_lose(struct turns *t, unsigned child);
 
 /* The child has sent that many bytes. */
 void turns_count(struct turns *t, size_t bytes);

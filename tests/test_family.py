@@ -300,6 +300,17 @@ class AtTheBound(Parent):
         wait_until(lambda: len(peer.children()) == 100, "all are served")
         self.assertLess(self.ask_anew(peer, large, 1), 11)
 
+    def test_who_lost_its_turn_gets_the_rest(self):
+        large = self.make_file("large", 4 << 20, 2 << 20)
+        peer = self.serve(large)
+        crawlers = [self.connect_as_crawler(peer) for _ in range(5)]
+        for crawler in crawlers:
+            crawler.sendall(chunk_request(large.hash, 1))
+        wait_until(lambda: len(peer.children()) == 5, "all are served")
+        self.ask_anew(peer, large, 0)  # it has a turn once others lost theirs
+        for crawler in crawlers:
+            self.assertEqual(receive_response(crawler), (OK, large.chunk(1)))
+
     def test_newcomers_wait_while_all_are_busy(self):
         large = self.make_file("large", 192 << 10, 96 << 10)
         peer = self.start_peer([large, self.small], "-m", "2", "--max-upload", "128K")

@@ -187,10 +187,74 @@ static void who_takes_nothing_loses_its_turn(void)
 	turns_leave(turns, 5);	/* it hangs up after all: its chunk doesn't count */
 	CHECK(!ask(0, 9));
 	CHECK(!ask(3, 10));
-	turns_lose(turns, 0);	/* who waits has no turn to lose */
 	turns_end(turns, 6);
 	CHECK(!turns_wait(turns, 3, -1, 0));
 	CHECK(turns_wait(turns, 0, -1, 0));
+}
+
+/* A line that loses something may be still for a moment. */
+static void who_lost_its_turn_is_among_the_first_for_another(void)
+{
+	begin_busy();
+	CHECK(!ask(4, 4));
+	CHECK(!ask(5, 5));
+	turns_lose(turns, 0);
+	CHECK(turns_wait(turns, 4, -1, 0));
+	CHECK(!turns_wait(turns, 0, -1, 0));	/* it takes again; but all turns are taken */
+	turns_end(turns, 1);
+	CHECK(!turns_wait(turns, 5, -1, 0));
+	CHECK(turns_wait(turns, 0, -1, 0));
+	turns_end(turns, 0);
+	turns_end(turns, 2);
+	turns_end(turns, 4);
+	turns_leave(turns, 5);
+	for (int copies = 0; copies < 3; copies++) {	/* as many as of region 7, if each was counted once */
+		CHECK(ask(3, 20));
+		turns_end(turns, 3);
+	}
+	for (unsigned i = 0; i < TURNS_LEAST; i++)
+		CHECK(ask(i, 8 + i));
+	CHECK(!ask(4, 7));
+	CHECK(!ask(5, 20));
+	turns_end(turns, 0);
+	CHECK(!turns_wait(turns, 5, -1, 0));
+	CHECK(turns_wait(turns, 4, -1, 0));
+}
+
+/* Else three clients that take little could go before all others, again and again. */
+static void who_loses_many_turns_comes_last(void)
+{
+	begin_busy();
+	CHECK(!ask(4, 4));
+	turns_end(turns, 0);
+	turns_end(turns, 1);
+	CHECK(turns_wait(turns, 4, -1, 0));
+	for (int i = 0; i < TURN_LOSSES; i++) {
+		CHECK(turns_lose(turns, 4));
+		CHECK(turns_wait(turns, 4, -1, 0));
+	}
+	CHECK(ask(0, 8));
+	CHECK(!ask(5, 5));
+	CHECK(turns_lose(turns, 4));
+	CHECK(!turns_lose(turns, 4));
+	CHECK(!turns_wait(turns, 4, -1, 0));
+	CHECK(turns_wait(turns, 5, -1, 0));
+	turns_end(turns, 5);
+	CHECK(turns_wait(turns, 4, -1, 0));
+}
+
+static void who_cannot_be_sent_to_is_not_waited_for(void)
+{
+	begin_busy();
+	CHECK(!ask(4, 4));
+	CHECK(!ask(5, 5));
+	turns_step_aside(turns, 4);
+	turns_end(turns, 0);
+	CHECK(turns_wait(turns, 5, -1, 0));
+	turns_step_aside(turns, 5);	/* who has a turn keeps it */
+	CHECK(!turns_wait(turns, 4, -1, 0));
+	turns_end(turns, 1);
+	CHECK(turns_wait(turns, 4, -1, 0));
 }
 
 int main(void)
@@ -207,5 +271,8 @@ int main(void)
 	RUN(a_turn_is_waited_for);
 	RUN(who_hung_up_is_not_waited_for);
 	RUN(who_takes_nothing_loses_its_turn);
+	RUN(who_lost_its_turn_is_among_the_first_for_another);
+	RUN(who_loses_many_turns_comes_last);
+	RUN(who_cannot_be_sent_to_is_not_waited_for);
 	return unit_result();
 }
