@@ -3,6 +3,7 @@
  *
  * The module's source is included, with a clock that stands still but while it waits for the
  * client. The client is this process, too: it acts inside of those waits. */
+#define _GNU_SOURCE	/* struct tcp_info, where the system has it */
 #include "base/clock.h"
 #include "net/wire.h"
 
